@@ -1,0 +1,460 @@
+//! The bundle: one manifest, one digest, one truth.
+//!
+//! A bundle is `bundle.toml` (TOML, at most 64 KiB) and the files it names by path, length and
+//! SHA-256. The manifest's own SHA-256 is the bundle's digest. Unknown keys are errors, and a
+//! manifest that parses is valid: shapes, labels and files were checked together.
+//!
+//! On disk a bundle is a directory; a path in the manifest is one plain file name in it.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use fleetloop_protocol::limits::MANIFEST_BYTES;
+use fleetloop_protocol::{BundleDigest, Digest};
+use serde::{Deserialize, Serialize};
+
+use crate::golden::{GoldenCases, GoldenError};
+
+/// The manifest's file name.
+pub const MANIFEST_FILE: &str = "bundle.toml";
+/// The manifest format this build reads and writes.
+const FORMAT: u32 = 1;
+/// The largest file of a bundle, in bytes.
+pub const FILE_BYTES: u64 = 2 << 30;
+/// The most labels of a classifier.
+const LABELS: usize = 65_536;
+/// The largest side of a model's input, in pixels.
+const SIDE: u32 = 16_384;
+
+/// What a model does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// One of the labels for each frame; the graph's output are logits, one a label.
+    Classify,
+}
+
+/// What a file of a bundle is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The ONNX graph.
+    Model,
+    /// The golden cases, see [`crate::golden`].
+    Golden,
+}
+
+/// The graph's input, without the batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSpec {
+    /// Its name in the graph.
+    pub name: String,
+    /// 1 (grey) or 3 (red, green, blue).
+    pub channels: u32,
+    /// In pixels.
+    pub height: u32,
+    /// In pixels.
+    pub width: u32,
+}
+
+/// How a frame that is not of the input's size is brought to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Both sides are scaled on their own.
+    Stretch,
+    /// Scaled so that the shorter side fits, then cropped around the centre.
+    Crop,
+}
+
+/// What happens to a frame before the model: grey if the input has one channel, fitted, divided by
+/// 255, then `(x − mean) / std` by channel, laid out channels × height × width.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PreprocessSpec {
+    /// How the size is fitted.
+    pub fit: Fit,
+    /// One a channel, of values from 0 to 1.
+    pub mean: Vec<f32>,
+    /// One a channel, above 0.
+    pub std: Vec<f32>,
+}
+
+/// Where a model came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lineage {
+    /// The bundle it was trained from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<BundleDigest>,
+    /// The frozen dataset it learned from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<Digest>,
+    /// The recipe's digest (SHA-256 of its TOML).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Digest>,
+    /// What made it, with its version.
+    pub trainer: String,
+}
+
+/// One file of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// What it is.
+    pub role: Role,
+    /// Its name in the bundle's directory: `[A-Za-z0-9._-]`, not beginning with a dot.
+    pub path: String,
+    /// Its length in bytes.
+    pub len_bytes: u64,
+    /// Its SHA-256.
+    pub sha256: Digest,
+}
+
+/// A valid manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The manifest format, 1.
+    format: u32,
+    /// The model's name: `[a-z0-9_-]`, 1 to 48.
+    pub name: String,
+    /// Its version, from 1.
+    pub version: u32,
+    /// What it does.
+    pub task: Task,
+    /// The class of devices it is meant for; `"any"` for all.
+    pub device_class: String,
+    /// What each output means.
+    pub labels: Vec<String>,
+    /// The graph's input.
+    pub input: InputSpec,
+    /// What happens to a frame before it.
+    pub preprocess: PreprocessSpec,
+    /// Where it came from; none when it was brought from outside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
+    /// Its files: one model, one golden.
+    #[serde(rename = "file")]
+    pub files: Vec<FileEntry>,
+}
+
+/// The parts of a manifest that are not counted or hashed.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// See [`Manifest::name`].
+    pub name: String,
+    /// See [`Manifest::version`].
+    pub version: u32,
+    /// See [`Manifest::labels`].
+    pub labels: Vec<String>,
+    /// See [`Manifest::input`].
+    pub input: InputSpec,
+    /// See [`Manifest::preprocess`].
+    pub preprocess: PreprocessSpec,
+    /// See [`Manifest::lineage`].
+    pub lineage: Option<Lineage>,
+}
+
+/// Why a bundle cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// A file could not be read.
+    #[error("cannot read bundle file {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The manifest is over its limit.
+    #[error("cannot read bundle manifest: {len} bytes, the limit is {MANIFEST_BYTES}")]
+    ManifestTooLarge {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The manifest is not TOML, or not this format.
+    #[error("cannot read bundle manifest: {reason}")]
+    ManifestSyntax {
+        /// What the parser met.
+        reason: String,
+    },
+    /// The manifest contradicts itself; all that is wrong with it.
+    #[error("bundle manifest is not valid: {}", problems.join("; "))]
+    Invalid {
+        /// One entry a problem.
+        problems: Vec<String>,
+    },
+    /// Not the bundle that was asked for.
+    #[error("bundle is {found}, expected {expected}; fetch it again")]
+    WrongBundle {
+        /// The digest found.
+        found: BundleDigest,
+        /// The digest wanted.
+        expected: BundleDigest,
+    },
+    /// A file is not the one the manifest names.
+    #[error(
+        "bundle file {path} is {found_len} bytes with SHA-256 {found}, the manifest says \
+         {expected_len} bytes with {expected}; fetch it again"
+    )]
+    WrongFile {
+        /// Its name.
+        path: String,
+        /// The length found.
+        found_len: u64,
+        /// The digest found.
+        found: Digest,
+        /// The length wanted.
+        expected_len: u64,
+        /// The digest wanted.
+        expected: Digest,
+    },
+    /// The golden cases cannot be read.
+    #[error("cannot read the bundle's golden cases")]
+    Golden(#[source] GoldenError),
+}
+
+/// A manifest's digest, and so the bundle's.
+pub fn digest(manifest: &[u8]) -> BundleDigest {
+    BundleDigest(Digest::of(manifest))
+}
+
+impl Manifest {
+    /// A manifest for a model and its golden cases.
+    ///
+    /// # Errors
+    /// [`BundleError::Invalid`] lists what is wrong with the description.
+    pub fn new(about: Description, model: &[u8], golden: &[u8]) -> Result<Self, BundleError> {
+        let entry = |role, path: &str, bytes: &[u8]| FileEntry {
+            role,
+            path: path.to_owned(),
+            len_bytes: bytes.len() as u64,
+            sha256: Digest::of(bytes),
+        };
+        let manifest = Self {
+            format: FORMAT,
+            name: about.name,
+            version: about.version,
+            task: Task::Classify,
+            device_class: "any".to_owned(),
+            labels: about.labels,
+            input: about.input,
+            preprocess: about.preprocess,
+            lineage: about.lineage,
+            files: vec![
+                entry(Role::Model, "model.onnx", model),
+                entry(Role::Golden, "golden.json", golden),
+            ],
+        };
+        manifest.validated()
+    }
+
+    /// The manifest in `bytes`.
+    ///
+    /// # Errors
+    /// [`BundleError`] when it is over its limit, not this format, or contradicts itself.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BundleError> {
+        if bytes.len() > MANIFEST_BYTES {
+            return Err(BundleError::ManifestTooLarge { len: bytes.len() });
+        }
+        let syntax = |reason: String| BundleError::ManifestSyntax { reason };
+        let text = std::str::from_utf8(bytes).map_err(|error| syntax(error.to_string()))?;
+        let manifest: Self =
+            toml::from_str(text).map_err(|error| syntax(error.message().to_owned()))?;
+        manifest.validated()
+    }
+
+    /// The manifest's bytes as TOML.
+    ///
+    /// # Errors
+    /// [`BundleError::ManifestTooLarge`] when no reader would take them.
+    pub fn to_toml(&self) -> Result<String, BundleError> {
+        let text = toml::to_string(self)
+            .map_err(|error| BundleError::ManifestSyntax { reason: error.to_string() })?;
+        if text.len() > MANIFEST_BYTES {
+            return Err(BundleError::ManifestTooLarge { len: text.len() });
+        }
+        Ok(text)
+    }
+
+    /// The file of that role; a valid manifest has exactly one of each.
+    pub fn file(&self, role: Role) -> Option<&FileEntry> {
+        self.files.iter().find(|file| file.role == role)
+    }
+
+    /// The name under which the bundle is released: `<name>/<version>/bundle.toml`.
+    pub fn target_name(&self) -> String {
+        format!("{}/{}/{MANIFEST_FILE}", self.name, self.version)
+    }
+
+    /// How many values one input has.
+    pub fn input_len(&self) -> usize {
+        self.input.channels as usize * self.input.height as usize * self.input.width as usize
+    }
+
+    fn validated(self) -> Result<Self, BundleError> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
+        require(self.format == FORMAT, format!("format {} is not {FORMAT}", self.format));
+        require(is_name(&self.name), format!("name {:?} is not 1 to 48 of a-z0-9_-", self.name));
+        require(self.version > 0, "version is 0".to_owned());
+        let input = &self.input;
+        require([1, 3].contains(&input.channels), format!("{} input channels", input.channels));
+        for (name, side) in [("height", input.height), ("width", input.width)] {
+            require((1..=SIDE).contains(&side), format!("input {name} {side}"));
+        }
+        let (channels, pre) = (input.channels as usize, &self.preprocess);
+        require(
+            pre.mean.len() == channels && pre.mean.iter().all(|m| m.is_finite()),
+            format!("preprocess mean {:?} for {channels} channels", pre.mean),
+        );
+        require(
+            pre.std.len() == channels && pre.std.iter().all(|s| s.is_finite() && *s > 0.0),
+            format!("preprocess std {:?} for {channels} channels", pre.std),
+        );
+        require((2..=LABELS).contains(&self.labels.len()), format!("{} labels", self.labels.len()));
+        let mut sorted: Vec<&String> = self.labels.iter().collect();
+        sorted.sort_unstable();
+        require(sorted.windows(2).all(|pair| pair[0] != pair[1]), "a label twice".to_owned());
+        for role in [Role::Model, Role::Golden] {
+            let count = self.files.iter().filter(|file| file.role == role).count();
+            require(count == 1, format!("{count} files of role {role:?}, want 1"));
+        }
+        for file in &self.files {
+            require(is_file_name(&file.path), format!("file path {:?}", file.path));
+            require(file.len_bytes <= FILE_BYTES, format!("file {:?} is too large", file.path));
+        }
+        require(
+            self.files.len() < 2 || self.files[0].path != self.files[1].path,
+            "a file path twice".to_owned(),
+        );
+        if problems.is_empty() { Ok(self) } else { Err(BundleError::Invalid { problems }) }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=48).contains(&text.len())
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+fn is_file_name(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && !text.starts_with('.')
+        && text != MANIFEST_FILE
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+/// A bundle whose every file is the one its manifest names.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    digest: BundleDigest,
+    manifest_bytes: Vec<u8>,
+    manifest: Manifest,
+    model: Vec<u8>,
+    golden_bytes: Vec<u8>,
+    golden: GoldenCases,
+}
+
+impl Bundle {
+    /// Reads and checks the bundle in `dir`, which must be the `expected` one if that is given.
+    ///
+    /// # Errors
+    /// [`BundleError`] names the file and what is wrong with it.
+    pub fn open(dir: &Path, expected: Option<BundleDigest>) -> Result<Self, BundleError> {
+        let manifest_bytes = read(&dir.join(MANIFEST_FILE), MANIFEST_BYTES as u64)?;
+        if let Some(expected) = expected {
+            let found = digest(&manifest_bytes);
+            if found != expected {
+                return Err(BundleError::WrongBundle { found, expected });
+            }
+        }
+        let manifest = Manifest::parse(&manifest_bytes)?;
+        let file = |role| {
+            manifest.file(role).map_or_else(
+                || Ok(Vec::new()),
+                |entry| read(&dir.join(&entry.path), entry.len_bytes),
+            )
+        };
+        let (model, golden) = (file(Role::Model)?, file(Role::Golden)?);
+        Self::from_parts(manifest_bytes, model, golden)
+    }
+
+    /// Checks the bytes of a bundle.
+    ///
+    /// # Errors
+    /// [`BundleError`] names the file and what is wrong with it.
+    pub fn from_parts(
+        manifest_bytes: Vec<u8>,
+        model: Vec<u8>,
+        golden_bytes: Vec<u8>,
+    ) -> Result<Self, BundleError> {
+        let manifest = Manifest::parse(&manifest_bytes)?;
+        for (role, bytes) in [(Role::Model, &model), (Role::Golden, &golden_bytes)] {
+            let Some(entry) = manifest.file(role) else {
+                continue;
+            };
+            let (found_len, found) = (bytes.len() as u64, Digest::of(bytes));
+            if found_len != entry.len_bytes || found != entry.sha256 {
+                return Err(BundleError::WrongFile {
+                    path: entry.path.clone(),
+                    found_len,
+                    found,
+                    expected_len: entry.len_bytes,
+                    expected: entry.sha256,
+                });
+            }
+        }
+        let golden = GoldenCases::parse(&golden_bytes).map_err(BundleError::Golden)?;
+        let digest = digest(&manifest_bytes);
+        Ok(Self { digest, manifest_bytes, manifest, model, golden_bytes, golden })
+    }
+
+    /// The bundle's digest.
+    pub fn digest(&self) -> BundleDigest {
+        self.digest
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The ONNX graph's bytes.
+    pub fn model(&self) -> &[u8] {
+        &self.model
+    }
+
+    /// The golden cases.
+    pub fn golden(&self) -> &GoldenCases {
+        &self.golden
+    }
+
+    /// Every file of the bundle by name, the manifest last: written in this order, a directory
+    /// that holds a manifest holds everything.
+    pub fn files(&self) -> Vec<(&str, &[u8])> {
+        let name = |role| self.manifest.file(role).map_or("", |entry| entry.path.as_str());
+        vec![
+            (name(Role::Model), &self.model),
+            (name(Role::Golden), &self.golden_bytes),
+            (MANIFEST_FILE, &self.manifest_bytes),
+        ]
+    }
+}
+
+/// Reads a file of at most `limit` bytes; one byte more is read, so that a longer file fails its
+/// length check instead of filling memory.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, BundleError> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
+    Ok(bytes)
+}

@@ -1,0 +1,203 @@
+//! Frames: pictures as inference sees them, and how they are encoded for the road.
+
+use std::io::Cursor;
+
+use fleetloop_protocol::sample::MediaType;
+use image::{DynamicImage, ExtendedColorType, ImageEncoder as _, ImageFormat, ImageReader};
+
+/// The most pixels a frame may have; a larger picture is refused before it is decoded.
+pub const FRAME_PIXELS: u64 = 64 << 20;
+
+/// How the values of a pixel are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channels {
+    /// One value, 0 black to 255 white.
+    Grey,
+    /// Red, green, blue.
+    Rgb,
+}
+
+impl Channels {
+    /// Bytes a pixel.
+    pub const fn count(self) -> usize {
+        match self {
+            Self::Grey => 1,
+            Self::Rgb => 3,
+        }
+    }
+}
+
+/// A picture, height × width × channels, 8 bits a value, without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    width: u32,
+    height: u32,
+    channels: Channels,
+    pixels: Vec<u8>,
+}
+
+/// Why a picture cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureError {
+    /// The number of bytes is not width × height × channels, or a side is 0.
+    #[error("cannot make a frame of {width}×{height} {channels:?} from {len} bytes")]
+    Size {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+        /// The layout.
+        channels: Channels,
+        /// How many bytes there were.
+        len: usize,
+    },
+    /// More pixels than a frame may have.
+    #[error("cannot decode picture: {width}×{height} pixels, the limit is {FRAME_PIXELS}")]
+    TooLarge {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+    },
+    /// Not a picture of that format.
+    #[error("cannot decode picture as {format}")]
+    Decode {
+        /// The media type.
+        format: &'static str,
+        /// What the decoder met.
+        #[source]
+        source: image::ImageError,
+    },
+    /// The encoder failed.
+    #[error("cannot encode picture as image/png")]
+    Encode(#[source] image::ImageError),
+}
+
+impl Frame {
+    /// A frame from its pixels.
+    ///
+    /// # Errors
+    /// [`PictureError::Size`] when their number is not width × height × channels.
+    pub fn new(
+        width: u32,
+        height: u32,
+        channels: Channels,
+        pixels: Vec<u8>,
+    ) -> Result<Self, PictureError> {
+        let want = u64::from(width) * u64::from(height) * channels.count() as u64;
+        if want == 0 || want != pixels.len() as u64 {
+            return Err(PictureError::Size { width, height, channels, len: pixels.len() });
+        }
+        Ok(Self { width, height, channels, pixels })
+    }
+
+    /// In pixels.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// In pixels.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The layout of a pixel.
+    pub fn channels(&self) -> Channels {
+        self.channels
+    }
+
+    /// The values, row by row.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// Decodes a payload. Pictures with one grey channel stay grey; all others become RGB, and
+    /// transparency is dropped.
+    ///
+    /// # Errors
+    /// [`PictureError`] when it is too large or not of that format.
+    pub fn decode(media_type: MediaType, bytes: &[u8]) -> Result<Self, PictureError> {
+        let format = media_type.as_str();
+        let failed = |source| PictureError::Decode { format, source };
+        let reader = || {
+            ImageReader::with_format(
+                Cursor::new(bytes),
+                match media_type {
+                    MediaType::Png => ImageFormat::Png,
+                    MediaType::Jpeg => ImageFormat::Jpeg,
+                },
+            )
+        };
+        let (width, height) = reader().into_dimensions().map_err(failed)?;
+        if u64::from(width) * u64::from(height) > FRAME_PIXELS {
+            return Err(PictureError::TooLarge { width, height });
+        }
+        match reader().decode().map_err(failed)? {
+            DynamicImage::ImageLuma8(grey) => {
+                Self::new(width, height, Channels::Grey, grey.into_raw())
+            }
+            other => Self::new(width, height, Channels::Rgb, other.into_rgb8().into_raw()),
+        }
+    }
+
+    /// Encodes the frame as PNG, without loss: decoding gives the same frame.
+    ///
+    /// # Errors
+    /// [`PictureError::Encode`] when memory runs out.
+    pub fn encode_png(&self) -> Result<Vec<u8>, PictureError> {
+        let mut out = Vec::new();
+        let color = match self.channels {
+            Channels::Grey => ExtendedColorType::L8,
+            Channels::Rgb => ExtendedColorType::Rgb8,
+        };
+        image::codecs::png::PngEncoder::new(&mut out)
+            .write_image(&self.pixels, self.width, self.height, color)
+            .map_err(PictureError::Encode)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn png_loses_nothing() {
+        for channels in [Channels::Grey, Channels::Rgb] {
+            let pixels = (0..5 * 3 * channels.count()).map(|i| (i * 37 % 256) as u8).collect();
+            let frame = Frame::new(5, 3, channels, pixels).unwrap();
+            let png = frame.encode_png().unwrap();
+            assert_eq!(Frame::decode(MediaType::Png, &png).unwrap(), frame);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_picture_are_refused() {
+        assert!(Frame::decode(MediaType::Png, b"not a picture").is_err());
+        assert!(Frame::new(2, 2, Channels::Grey, vec![0; 5]).is_err());
+        assert!(Frame::new(0, 0, Channels::Grey, vec![]).is_err());
+    }
+
+    #[test]
+    fn a_picture_bomb_is_refused_before_it_is_decoded() {
+        // A valid PNG header that claims 60,000 × 60,000 pixels.
+        let mut png = Frame::new(1, 1, Channels::Grey, vec![0]).unwrap().encode_png().unwrap();
+        png[16..20].copy_from_slice(&60_000u32.to_be_bytes());
+        png[20..24].copy_from_slice(&60_000u32.to_be_bytes());
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        assert!(matches!(
+            Frame::decode(MediaType::Png, &png),
+            Err(PictureError::TooLarge { width: 60_000, height: 60_000 })
+        ));
+    }
+
+    /// CRC-32 of the PNG specification, annex D.
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |c, _| {
+                if c & 1 == 1 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 }
+            })
+        })
+    }
+}

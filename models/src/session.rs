@@ -1,0 +1,306 @@
+//! ONNX Runtime, loaded at run time, and one session for each worker thread.
+//!
+//! A process has one [`Runtime`] and keeps it for life. A [`Session`] is owned by one thread:
+//! running it takes `&mut`. Optimisation is left at the highest level; threads do not spin, for
+//! spinning costs 1.9 times the CPU; the CPU provider is not registered by name, for that turns
+//! its memory arena off.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ort::environment::Environment;
+use ort::value::TensorRef;
+
+use crate::bundle::{Bundle, Manifest};
+use crate::picture::Frame;
+use crate::postprocess::Classification;
+use crate::preprocess::{Preprocess, PreprocessError};
+
+/// The file name of the library, as its wheel ships it.
+pub const LIBRARY: &str = "libonnxruntime.so.1.31.1";
+/// Where a checkout keeps the library.
+const CHECKOUT_DIR: &str = ".fleetloop/onnxruntime";
+/// Names the library for every program that runs a model.
+pub const LIBRARY_ENV: &str = "FLEETLOOP_ORT_LIB";
+
+/// Why a model cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The library is not there or not usable.
+    #[error(
+        "cannot load ONNX Runtime (tried {}); get it with 'cargo xtask setup', or take \
+         {LIBRARY} out of the PyPI wheel onnxruntime==1.31.1 and name it in {LIBRARY_ENV}",
+        tried.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    Library {
+        /// Where it was looked for.
+        tried: Vec<PathBuf>,
+        /// What the last attempt met.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The runtime refused the graph.
+    #[error("cannot load model {model}")]
+    Load {
+        /// Name and version.
+        model: String,
+        /// Why.
+        #[source]
+        source: ort::Error,
+    },
+    /// The graph is not the one the manifest describes.
+    #[error("model {model} does not match its manifest: {reason}; rebuild the bundle")]
+    Shape {
+        /// Name and version.
+        model: String,
+        /// What differs.
+        reason: String,
+    },
+    /// A frame cannot be brought to the input.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
+    /// The runtime failed on an input.
+    #[error("cannot run model {model}")]
+    Run {
+        /// Name and version.
+        model: String,
+        /// Why.
+        #[source]
+        source: ort::Error,
+    },
+    /// The number of input values is not a whole batch.
+    #[error("cannot run a batch of {batch}: {len} values, want {want}")]
+    Batch {
+        /// Inputs asked for.
+        batch: usize,
+        /// Values given.
+        len: usize,
+        /// Values needed.
+        want: usize,
+    },
+}
+
+/// ONNX Runtime in this process. Clones share it.
+#[derive(Clone)]
+pub struct Runtime {
+    environment: Environment,
+    library: PathBuf,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("library", &self.library).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Loads the library: from `library` if that is given, else from where [`LIBRARY_ENV`] says,
+    /// from beside this program, or from `.fleetloop/onnxruntime` in the working directory or one
+    /// above it. A second call in a process shares the first one's library, and may name no other.
+    ///
+    /// # Errors
+    /// [`SessionError::Library`] says where it was looked for and how to get it.
+    pub fn load(library: Option<&Path>) -> Result<Self, SessionError> {
+        let tried = candidates(library);
+        let Some(library) = tried.iter().find(|path| path.is_file()) else {
+            return Err(SessionError::Library { tried, source: None });
+        };
+        // One environment a process, kept for life: ONNX Runtime allows no second.
+        static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+        let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let failed =
+            |source| SessionError::Library { tried: vec![library.clone()], source: Some(source) };
+        match &*loaded {
+            Some(runtime) if runtime.library == *library => Ok(runtime.clone()),
+            Some(runtime) => {
+                let other = runtime.library.display();
+                Err(failed(format!("this process has loaded {other} already").into()))
+            }
+            None => {
+                let environment = environment(library).map_err(failed)?;
+                let runtime = Self { environment, library: library.clone() };
+                *loaded = Some(runtime.clone());
+                Ok(runtime)
+            }
+        }
+    }
+
+    /// The library in use.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// The runtime's name and version, for records: `ONNX Runtime 1.31.1`.
+    pub fn version(&self) -> String {
+        let name = self.library.file_name().map(|name| name.to_string_lossy().into_owned());
+        let version = name.as_deref().and_then(|name| name.strip_prefix("libonnxruntime.so."));
+        format!("ONNX Runtime {}", version.unwrap_or("of unknown version"))
+    }
+}
+
+fn environment(library: &Path) -> Result<Environment, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(ort::init_from(library)?.with_telemetry(false).build()?)
+}
+
+fn candidates(library: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(library) = library {
+        return vec![library.to_owned()];
+    }
+    if let Some(library) = std::env::var_os(LIBRARY_ENV) {
+        return vec![library.into()];
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
+    let mut found: Vec<PathBuf> = beside.into_iter().collect();
+    if let Ok(dir) = std::env::current_dir() {
+        found.extend(dir.ancestors().map(|dir| dir.join(CHECKOUT_DIR).join(LIBRARY)));
+    }
+    found
+}
+
+/// How many threads one inference uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads(pub usize);
+
+/// A model ready to answer, owned by one thread.
+pub struct Session {
+    inner: ort::session::Session,
+    preprocess: Preprocess,
+    model: String,
+    input_dims: [usize; 3],
+    classes: usize,
+    input: Vec<f32>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Loads a bundle's model.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the graph cannot be loaded or is not the one the manifest describes.
+    pub fn open(
+        runtime: &Runtime,
+        bundle: &Bundle,
+        threads: Threads,
+    ) -> Result<Self, SessionError> {
+        Self::from_model(runtime, bundle.model(), bundle.manifest(), threads)
+    }
+
+    /// Loads a graph that `manifest` describes, before there is a bundle of it.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the graph cannot be loaded or is not the one the manifest describes.
+    pub fn from_model(
+        runtime: &Runtime,
+        graph: &[u8],
+        manifest: &Manifest,
+        threads: Threads,
+    ) -> Result<Self, SessionError> {
+        let model = format!("{} {}", manifest.name, manifest.version);
+        let inner = commit(runtime, graph, threads)
+            .map_err(|source| SessionError::Load { model: model.clone(), source })?;
+        let dims = [manifest.input.channels, manifest.input.height, manifest.input.width];
+        let session = Self {
+            inner,
+            preprocess: Preprocess::new(manifest),
+            model,
+            input_dims: dims.map(|dim| dim as usize),
+            classes: manifest.labels.len(),
+            input: Vec::with_capacity(manifest.input_len()),
+        };
+        session.matches(manifest)?;
+        Ok(session)
+    }
+
+    /// The logits of one frame, one a label.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the frame cannot be resized or the runtime fails.
+    pub fn logits(&mut self, frame: &Frame) -> Result<Vec<f32>, SessionError> {
+        let mut input = std::mem::take(&mut self.input);
+        input.clear();
+        let logits = self
+            .preprocess
+            .apply(frame, &mut input)
+            .map_err(SessionError::from)
+            .and_then(|()| self.run(1, &input));
+        self.input = input;
+        logits
+    }
+
+    /// The answer for one frame.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    pub fn classify(&mut self, frame: &Frame) -> Result<Classification, SessionError> {
+        Ok(Classification::from_logits(&self.logits(frame)?))
+    }
+
+    /// The logits of a batch of preprocessed inputs: `batch × channels × height × width` values
+    /// in, `batch × labels` out.
+    ///
+    /// # Errors
+    /// [`SessionError`] when the number of values is wrong or the runtime fails.
+    pub fn run(&mut self, batch: usize, input: &[f32]) -> Result<Vec<f32>, SessionError> {
+        let [channels, height, width] = self.input_dims;
+        let want = batch * channels * height * width;
+        if batch == 0 || input.len() != want {
+            return Err(SessionError::Batch { batch, len: input.len(), want });
+        }
+        let failed = |source| SessionError::Run { model: self.model.clone(), source };
+        let tensor = TensorRef::from_array_view(([batch, channels, height, width], input))
+            .map_err(failed)?;
+        let outputs = self.inner.run(ort::inputs![tensor]).map_err(failed)?;
+        let (shape, values) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
+        if values.len() != batch * self.classes {
+            return Err(SessionError::Shape {
+                model: self.model.clone(),
+                reason: format!("its output is {shape:?}, want {batch}×{}", self.classes),
+            });
+        }
+        Ok(values.to_vec())
+    }
+
+    /// Checks name, rank and sizes of input and output; a size of −1 or a name stands for any.
+    fn matches(&self, manifest: &Manifest) -> Result<(), SessionError> {
+        let shape = |reason: String| Err(SessionError::Shape { model: self.model.clone(), reason });
+        let (inputs, outputs) = (self.inner.inputs(), self.inner.outputs());
+        let ([input], [output, ..]) = (inputs, outputs) else {
+            return shape(format!("{} inputs and {} outputs", inputs.len(), outputs.len()));
+        };
+        if input.name() != manifest.input.name {
+            let (found, said) = (input.name(), &manifest.input.name);
+            return shape(format!("its input is called {found:?}, the manifest says {said:?}"));
+        }
+        let want = self.input_dims.map(|dim| dim as i64);
+        let fits = |found: &[i64], want: &[i64]| {
+            found.len() == want.len() + 1
+                && found[1..].iter().zip(want).all(|(a, b)| *a < 0 || a == b)
+                && (found[0] < 0 || found[0] == 1)
+        };
+        let found = input.dtype().tensor_shape();
+        if !found.is_some_and(|found| fits(found, &want)) {
+            return shape(format!("its input is {found:?}, the manifest says batch×{want:?}"));
+        }
+        let found = output.dtype().tensor_shape();
+        if !found.is_some_and(|found| fits(found, &[self.classes as i64])) {
+            return shape(format!("its output is {found:?}, {} labels", self.classes));
+        }
+        Ok(())
+    }
+}
+
+fn commit(
+    runtime: &Runtime,
+    graph: &[u8],
+    threads: Threads,
+) -> Result<ort::session::Session, ort::Error> {
+    ort::session::Session::builder(&runtime.environment)?
+        .with_intra_threads(threads.0.max(1))?
+        .with_intra_op_spinning(false)?
+        .commit_from_memory(graph)
+}

@@ -1,0 +1,81 @@
+//! Frozen datasets: a list of samples with labels and split, named by its own digest.
+//!
+//! The digest is SHA-256 of the canonical bytes: `serde_json` of [`Dataset`] without white space,
+//! items ordered by `sample`. The bytes are an artefact of that digest like any other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::sample::MediaType;
+
+/// What an item is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Learned from.
+    Train,
+    /// Never learned from; the gate judges on it.
+    Gate,
+}
+
+/// One labelled sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// The sample: its header's body digest or, for an imported one, the digest of its record.
+    pub sample: Digest,
+    /// SHA-256 of the payload's bytes, by which it is fetched.
+    pub payload: Digest,
+    /// How the payload is encoded.
+    pub media_type: MediaType,
+    /// Index into the dataset's labels.
+    pub label: u16,
+    /// What it is for.
+    pub split: Split,
+    /// Where it came from, for weighting and for judging by group: `"import"` or `"fleet"`.
+    pub group: String,
+}
+
+/// A frozen dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dataset {
+    /// A name for people.
+    pub name: String,
+    /// What the label indices mean.
+    pub labels: Vec<String>,
+    /// The items, ordered by `sample`, each sample once.
+    pub items: Vec<Item>,
+}
+
+/// A request to freeze a dataset from everything that is labelled now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FreezeRequest {
+    /// A name for people.
+    pub name: String,
+    /// The share of fleet samples that the gate keeps, 0 to 1, chosen by the sample's digest: the
+    /// first eight bytes, big endian, over 2^64, below the share. Imported samples keep the split
+    /// they were imported with.
+    pub gate_share: f64,
+    /// Only samples of these groups; all when empty.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+/// A dataset as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetSummary {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its name.
+    pub name: String,
+    /// Items to learn from.
+    pub train: u64,
+    /// Items the gate keeps.
+    pub gate: u64,
+    /// Who froze it.
+    pub frozen_by: String,
+    /// When, in milliseconds since 1970.
+    pub frozen_at_ms: u64,
+}

@@ -1,0 +1,177 @@
+//! Jobs between the hub and its workers. A lease that is not renewed ends, and the job is leased
+//! again: a worker may die at any moment.
+
+use serde::{Deserialize, Serialize};
+
+use super::reports::Report;
+use crate::digest::Digest;
+use crate::ids::BundleDigest;
+
+/// A job's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(pub u64);
+
+/// How a lease is kept up.
+pub const LEASE_S: u64 = 15;
+
+/// What a new model starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "from")]
+pub enum Base {
+    /// A starter graph made by the trainer, with random weights from the job's seed.
+    Starter {
+        /// The kind, as `trainer new --kind` names it.
+        kind: String,
+        /// The input's shape without the batch: channels × height × width.
+        input: Vec<usize>,
+    },
+    /// A bundle whose artefacts the hub holds.
+    Bundle {
+        /// Its digest.
+        bundle: BundleDigest,
+    },
+}
+
+/// A model to be trained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainJob {
+    /// The model's name; with `version` it names the new bundle.
+    pub model: String,
+    /// The new bundle's version.
+    pub version: u32,
+    /// What it starts from.
+    pub base: Base,
+    /// The frozen dataset.
+    pub dataset: Digest,
+    /// The recipe, TOML; empty for the trainer's defaults.
+    pub recipe: String,
+    /// The seed of everything random.
+    pub seed: u64,
+}
+
+/// A request to train, `POST /api/v1/jobs`; the hub picks the version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRequest {
+    /// The model's name.
+    pub model: String,
+    /// What it starts from.
+    pub base: Base,
+    /// The frozen dataset.
+    pub dataset: Digest,
+    /// The recipe, TOML; empty for the trainer's defaults.
+    #[serde(default)]
+    pub recipe: String,
+    /// The seed.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum JobState {
+    /// Waits for a worker.
+    Queued,
+    /// A worker holds it.
+    Running {
+        /// The worker's name.
+        worker: String,
+    },
+    /// Done: the bundle is stored.
+    Done {
+        /// The new bundle.
+        bundle: BundleDigest,
+    },
+    /// It cannot be done.
+    Failed {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// A job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Its number.
+    pub id: JobId,
+    /// What is to be trained.
+    pub spec: TrainJob,
+    /// Where it stands.
+    pub state: JobState,
+    /// How often it was leased.
+    pub attempts: u32,
+    /// What the worker last said.
+    pub progress: Option<Progress>,
+    /// Who asked for it.
+    pub requested_by: String,
+}
+
+/// What a worker asks: `POST /api/v1/worker/lease`; the answer is a [`Lease`] or `null`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// The worker's name, for people.
+    pub worker: String,
+}
+
+/// A job in a worker's hands for [`LEASE_S`] seconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// Names this lease; what comes under an older one is refused with 409.
+    pub lease: String,
+    /// What to do.
+    pub spec: TrainJob,
+}
+
+/// A sign of life, `POST /api/v1/worker/jobs/{id}/renew`: the lease runs anew from here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// The lease.
+    pub lease: String,
+    /// How far the job is.
+    pub progress: Progress,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// `"download"`, `"train"`, `"evaluate"` or `"upload"`.
+    pub phase: String,
+    /// 0 to 1 within the phase.
+    pub fraction: f32,
+    /// The last loss, while training.
+    pub loss: Option<f32>,
+}
+
+/// A job done, `POST /api/v1/worker/jobs/{id}/done`. The artefacts were uploaded before, each by
+/// `PUT /api/v1/artefacts/{digest}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Done {
+    /// The lease.
+    pub lease: String,
+    /// The new bundle: the digest of its manifest.
+    pub bundle: BundleDigest,
+    /// The digest of the run record.
+    pub run_record: Digest,
+    /// The new model's outputs on the gate's items.
+    pub report: Report,
+    /// The base's outputs on the same items; none for a starter.
+    pub base_report: Option<Report>,
+}
+
+/// A job that cannot be done, `POST /api/v1/worker/jobs/{id}/failed`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFailed {
+    /// The lease.
+    pub lease: String,
+    /// Why, in words.
+    pub reason: String,
+}

@@ -1,0 +1,72 @@
+//! Models and releases as the ML engineer sees them.
+
+use serde::{Deserialize, Serialize};
+
+use super::jobs::JobId;
+use super::reports::Verdict;
+use crate::digest::Digest;
+use crate::ids::BundleDigest;
+
+/// A bundle the hub holds, and where it came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Its digest.
+    pub bundle: BundleDigest,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// What it was trained from; none for a starter or an import.
+    pub base: Option<BundleDigest>,
+    /// What it learned from; none for an import.
+    pub dataset: Option<Digest>,
+    /// How it was made, as an artefact; none for an import.
+    pub run_record: Option<Digest>,
+    /// The job that made it.
+    pub job: Option<JobId>,
+    /// What the gate decided; none before it was asked.
+    pub verdict: Option<Verdict>,
+    /// The TUF targets under which it is released: `channel/target`.
+    pub released_as: Vec<String>,
+    /// Who brought or asked for it.
+    pub created_by: String,
+    /// When it came, in milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+/// An import, `POST /api/v1/models`; the artefacts were uploaded before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportModel {
+    /// The digest of the manifest.
+    pub bundle: BundleDigest,
+}
+
+/// A release, `POST /api/v1/releases`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    /// The bundle, which passed its gate.
+    pub bundle: BundleDigest,
+    /// The channel; `dev` for now.
+    pub channel: String,
+    /// Releases an imported bundle that no gate has judged, or one that failed: the reason, kept
+    /// in the audit log.
+    #[serde(default)]
+    pub without_gate: Option<String>,
+}
+
+/// A released model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The channel.
+    pub channel: String,
+    /// The TUF target: the bundle's manifest.
+    pub target: String,
+    /// The bundle.
+    pub bundle: BundleDigest,
+    /// Who released it.
+    pub released_by: String,
+    /// When, in milliseconds since 1970.
+    pub released_at_ms: u64,
+}

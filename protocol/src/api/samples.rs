@@ -1,0 +1,88 @@
+//! Samples as people and programs see them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::ids::{BundleDigest, SampleId};
+use crate::sample::{MediaType, Prediction, Selection};
+
+use super::datasets::Split;
+
+/// A stored sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Its name here: the header's body digest, or the record's digest of an imported one.
+    pub sample: Digest,
+    /// SHA-256 of its payload; the payload is at `/api/v1/payloads/{payload}`.
+    pub payload: Digest,
+    /// How the payload is encoded.
+    pub media_type: MediaType,
+    /// The payload's length in bytes.
+    pub payload_len: u64,
+    /// `"import"` or `"fleet"`.
+    pub group: String,
+    /// The identity of a sample that a device sent.
+    pub id: Option<SampleId>,
+    /// The model that saw it.
+    pub model: Option<BundleDigest>,
+    /// Why the device chose it.
+    pub selection: Option<Selection>,
+    /// What the model made of it.
+    pub predictions: Vec<Prediction>,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_at_ms: u64,
+    /// Its label, if it has one.
+    pub label: Option<String>,
+}
+
+/// Labelled pictures that no device of this fleet took: the body of `POST /api/v1/samples/import`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRequest {
+    /// Where they come from, in words; kept with each.
+    pub source: String,
+    /// What they are for.
+    pub split: Split,
+    /// The pictures, at most 512 a request.
+    pub items: Vec<ImportItem>,
+}
+
+/// One labelled picture.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportItem {
+    /// The payload, in base64.
+    pub payload: String,
+    /// How it is encoded.
+    pub media_type: MediaType,
+    /// Its label; it must be one of the project's.
+    pub label: String,
+}
+
+/// How an import went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ImportResponse {
+    /// Stored now.
+    pub stored: u64,
+    /// Stored before with the same source, label and payload.
+    pub known: u64,
+}
+
+/// How many samples there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SampleCounts {
+    /// Stored, sent by devices.
+    pub fleet: u64,
+    /// Stored, imported.
+    pub imported: u64,
+    /// Labelled, sent by devices.
+    pub fleet_labelled: u64,
+    /// Messages that came again with the same identity and digest.
+    pub repeated: u64,
+    /// Messages quarantined: same identity, other digest.
+    pub quarantined: u64,
+    /// Messages refused.
+    pub refused: u64,
+    /// Gap records stored.
+    pub gaps: u64,
+}

@@ -1,0 +1,37 @@
+//! What two Fleetloop processes must agree on, and nothing that touches the world.
+//!
+//! ```text
+//!  device ── sample, gap, telemetry, reported ──► hub
+//!         ◄─ receipt, refusal, desired ──────────
+//! ```
+//!
+//! Bytes become a value in two steps, each in one place: [`wire`] decodes (a version byte, a limit
+//! before any allocation, trailing bytes are an error) and [`signed`] verifies (purpose, version,
+//! device and key are part of what is signed). A [`signed::Verified`] can be had in no other way.
+//!
+//! Domain types live in the modules below and may change; their frozen wire forms live in [`v1`]
+//! and may not. No I/O, no runtime and no clock is used here.
+
+pub mod api;
+pub mod digest;
+pub mod enrol;
+pub mod gap;
+pub mod hub_keys;
+pub mod ids;
+pub mod keys;
+pub mod limits;
+pub mod receipt;
+pub mod sample;
+pub mod signed;
+pub mod state;
+pub mod telemetry;
+pub mod time;
+pub mod token;
+pub mod topic;
+pub mod v1;
+pub mod wire;
+
+pub use digest::Digest;
+pub use ids::{BundleDigest, DeviceId, Epoch, Generation, KeyId, SampleId, Sequence};
+pub use signed::{Signed, Verified};
+pub use time::{ClockState, UnixMillis};

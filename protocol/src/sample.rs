@@ -1,0 +1,301 @@
+//! Samples: a signed header, and beside it a payload and its salt.
+//!
+//! The header names `SHA-256(salt ‖ payload)`; payload and salt can be erased together while the
+//! header stays provable and says nothing of what was erased. Headers form a chain per epoch:
+//! `previous` is the body digest of the header before, [`Digest::ZERO`] before the first. Samples
+//! arrive in any order, so the chain tells what is missing and is no condition of acceptance.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::ids::{BundleDigest, DeviceId, Epoch, SampleId, Sequence};
+use crate::keys::KeyRing;
+use crate::limits::{HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES, MESSAGE_BYTES, SIGNED_BODY_BYTES};
+use crate::signed::{Purpose, Signable, Signed, Verified, VerifyError};
+use crate::time::{ClockState, UnixMillis};
+use crate::v1;
+use crate::wire::{self, DecodeError, Invalid, Wire};
+
+/// How a payload is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MediaType {
+    /// A picture, losslessly: the frame that inference saw, bit for bit.
+    #[serde(rename = "image/png")]
+    Png,
+    /// A picture from a camera that delivers JPEG; inference saw it decoded.
+    #[serde(rename = "image/jpeg")]
+    Jpeg,
+}
+
+impl MediaType {
+    /// The IANA name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+        }
+    }
+
+    /// The media type of that IANA name.
+    ///
+    /// # Errors
+    /// [`Invalid`] when the name is not one of ours.
+    pub fn from_name(name: &str) -> Result<Self, Invalid> {
+        match name {
+            "image/png" => Ok(Self::Png),
+            "image/jpeg" => Ok(Self::Jpeg),
+            other => Err(Invalid(format!("media type {other:?} is not known"))),
+        }
+    }
+}
+
+/// Why a frame was worth sending.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Selection {
+    /// The model was unsure: normalised entropy of its output, 0 (sure) to 1 (no idea).
+    Uncertain {
+        /// The score.
+        score: f32,
+    },
+    /// Drawn at random, so that what the model is sure of is seen too.
+    Random {
+        /// The share of frames that is drawn, 0 to 1.
+        rate: f32,
+    },
+}
+
+/// One class and how probable the model held it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Index into the bundle's labels.
+    pub class: u16,
+    /// 0 to 1.
+    pub probability: f32,
+}
+
+/// What a device says of a sample, and signs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleHeader {
+    /// Which sample it is.
+    pub id: SampleId,
+    /// The body digest of the header before it in its epoch.
+    pub previous: Digest,
+    /// When the frame was taken.
+    pub captured_at: UnixMillis,
+    /// Whether that time can be relied on.
+    pub clock: ClockState,
+    /// The model that saw it.
+    pub model: BundleDigest,
+    /// The digest of the agent's configuration.
+    pub config: Digest,
+    /// How the payload is encoded.
+    pub media_type: MediaType,
+    /// The payload's length in bytes.
+    pub payload_len: u32,
+    /// `SHA-256(salt ‖ payload)`.
+    pub commitment: Digest,
+    /// Why it was chosen.
+    pub selection: Selection,
+    /// What the model made of it, the most probable first, at most [`HEADER_PREDICTIONS`].
+    pub predictions: Vec<Prediction>,
+}
+
+/// `SHA-256(salt ‖ payload)`, what a header says of its payload.
+pub fn commitment(salt: &[u8; 16], payload: &[u8]) -> Digest {
+    Digest::of_parts(&[salt, payload])
+}
+
+/// A sample as it travels: the signed header's envelope, the salt and the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleMessage {
+    /// The envelope of the [`SampleHeader`].
+    pub envelope: Vec<u8>,
+    /// The salt of the commitment.
+    pub salt: [u8; 16],
+    /// The frame after privacy masks and before preprocessing.
+    pub payload: Vec<u8>,
+}
+
+impl SampleMessage {
+    /// The message of a signed header and its payload.
+    pub fn new(header: Signed<SampleHeader>, salt: [u8; 16], payload: Vec<u8>) -> Self {
+        Self { envelope: header.into_bytes(), salt, payload }
+    }
+}
+
+/// A sample whose header is verified and whose payload is the one the header names.
+#[derive(Debug, Clone)]
+pub struct VerifiedSample {
+    header: Verified<SampleHeader>,
+    salt: [u8; 16],
+    payload: Vec<u8>,
+}
+
+impl VerifiedSample {
+    /// Verifies the bytes of a [`SampleMessage`] that came from `device`.
+    ///
+    /// # Errors
+    /// [`VerifyError`] names the first check that failed.
+    pub fn open(bytes: &[u8], device: &DeviceId, keys: &KeyRing) -> Result<Self, VerifyError> {
+        let message: SampleMessage = wire::decode(bytes)?;
+        let header = Verified::<SampleHeader>::open(&message.envelope, device, keys)?;
+        let named = header.get();
+        if named.id.device != *device {
+            return Err(VerifyError::Device {
+                name: SampleHeader::NAME,
+                found: named.id.device.clone(),
+                expected: device.clone(),
+            });
+        }
+        if named.payload_len as usize != message.payload.len()
+            || named.commitment != commitment(&message.salt, &message.payload)
+        {
+            return Err(VerifyError::Payload);
+        }
+        Ok(Self { header, salt: message.salt, payload: message.payload })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Verified<SampleHeader> {
+        &self.header
+    }
+
+    /// The salt of the commitment.
+    pub fn salt(&self) -> &[u8; 16] {
+        &self.salt
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+impl Wire for SampleMessage {
+    type V1 = v1::SampleMessage;
+    const NAME: &'static str = "sample";
+    const LIMIT_BYTES: usize = MESSAGE_BYTES;
+
+    fn to_v1(&self) -> v1::SampleMessage {
+        v1::SampleMessage {
+            envelope: self.envelope.clone(),
+            salt: self.salt,
+            payload: self.payload.clone(),
+        }
+    }
+
+    fn from_v1(wire: v1::SampleMessage) -> Result<Self, Invalid> {
+        if wire.payload.len() > INLINE_PAYLOAD_BYTES {
+            return Err(Invalid(format!(
+                "payload of {} bytes, the limit is {INLINE_PAYLOAD_BYTES}",
+                wire.payload.len()
+            )));
+        }
+        Ok(Self { envelope: wire.envelope, salt: wire.salt, payload: wire.payload })
+    }
+}
+
+impl Signable for SampleHeader {
+    const PURPOSE: Purpose = Purpose::SampleHeader;
+}
+
+impl Wire for SampleHeader {
+    type V1 = v1::SampleHeader;
+    const NAME: &'static str = "sample header";
+    const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
+
+    fn to_v1(&self) -> v1::SampleHeader {
+        v1::SampleHeader {
+            id: sample_id_to_v1(&self.id),
+            previous: *self.previous.as_bytes(),
+            captured_at_ms: self.captured_at.0,
+            clock_synced: self.clock == ClockState::Synced,
+            model: *self.model.0.as_bytes(),
+            config: *self.config.as_bytes(),
+            media_type: self.media_type.as_str().to_owned(),
+            payload_len: self.payload_len,
+            commitment: *self.commitment.as_bytes(),
+            selection: match self.selection {
+                Selection::Uncertain { score } => v1::Selection::Uncertain { score },
+                Selection::Random { rate } => v1::Selection::Random { rate },
+            },
+            predictions: self
+                .predictions
+                .iter()
+                .map(|p| v1::Prediction { class: p.class, probability: p.probability })
+                .collect(),
+        }
+    }
+
+    fn from_v1(wire: v1::SampleHeader) -> Result<Self, Invalid> {
+        if wire.predictions.len() > HEADER_PREDICTIONS {
+            return Err(Invalid(format!("{} predictions", wire.predictions.len())));
+        }
+        Ok(Self {
+            id: sample_id_from_v1(&wire.id)?,
+            previous: Digest::from_bytes(wire.previous),
+            captured_at: UnixMillis(wire.captured_at_ms),
+            clock: clock_from_v1(wire.clock_synced),
+            model: BundleDigest(Digest::from_bytes(wire.model)),
+            config: Digest::from_bytes(wire.config),
+            media_type: MediaType::from_name(&wire.media_type)?,
+            payload_len: wire.payload_len,
+            commitment: Digest::from_bytes(wire.commitment),
+            selection: match wire.selection {
+                v1::Selection::Uncertain { score } => {
+                    Selection::Uncertain { score: share("score", score)? }
+                }
+                v1::Selection::Random { rate } => Selection::Random { rate: share("rate", rate)? },
+            },
+            predictions: wire
+                .predictions
+                .iter()
+                .map(|p| {
+                    let probability = share("probability", p.probability)?;
+                    Ok(Prediction { class: p.class, probability })
+                })
+                .collect::<Result<_, Invalid>>()?,
+        })
+    }
+}
+
+/// A number from 0 to 1; NaN is none.
+fn share(name: &str, value: f32) -> Result<f32, Invalid> {
+    // Rounding in a softmax may leave a hair above 1.
+    if (0.0..=1.0001).contains(&value) {
+        Ok(value.min(1.0))
+    } else {
+        Err(Invalid(format!("{name} {value} is not between 0 and 1")))
+    }
+}
+
+pub(crate) fn clock_from_v1(synced: bool) -> ClockState {
+    if synced { ClockState::Synced } else { ClockState::Unsynced }
+}
+
+pub(crate) fn sample_id_to_v1(id: &SampleId) -> v1::SampleId {
+    v1::SampleId {
+        device: id.device.as_str().to_owned(),
+        epoch: id.epoch.0,
+        sequence: id.sequence.0,
+    }
+}
+
+pub(crate) fn sample_id_from_v1(wire: &v1::SampleId) -> Result<SampleId, Invalid> {
+    Ok(SampleId {
+        device: wire.device.parse().map_err(Invalid::because)?,
+        epoch: Epoch(wire.epoch),
+        sequence: Sequence(wire.sequence),
+    })
+}
+
+/// The digest of a message as sent, by which a refusal names it.
+///
+/// # Errors
+/// [`DecodeError::TooLarge`] when the message may not be sent.
+pub fn encode_message(message: &SampleMessage) -> Result<(Vec<u8>, Digest), DecodeError> {
+    let bytes = wire::encode(message)?;
+    let digest = Digest::of(&bytes);
+    Ok((bytes, digest))
+}
