@@ -1,0 +1,116 @@
+//! The local HTTP port: loopback only, read only, no login.
+//!
+//! `GET /healthz` is 200 while the process serves; `GET /status` is [`Status`] as JSON;
+//! `GET /results/latest?n=` is the newest results, the newest first, at most
+//! [`crate::results::LATEST`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::results::{LATEST, Latest, ResultRecord};
+use crate::shutdown::{self, Shutdown};
+use crate::status::Status;
+
+/// What the port shows.
+#[derive(Clone)]
+pub struct Shown {
+    /// Makes the status of now.
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    /// The latest results.
+    pub latest: Arc<Latest>,
+}
+
+/// Why there is no port.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {listen}; is another agent running? set http.listen")]
+pub struct HttpError {
+    listen: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
+
+#[derive(Debug, Deserialize)]
+struct LatestQuery {
+    n: Option<usize>,
+}
+
+/// Takes the port.
+///
+/// # Errors
+/// [`HttpError`] when it is taken.
+pub async fn bind(listen: SocketAddr) -> Result<TcpListener, HttpError> {
+    TcpListener::bind(listen).await.map_err(|source| HttpError { listen, source })
+}
+
+/// Serves until the signal says [`Shutdown::Now`].
+///
+/// # Errors
+/// The system's, when the socket fails.
+pub async fn serve(
+    listener: TcpListener,
+    shown: Shown,
+    mut signal: watch::Receiver<Shutdown>,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(shown))
+        .with_graceful_shutdown(async move { shutdown::reached(&mut signal, Shutdown::Now).await })
+        .await
+}
+
+fn router(shown: Shown) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/status", get(status))
+        .route("/results/latest", get(latest))
+        .with_state(shown)
+}
+
+async fn status(State(shown): State<Shown>) -> Json<Status> {
+    Json((shown.status)())
+}
+
+async fn latest(
+    State(shown): State<Shown>,
+    Query(query): Query<LatestQuery>,
+) -> Json<Vec<ResultRecord>> {
+    Json(shown.latest.newest(query.n.unwrap_or(1).min(LATEST)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_port_answers_with_the_status_and_ends_with_the_signal() {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listen = listener.local_addr().unwrap();
+        let expected = crate::status::from_files(Path::new("/none"));
+        let given = expected.clone();
+        let shown = Shown { status: Arc::new(move || given.clone()), latest: Arc::default() };
+        let (sender, signal) = shutdown::channel();
+        let server = tokio::spawn(serve(listener, shown, signal));
+        assert_eq!(crate::status::ask(listen).await, Some(expected));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let get = async |path: &str| {
+            let response = client.get(format!("http://{listen}{path}")).send().await.unwrap();
+            (response.status().as_u16(), response.text().await.unwrap())
+        };
+        assert_eq!(get("/healthz").await, (200, "ok\n".into()));
+        assert_eq!(get("/results/latest?n=5").await, (200, "[]".into()));
+        assert_eq!(get("/results/latest?n=x").await.0, 400);
+        assert!(bind(listen).await.unwrap_err().to_string().contains("http.listen"));
+        drop(client);
+        sender.send_replace(Shutdown::Now);
+        server.await.unwrap().unwrap();
+        assert_eq!(crate::status::ask(listen).await, None);
+    }
+}

@@ -1,0 +1,233 @@
+//! Who this device is: two keys that never leave it, a certificate, and what enrolment told it.
+//!
+//! ```text
+//! data_dir/identity/           0700
+//!   signing.key                Ed25519, PKCS#8 DER, 0600: samples, reports
+//!   tls.key                    P-256, PKCS#8 PEM, 0600: TLS client
+//!   certificate.pem            the device's certificate, then the CA's
+//!   ca.pem                     the hub's CA, the one the token named
+//!   root.json                  the channel's first root metadata, the one the token named
+//!   identity.json              the enrolment record; written last
+//! ```
+//!
+//! Invariant: a folder with `identity.json` is complete. Without it the device is not enrolled,
+//! whatever else lies there, and enrolling again uses the keys that are there: a power cut or a
+//! lost reply at any moment of enrolment strands nobody. Nothing here prints a key.
+
+mod keys;
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fleetloop_protocol::keys::SigningKey;
+use fleetloop_protocol::{DeviceId, Digest};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+pub use keys::DeviceKeys;
+pub use record::Record;
+pub(crate) use record::FORMAT;
+
+use crate::durable::{self, DurableError};
+
+/// The largest certificate, key or record a device reads back, in bytes.
+const FILE_BYTES: u64 = 64 * 1024;
+/// The largest root metadata a device keeps, in bytes.
+pub const ROOT_BYTES: u64 = 256 * 1024;
+
+/// An identity that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The folder holds no enrolment record.
+    #[error(
+        "the device in {} is not enrolled; run 'edge-agent enroll --token TOKEN --data {}'",
+        dir.display(), dir.display()
+    )]
+    NotEnrolled {
+        /// The data folder.
+        dir: PathBuf,
+    },
+    /// A file is missing or is not what it should be.
+    #[error("cannot use {}: {reason}; restore it from a backup or enrol the device anew", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system has no random bytes, or refused to make a key.
+    #[error("cannot make the device's {what}; check the system's random source")]
+    MakeKey {
+        /// Which key.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file could not be read or written.
+    #[error("cannot keep the device's identity")]
+    Durable(#[from] DurableError),
+}
+
+/// The identity folder of one data folder.
+#[derive(Debug, Clone)]
+pub struct IdentityDir {
+    data_dir: PathBuf,
+    dir: PathBuf,
+}
+
+/// What the hub gave a device, checked by enrolment and ready to be kept.
+#[derive(Debug)]
+pub struct Enrolment<'a> {
+    /// The record.
+    pub record: &'a Record,
+    /// The device's certificate and the CA's.
+    pub certificate_pem: &'a str,
+    /// The CA's certificate.
+    pub ca_pem: &'a str,
+    /// The first root metadata, as served.
+    pub root_json: &'a [u8],
+}
+
+impl IdentityDir {
+    /// The identity folder under `data_dir`.
+    pub fn new(data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned(), dir: data_dir.join("identity") }
+    }
+
+    /// The enrolment record, when the device is enrolled.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it is there and cannot be used.
+    pub fn record(&self) -> Result<Option<Record>, IdentityError> {
+        let path = self.path("identity.json");
+        let Some(bytes) = durable::read(&path, FILE_BYTES)? else { return Ok(None) };
+        let record = Record::parse(&bytes).map_err(|reason| IdentityError::Broken { path, reason })?;
+        Ok(Some(record))
+    }
+
+    /// The two keys; made and kept when they are not there yet.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn keys(&self) -> Result<DeviceKeys, IdentityError> {
+        durable::create_dir(&self.dir)?;
+        DeviceKeys::load_or_make(&self.path("signing.key"), &self.path("tls.key"))
+    }
+
+    /// Keeps what enrolment gave, the record last.
+    ///
+    /// # Errors
+    /// [`IdentityError::Durable`]; the device is then not enrolled.
+    pub fn keep(&self, enrolled: &Enrolment<'_>) -> Result<(), IdentityError> {
+        let put = |name: &str, bytes: &[u8]| durable::write(&self.path(name), bytes);
+        // A power cut before the last line leaves "not enrolled" and the keys; enrolling again
+        // with the same token gives the same answer and overwrites all of these.
+        put("root.json", enrolled.root_json)?;
+        put("ca.pem", enrolled.ca_pem.as_bytes())?;
+        put("certificate.pem", enrolled.certificate_pem.as_bytes())?;
+        put("identity.json", &enrolled.record.to_json())?;
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn required(&self, name: &str, limit: u64) -> Result<Vec<u8>, IdentityError> {
+        let path = self.path(name);
+        durable::read(&path, limit)?
+            .ok_or_else(|| IdentityError::Broken { path, reason: "it is missing".into() })
+    }
+
+    fn certificates(&self, name: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        let bytes = self.required(name, FILE_BYTES)?;
+        let broken = |reason: String| IdentityError::Broken { path: self.path(name), reason };
+        let certificates = CertificateDer::pem_slice_iter(&bytes)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| broken(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(broken("it holds no certificate".into()));
+        }
+        Ok(certificates)
+    }
+}
+
+/// An enrolled device's identity, read and checked once at start.
+#[derive(Debug)]
+pub struct Identity {
+    record: Record,
+    signing: Arc<SigningKey>,
+    tls_key: PrivateKeyDer<'static>,
+    chain: Vec<CertificateDer<'static>>,
+    ca: CertificateDer<'static>,
+    root_json: Vec<u8>,
+}
+
+impl Identity {
+    /// Reads the identity under `data_dir`.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotEnrolled`] when there is none, [`IdentityError::Broken`] names the file
+    /// that cannot be used.
+    pub fn load(data_dir: &Path) -> Result<Self, IdentityError> {
+        let dir = IdentityDir::new(data_dir);
+        let record = dir
+            .record()?
+            .ok_or_else(|| IdentityError::NotEnrolled { dir: dir.data_dir.clone() })?;
+        let keys = DeviceKeys::load(&dir.path("signing.key"), &dir.path("tls.key"))?;
+        let chain = dir.certificates("certificate.pem")?;
+        let ca = dir.certificates("ca.pem")?.swap_remove(0);
+        if Digest::of(&ca) != record.ca {
+            return Err(IdentityError::Broken {
+                path: dir.path("ca.pem"),
+                reason: "it is not the CA the device enrolled with".into(),
+            });
+        }
+        let root_json = dir.required("root.json", ROOT_BYTES)?;
+        if Digest::of(&root_json) != record.root {
+            return Err(IdentityError::Broken {
+                path: dir.path("root.json"),
+                reason: "it is not the root metadata the device enrolled with".into(),
+            });
+        }
+        let tls_key = keys.tls_key_der();
+        Ok(Self { record, signing: keys.into_signing(), tls_key, chain, ca, root_json })
+    }
+
+    /// The name the hub gave.
+    pub fn device(&self) -> &DeviceId {
+        &self.record.device
+    }
+
+    /// The enrolment record.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The key that signs samples and reports.
+    pub fn signing_key(&self) -> Arc<SigningKey> {
+        Arc::clone(&self.signing)
+    }
+
+    /// The certificate chain for TLS, the device's first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The key of the chain's first certificate.
+    pub fn tls_key(&self) -> PrivateKeyDer<'static> {
+        self.tls_key.clone_key()
+    }
+
+    /// The hub's CA.
+    pub fn ca(&self) -> &CertificateDer<'static> {
+        &self.ca
+    }
+
+    /// The channel's first root metadata, whose digest is the record's.
+    pub fn root_json(&self) -> &[u8] {
+        &self.root_json
+    }
+}

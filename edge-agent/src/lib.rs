@@ -1,0 +1,37 @@
+//! The process on the device.
+//!
+//! ```text
+//!  source → frames → infer → decide ──► results (MQTT, HTTP)
+//!                              │
+//!                           select → outbox ══► link ══► hub
+//!                              ▲                  │
+//!            swap ◄── update ◄─┴── desired ◄──────┘
+//! ```
+//!
+//! Each state has one owner: a thread for what blocks (source, inference, outbox), a task for what
+//! waits (link, HTTP). Inference waits for nobody: what it hands on goes through bounded channels
+//! that count what they drop.
+
+pub mod check;
+pub mod clock;
+pub mod config;
+pub mod decide;
+pub mod durable;
+pub mod enroll;
+pub mod frames;
+pub mod http;
+pub mod identity;
+pub mod infer;
+pub mod link;
+pub mod outbox;
+pub mod results;
+pub mod run;
+pub mod select;
+pub mod shutdown;
+pub mod source;
+pub mod status;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+pub mod tls;
+pub mod update;

@@ -1,0 +1,204 @@
+//! The link to the hub: MQTT over mutual TLS, and the updater beside it.
+//!
+//! ```text
+//!  outbox ─► session ─► broker          results, telemetry, Reported ─► session
+//!  outbox ◄─ receipts, refusals ◄─ inbox (verified) ─► orders ─► updater ─► progress
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`session`] | one connection: what is sent and what comes |
+//! | [`window`] | how much may be under way at once, and when there is no progress |
+//! | [`inbox`] | what the hub sends, verified |
+//! | [`backoff`] | how long to wait before the next connection |
+//!
+//! Invariants: nothing leaves the outbox but by a verified receipt or refusal; nothing is sent
+//! from it before the hub's keys are known, for no receipt could be believed; nothing depends on
+//! what the broker keeps. Every connection starts from nothing (a new client, a clean session) and
+//! the outbox offers again what has no receipt.
+
+pub mod backoff;
+pub mod inbox;
+mod session;
+mod window;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fleetloop_protocol::hub_keys::HubKeys;
+use fleetloop_protocol::state::Update;
+use fleetloop_protocol::telemetry::Telemetry;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::identity::Identity;
+use crate::infer::Inference;
+use crate::outbox::Outbox;
+use crate::shutdown::{Shutdown, reached};
+use crate::tls;
+use crate::update::driver::{Driver, Handle, Progress};
+use crate::update::error::chain;
+use backoff::Backoff;
+use session::{Ended, Session};
+
+/// A connection that lasted this long was a good one: the next failure waits shortly again.
+const GOOD_CONNECTION: Duration = Duration::from_secs(60);
+
+/// What the link needs of the agent.
+pub struct LinkParts {
+    /// The agent's data folder.
+    pub data_dir: PathBuf,
+    /// Who the device is.
+    pub identity: Arc<Identity>,
+    /// The clock; the link syncs it.
+    pub clock: Clock,
+    /// Samples that wait for a receipt.
+    pub outbox: Outbox,
+    /// The model at work.
+    pub inference: Inference,
+    /// Results as JSON, sent at most once each.
+    pub results: mpsc::Receiver<Vec<u8>>,
+    /// Telemetry, to be signed and sent as it comes.
+    pub telemetry: mpsc::Receiver<Telemetry>,
+    /// The signal.
+    pub shutdown: watch::Receiver<Shutdown>,
+}
+
+/// The link as the device's status shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// Whether the broker answers.
+    pub connected: bool,
+    /// What last went wrong with the connection or an update, until it went well.
+    pub last_error: Option<String>,
+    /// What becomes of the hub's last order.
+    pub update: Update,
+    /// The order's generation.
+    pub generation: u64,
+    /// Messages of the hub that were ignored because they are not trusted, since start.
+    pub untrusted: u64,
+}
+
+/// Starts the link and the updater. The task ends by itself once the signal says so: at `Drain`
+/// after what is there was sent, at `Now` at once.
+///
+/// The installed bundle is swapped in first, whether the hub can be reached or not.
+pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) {
+    let status = watch::Sender::new(LinkStatus {
+        connected: false,
+        last_error: None,
+        update: Update::Idle,
+        generation: 0,
+        untrusted: 0,
+    });
+    let receiver = status.subscribe();
+    let task = tokio::spawn(async move {
+        let updater = match start_updater(&parts) {
+            Ok(updater) => updater,
+            Err(reason) => {
+                // Inference and selection go on; the outbox keeps what it has.
+                tracing::error!(reason, "the link cannot start");
+                status.send_modify(|status| status.last_error = Some(reason));
+                let mut shutdown = parts.shutdown;
+                reached(&mut shutdown, Shutdown::Drain).await;
+                return;
+            }
+        };
+        Box::pin(run(parts, updater, &status)).await;
+    });
+    (receiver, task)
+}
+
+/// The updater has a thread of its own: it waits for the disk.
+fn start_updater(parts: &LinkParts) -> Result<Handle, String> {
+    let host = parts.inference.clone();
+    let (driver, handle) = open_updater(&parts.data_dir, &parts.identity, &parts.clock, host)?;
+    let shutdown = parts.shutdown.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the updater: {error}"))?;
+    std::thread::Builder::new()
+        .name("update".into())
+        .spawn(move || runtime.block_on(driver.run(shutdown)))
+        .map_err(|error| format!("cannot start the updater: {error}"))?;
+    Ok(handle)
+}
+
+fn open_updater(
+    data_dir: &Path,
+    identity: &Identity,
+    clock: &Clock,
+    host: Inference,
+) -> Result<(Driver<Inference>, Handle), String> {
+    Driver::open(data_dir, identity, clock, host).map_err(|error| chain(&error))
+}
+
+async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatus>) {
+    let mut shutdown = parts.shutdown.clone();
+    let mut signal = parts.shutdown.clone();
+    let mut progress = updater.progress.clone();
+    let (link, running) = (Arc::new(updater), parts.inference.running());
+    let mut session = Session::new(parts, Arc::clone(&link), running, status.clone());
+    let following = follow(&mut progress, status);
+    let connecting = async {
+        let mut backoff = Backoff::default();
+        loop {
+            let began = Instant::now();
+            let reason = match Box::pin(session.connect_and_run()).await {
+                Ended::Shutdown => return,
+                Ended::Lost(reason) => reason,
+            };
+            tracing::warn!(reason, "the link is lost");
+            status.send_modify(|status| {
+                status.connected = false;
+                status.last_error = Some(reason);
+            });
+            if began.elapsed() > GOOD_CONNECTION {
+                backoff.reset();
+            }
+            // Cancel-safe: both only wait. Draining without a link has nothing to wait for.
+            tokio::select! {
+                () = reached(&mut shutdown, Shutdown::Drain) => return,
+                () = tokio::time::sleep(backoff.next()) => {}
+            }
+        }
+    };
+    // Cancel-safe: all three are dropped together, at the end of the link.
+    tokio::select! {
+        () = connecting => {}
+        () = following => {}
+        () = reached(&mut signal, Shutdown::Now) => {}
+    }
+}
+
+/// Copies the updater's progress into the status for as long as the updater lives and beyond.
+async fn follow(progress: &mut watch::Receiver<Progress>, status: &watch::Sender<LinkStatus>) {
+    loop {
+        let now = progress.borrow_and_update().clone();
+        status.send_modify(|status| {
+            status.update = now.update;
+            status.generation = now.generation.0;
+            if now.problem.is_some() || status.connected {
+                status.last_error = now.problem;
+            }
+        });
+        if progress.changed().await.is_err() {
+            // The updater ends at Drain, before the link.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The hub's keys, as the session reads them.
+pub(crate) type Keys = watch::Receiver<Option<Arc<HubKeys>>>;
+
+/// MQTT's TLS for this device.
+pub(crate) fn transport(identity: &Identity, clock: &Clock) -> Result<rumqttc::Transport, String> {
+    let config = tls::device_config(identity, clock).map_err(|error| chain(&error))?;
+    let config = rumqttc::TlsConfiguration::Rustls(Arc::new(config));
+    Ok(rumqttc::Transport::tls_with_config(config))
+}

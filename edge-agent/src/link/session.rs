@@ -1,0 +1,446 @@
+//! One connection to the broker, from nothing to its end.
+//!
+//! Two tasks: one does nothing but poll the client (a `publish().await` there would wait for
+//! itself), the other decides and hands over with `try_publish`, which never waits. The polling
+//! task hangs when the link stalls in the middle of a write, so the other watches for progress and
+//! drops the whole client, which is `clean()` and more: no packet and no packet id of a dead
+//! connection is ever seen by the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetloop_protocol::limits::MESSAGE_BYTES;
+use fleetloop_protocol::receipt::{Receipt, Refusal};
+use fleetloop_protocol::signed::{Signable, Signed};
+use fleetloop_protocol::state::Reported;
+use fleetloop_protocol::telemetry::Telemetry;
+use fleetloop_protocol::topic::{Kind, Topic};
+use fleetloop_protocol::{BundleDigest, wire};
+use futures::future::join_all;
+use rumqttc::Outgoing as Written;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, Filter, Packet, PubAck, PubAckReason, Publish, SubAck, SubscribeReasonCode,
+};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::inbox::{self, Inbound};
+use super::window::{WINDOW, Window};
+use super::{Keys, LinkParts, LinkStatus, transport};
+use crate::outbox::{Refused, Settled};
+use crate::shutdown::{Shutdown, reached};
+use crate::update::driver::Handle;
+use crate::update::error::chain;
+
+/// Packets that may be unacknowledged at the broker, the default of the brokers we know.
+const INFLIGHT: u16 = 16;
+/// Requests the client queues: a window, and as much again for reports, results and telemetry.
+const QUEUE: usize = 2 * WINDOW;
+/// Events the polling task may be ahead: two windows of receipts and acknowledgements.
+const EVENTS: usize = 4 * WINDOW;
+/// Bytes taken from the outbox at once.
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// The outbox is asked again when this much of the window is free, not for every single receipt.
+const BATCH_ROWS: usize = WINDOW / 4;
+/// What MQTT adds to a payload at most: fixed header, topic, packet id, properties.
+const PACKET_OVERHEAD: usize = 256;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// By the signal, after what could be sent was sent.
+    Shutdown,
+    /// Otherwise; why.
+    Lost(String),
+}
+
+/// The device's side of all its connections.
+pub(super) struct Session {
+    parts: LinkParts,
+    updater: Arc<Handle>,
+    keys: Keys,
+    running: watch::Receiver<Option<BundleDigest>>,
+    status: watch::Sender<LinkStatus>,
+}
+
+/// One connection.
+struct Connection {
+    client: AsyncClient,
+    events: mpsc::Receiver<Result<Event, String>>,
+    polling: JoinHandle<()>,
+    window: Window,
+    /// The largest payload the broker takes.
+    payload_limit: usize,
+    /// The subscription stands, so answers will be heard.
+    ready: bool,
+    /// The outbox may hold something that is not under way.
+    more: bool,
+    reported_at: Duration,
+    draining: bool,
+    last_telemetry_sent: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.polling.abort();
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        parts: LinkParts,
+        updater: Arc<Handle>,
+        running: watch::Receiver<Option<BundleDigest>>,
+        status: watch::Sender<LinkStatus>,
+    ) -> Self {
+        let keys = updater.keys.clone();
+        Self { parts, updater, keys, running, status }
+    }
+
+    /// Connects and works until the connection or the process ends.
+    pub(super) async fn connect_and_run(&mut self) -> Ended {
+        match self.attempt().await {
+            Ok(()) => Ended::Shutdown,
+            Err(reason) => Ended::Lost(reason),
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<(), String> {
+        // What was under way on the connection before is offered again.
+        self.parts.outbox.connection_lost().await.map_err(|error| chain(&error))?;
+        let mut link = Connection::open(self.options()?, self.now());
+        link.connected().await?;
+        link.subscribe(&self.parts.identity.record().device)?;
+        self.work(&mut link).await
+    }
+
+    fn options(&self) -> Result<MqttOptions, String> {
+        let record = self.parts.identity.record();
+        let mut options =
+            MqttOptions::new(record.device.as_str(), &record.mqtt_host, record.mqtt_port);
+        options.set_transport(transport(&self.parts.identity, &self.parts.clock)?);
+        options.set_clean_start(true);
+        options.set_keep_alive(KEEP_ALIVE);
+        options.set_connection_timeout(CONNECT_WITHIN.as_secs());
+        options.set_outgoing_inflight_upper_limit(INFLIGHT);
+        let limit = u32::try_from(MESSAGE_BYTES + PACKET_OVERHEAD).unwrap_or(u32::MAX);
+        options.set_max_packet_size(Some(limit));
+        Ok(options)
+    }
+
+    async fn work(&mut self, link: &mut Connection) -> Result<(), String> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let wake = self.parts.outbox.wake();
+        let mut shutdown = self.parts.shutdown.clone();
+        let mut progress = self.updater.progress.clone();
+        let mut keys = self.keys.clone();
+        loop {
+            let slack = link.ready && link.window.has_slack();
+            // Cancel-safe: channels and notifications lose nothing when they are not chosen, the
+            // tick and the signal are only observed, and nothing is awaited half done.
+            tokio::select! {
+                event = link.events.recv() => self.on_events(link, event).await?,
+                () = wake.notified(), if link.ready => link.more = true,
+                Ok(()) = keys.changed() => link.more = true,
+                Ok(()) = progress.changed() => self.report(link),
+                Ok(()) = self.running.changed() => self.report(link),
+                Some(telemetry) = self.parts.telemetry.recv(), if slack => {
+                    self.send_telemetry(link, &telemetry);
+                }
+                Some(result) = self.parts.results.recv(), if slack => {
+                    link.publish_result(&self.topic(Kind::Result), result);
+                }
+                () = reached(&mut shutdown, Shutdown::Drain), if !link.draining => {
+                    link.draining = true;
+                    link.more = true;
+                }
+                _ = tick.tick() => self.on_tick(link)?,
+            }
+            self.send_from_outbox(link).await?;
+            if link.draining && self.is_drained(link) {
+                return link.disconnect().await;
+            }
+        }
+    }
+
+    fn on_tick(&self, link: &mut Connection) -> Result<(), String> {
+        let now = self.now();
+        if link.window.stalled(now) {
+            return Err("the broker takes messages and answers none".into());
+        }
+        // Leases in the outbox run out without a notification.
+        link.more = true;
+        if now.saturating_sub(link.reported_at) >= REPORT_EVERY {
+            self.report(link);
+        }
+        Ok(())
+    }
+
+    fn is_drained(&self, link: &Connection) -> bool {
+        let telemetry = &self.parts.telemetry;
+        let reported = link.last_telemetry_sent || (telemetry.is_closed() && telemetry.is_empty());
+        reported && !link.more && link.window.is_idle()
+    }
+
+    /// One event and all that came with it.
+    async fn on_events(
+        &mut self,
+        link: &mut Connection,
+        first: Option<Result<Event, String>>,
+    ) -> Result<(), String> {
+        let mut next = first.ok_or("the client has ended")?;
+        let (mut receipts, mut refusals) = (Vec::new(), Vec::new());
+        loop {
+            match next? {
+                Event::Outgoing(Written::Publish(_)) => link.window.written(),
+                Event::Outgoing(_) => {}
+                Event::Incoming(packet) => {
+                    link.window.heard(self.now());
+                    match packet {
+                        Packet::Publish(publish) => match self.open(&publish) {
+                            Some(Inbound::Receipt(receipt)) => receipts.push(receipt),
+                            Some(Inbound::Refusal(refusal)) => refusals.push(refusal),
+                            Some(Inbound::Desired(desired)) => {
+                                // Full: the hub answers the next report with it again.
+                                self.updater.orders.try_send(desired).ok();
+                            }
+                            None => {}
+                        },
+                        Packet::PubAck(ack) => link.on_ack(&ack),
+                        Packet::SubAck(ack) => self.on_subscribed(link, &ack)?,
+                        _ => {}
+                    }
+                }
+            }
+            match link.events.try_recv() {
+                Ok(event) => next = event,
+                Err(_) => break,
+            }
+        }
+        // Together, so that the outbox deletes them in one transaction.
+        self.settle(link, receipts, refusals).await
+    }
+
+    fn open(&self, publish: &Publish) -> Option<Inbound> {
+        let topic = String::from_utf8_lossy(&publish.topic);
+        let keys = self.keys.borrow().clone();
+        let device = self.parts.identity.device();
+        let now = self.parts.clock.now();
+        match inbox::open(&topic, &publish.payload, device, keys.as_deref(), now) {
+            Ok(inbound) => Some(inbound),
+            Err(error) => {
+                tracing::warn!(topic = %topic, reason = chain(&error), "a message is ignored");
+                self.status.send_modify(|status| status.untrusted += 1);
+                if error.asks_for_keys() {
+                    self.updater.refresh.notify_one();
+                }
+                None
+            }
+        }
+    }
+
+    async fn settle(
+        &self,
+        link: &mut Connection,
+        receipts: Vec<Receipt>,
+        refusals: Vec<Refusal>,
+    ) -> Result<(), String> {
+        let outbox = &self.parts.outbox;
+        let settled = join_all(receipts.into_iter().map(|receipt| outbox.settle(receipt))).await;
+        for result in settled {
+            link.window.answered();
+            match result.map_err(|error| chain(&error))? {
+                Settled::Deleted | Settled::Unknown => {}
+                Settled::OtherDigest => {
+                    tracing::error!("the hub stored another sample under an identity of this device");
+                }
+            }
+        }
+        for refusal in refusals {
+            link.window.answered();
+            let (reason, detail) = (refusal.reason, refusal.detail.clone());
+            let refused = outbox.refuse(refusal).await.map_err(|error| chain(&error))?;
+            if refused != Refused::Unknown {
+                tracing::warn!(?reason, detail, ?refused, "the hub refused a message");
+            }
+        }
+        Ok(())
+    }
+
+    fn on_subscribed(&self, link: &mut Connection, ack: &SubAck) -> Result<(), String> {
+        if ack.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_))) {
+            return Err(format!("the broker refuses the subscription: {:?}", ack.return_codes));
+        }
+        (link.ready, link.more) = (true, true);
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.last_error = self.updater.progress.borrow().problem.clone();
+        });
+        tracing::info!(device = %self.parts.identity.device(), "connected");
+        self.report(link);
+        Ok(())
+    }
+
+    async fn send_from_outbox(&self, link: &mut Connection) -> Result<(), String> {
+        // A receipt could not be believed before the hub's keys are known.
+        if self.keys.borrow().is_none() {
+            link.more = false;
+        }
+        let room = link.window.room(self.now());
+        if !link.ready || !link.more || room < BATCH_ROWS {
+            return Ok(());
+        }
+        let batch = self.parts.outbox.next_batch(room, BATCH_BYTES).await;
+        let batch = batch.map_err(|error| chain(&error))?;
+        link.more = !batch.is_empty();
+        for message in batch {
+            let topic = self.topic(message.kind);
+            if message.bytes.len() > link.payload_limit {
+                // It stays in the outbox and is offered again; the ones beside it go on.
+                let (bytes, limit) = (message.bytes.len(), link.payload_limit);
+                tracing::error!(bytes, limit, "the broker takes no message of this size; raise its limit");
+            } else if link.publish(&topic, message.bytes, self.now()) {
+                link.window.awaits_receipt(self.now());
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, link: &mut Connection) {
+        if !link.ready {
+            return;
+        }
+        let progress = self.updater.progress.borrow().clone();
+        let reported = Reported {
+            generation: progress.generation,
+            reads_version: wire::VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: self.parts.clock.now(),
+            clock: self.parts.clock.state(),
+            running: *self.running.borrow(),
+            update: progress.update,
+        };
+        link.reported_at = self.now();
+        self.send_signed(link, Kind::Reported, &reported);
+    }
+
+    fn send_telemetry(&self, link: &mut Connection, telemetry: &Telemetry) {
+        link.last_telemetry_sent = link.draining;
+        self.send_signed(link, Kind::Telemetry, telemetry);
+    }
+
+    fn send_signed<T: Signable>(&self, link: &mut Connection, kind: Kind, value: &T) {
+        let key = self.parts.identity.signing_key();
+        match Signed::seal(value, self.parts.identity.device(), &key) {
+            Ok(signed) => {
+                link.publish(&self.topic(kind), signed.into_bytes(), self.now());
+            }
+            Err(error) => tracing::error!(reason = chain(&error), "cannot send"),
+        }
+    }
+
+    fn topic(&self, kind: Kind) -> String {
+        Topic::new(self.parts.identity.device(), kind).to_string()
+    }
+
+    fn now(&self) -> Duration {
+        self.parts.clock.monotonic()
+    }
+}
+
+impl Connection {
+    fn open(options: MqttOptions, now: Duration) -> Self {
+        let (client, mut eventloop) = AsyncClient::new(options, QUEUE);
+        let (sender, events) = mpsc::channel(EVENTS);
+        let polling = tokio::spawn(async move {
+            loop {
+                let event = eventloop.poll().await.map_err(|error| chain(&error));
+                let ended = event.is_err();
+                if sender.send(event).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Self {
+            client,
+            events,
+            polling,
+            window: Window::new(now),
+            payload_limit: MESSAGE_BYTES,
+            ready: false,
+            more: false,
+            reported_at: now,
+            draining: false,
+            last_telemetry_sent: false,
+        }
+    }
+
+    async fn connected(&mut self) -> Result<(), String> {
+        loop {
+            let event = timeout(CONNECT_WITHIN, self.events.recv())
+                .await
+                .map_err(|_| format!("the broker did not answer within {CONNECT_WITHIN:?}"))?
+                .ok_or("the client has ended")??;
+            if let Event::Incoming(Packet::ConnAck(ack)) = event {
+                self.payload_limit = payload_limit(&ack);
+                return Ok(());
+            }
+        }
+    }
+
+    fn subscribe(&self, device: &fleetloop_protocol::DeviceId) -> Result<(), String> {
+        let filters = [Kind::Receipt, Kind::Refusal, Kind::Desired]
+            .map(|kind| Filter::new(Topic::new(device, kind).to_string(), QoS::AtLeastOnce));
+        self.client.try_subscribe_many(filters).map_err(|error| chain(&error))
+    }
+
+    /// Hands a message over that the broker will acknowledge; false when there is no room.
+    fn publish(&mut self, topic: &str, bytes: Vec<u8>, now: Duration) -> bool {
+        let handed = self.client.try_publish(topic, QoS::AtLeastOnce, false, bytes).is_ok();
+        if handed {
+            self.window.sent(now);
+        } else {
+            tracing::debug!(topic, "the client's queue is full");
+        }
+        handed
+    }
+
+    /// Results are sent at most once: one that finds no room is gone.
+    fn publish_result(&mut self, topic: &str, bytes: Vec<u8>) {
+        if bytes.len() <= self.payload_limit
+            && self.client.try_publish(topic, QoS::AtMostOnce, false, bytes).is_ok()
+        {
+            self.window.sent_unacknowledged();
+        }
+    }
+
+    fn on_ack(&mut self, ack: &PubAck) {
+        self.window.acknowledged();
+        if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
+            // The outbox offers it again when no receipt comes.
+            tracing::warn!(reason = ?ack.reason, "the broker refuses a message");
+        }
+    }
+
+    async fn disconnect(&mut self) -> Result<(), String> {
+        self.client.try_disconnect().ok();
+        let ended = async { while matches!(self.events.recv().await, Some(Ok(_))) {} };
+        timeout(TICK, ended).await.ok();
+        Ok(())
+    }
+}
+
+fn payload_limit(ack: &ConnAck) -> usize {
+    let broker = ack.properties.as_ref().and_then(|properties| properties.max_packet_size);
+    let broker = broker.map_or(usize::MAX, |bytes| bytes as usize);
+    MESSAGE_BYTES.min(broker.saturating_sub(PACKET_OVERHEAD))
+}

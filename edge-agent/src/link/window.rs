@@ -1,0 +1,147 @@
+//! How much may be under way, and when the link no longer moves. Pure: time is passed in.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The most messages without a receipt. 64 of the largest are 8 MiB of memory, and at 20 ms a
+/// group commit at the hub they are over 3,000 messages a second.
+pub(super) const WINDOW: usize = 64;
+
+/// After this long without a receipt a message counts as lost; the outbox offers it again.
+const RECEIPT_WITHIN: Duration = Duration::from_secs(30);
+
+/// The longest silence while something is unanswered.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(45);
+
+/// What is under way on one connection.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// When each message without a receipt was handed over, the oldest first.
+    waiting: VecDeque<Duration>,
+    /// Messages handed to the client that are not written yet.
+    queued: usize,
+    /// Messages that the broker has not acknowledged.
+    unacknowledged: usize,
+    /// When the broker was last heard, or had nothing to answer.
+    heard: Duration,
+}
+
+impl Window {
+    /// A connection that stands since `now`.
+    pub(super) fn new(now: Duration) -> Self {
+        Self { heard: now, ..Self::default() }
+    }
+
+    /// How many more messages may be taken from the outbox.
+    pub(super) fn room(&mut self, now: Duration) -> usize {
+        while self.waiting.front().is_some_and(|at| now.saturating_sub(*at) >= RECEIPT_WITHIN) {
+            self.waiting.pop_front();
+        }
+        WINDOW.saturating_sub(self.waiting.len()).min(WINDOW.saturating_sub(self.queued))
+    }
+
+    /// Whether something without a place in the outbox may be sent as well.
+    pub(super) fn has_slack(&self) -> bool {
+        self.queued < WINDOW / 2
+    }
+
+    /// A message with an acknowledgement was handed over.
+    pub(super) fn sent(&mut self, now: Duration) {
+        if self.unacknowledged == 0 {
+            // Silence before there was anything to answer does not count.
+            self.heard = now;
+        }
+        self.queued += 1;
+        self.unacknowledged += 1;
+    }
+
+    /// A message without an acknowledgement was handed over.
+    pub(super) fn sent_unacknowledged(&mut self) {
+        self.queued += 1;
+    }
+
+    /// A message from the outbox waits for its receipt.
+    pub(super) fn awaits_receipt(&mut self, now: Duration) {
+        self.waiting.push_back(now);
+    }
+
+    /// A receipt or a refusal came.
+    pub(super) fn answered(&mut self) {
+        self.waiting.pop_front();
+    }
+
+    /// The client wrote a message.
+    pub(super) fn written(&mut self) {
+        self.queued = self.queued.saturating_sub(1);
+    }
+
+    /// The broker acknowledged a message.
+    pub(super) fn acknowledged(&mut self) {
+        self.unacknowledged = self.unacknowledged.saturating_sub(1);
+    }
+
+    /// The broker was heard.
+    pub(super) fn heard(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
+    /// Whether something is unanswered and nothing was heard for too long.
+    pub(super) fn stalled(&self, now: Duration) -> bool {
+        self.unacknowledged > 0 && now.saturating_sub(self.heard) >= PROGRESS_WITHIN
+    }
+
+    /// Whether nothing is under way any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.unacknowledged == 0 && self.queued == 0 && self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn at_most_a_window_is_without_a_receipt_and_a_lost_one_makes_room_again() {
+        let mut window = Window::new(s(0));
+        for _ in 0..WINDOW {
+            window.sent(s(1));
+            window.written();
+            window.acknowledged();
+            window.awaits_receipt(s(1));
+        }
+        assert_eq!(window.room(s(2)), 0, "an acknowledgement is no receipt");
+        window.answered();
+        assert_eq!(window.room(s(2)), 1);
+        assert_eq!(window.room(s(31)), WINDOW);
+        assert!(window.is_idle());
+    }
+
+    #[test]
+    fn a_link_that_takes_and_never_answers_is_noticed_and_a_quiet_one_is_not() {
+        let mut window = Window::new(s(0));
+        assert!(!window.stalled(s(1000)), "nothing is unanswered");
+        window.sent(s(1000));
+        assert!(!window.stalled(s(1044)));
+        window.heard(s(1040));
+        assert!(!window.stalled(s(1084)));
+        assert!(window.stalled(s(1085)));
+        window.acknowledged();
+        assert!(!window.stalled(s(5000)));
+    }
+
+    #[test]
+    fn results_wait_while_the_client_is_behind() {
+        let mut window = Window::new(s(0));
+        for _ in 0..WINDOW / 2 {
+            assert!(window.has_slack());
+            window.sent_unacknowledged();
+        }
+        assert!(!window.has_slack());
+        window.written();
+        assert!(window.has_slack());
+    }
+}

@@ -1,0 +1,144 @@
+//! The agent's command line.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use edge_agent::config::Config;
+use edge_agent::{check, enroll, run, status, tls};
+
+/// Runs a model beside a sensor and sends home what is worth learning from.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How logs are written to standard error; RUST_LOG filters them.
+    #[arg(long, global = true, value_enum, default_value = "human")]
+    log: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Enrols this device with a hub, once.
+    Enroll {
+        /// The token that 'fleet-hub device add' printed; '-' reads it from standard input.
+        #[arg(long, env = "FLEETLOOP_TOKEN", hide_env_values = true)]
+        token: String,
+        /// The data folder to make.
+        #[arg(long)]
+        data: PathBuf,
+    },
+    /// Runs until SIGINT or SIGTERM; the last line on standard output is JSON.
+    Run(Configured),
+    /// Looks at library, model, golden cases and source, and measures the capacity.
+    Check {
+        #[command(flatten)]
+        config: Configured,
+        /// Checks the bundle in this folder instead of the installed one.
+        #[arg(long)]
+        bundle: Option<PathBuf>,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Says how the agent is.
+    Status {
+        #[command(flatten)]
+        config: Configured,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct Configured {
+    /// The configuration; agent.example.toml shows every key.
+    #[arg(long, default_value = "agent.toml")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    tls::install_provider();
+    let cli = Cli::parse();
+    log_to_stderr(cli.log);
+    match execute(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the asynchronous runtime")
+    };
+    match command {
+        Command::Enroll { token, data } => {
+            let token = if token == "-" {
+                std::io::read_to_string(std::io::stdin()).context("cannot read the token")?
+            } else {
+                token
+            };
+            let enrolled = runtime()?.block_on(enroll::enroll(token.trim(), &data))?;
+            println!("enrolled as {} with {}", enrolled.device, enrolled.hub);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(Configured { config }) => {
+            let config = Config::load(&config)?;
+            let runtime = runtime()?;
+            let stopped = runtime.block_on(run::run(&config))?;
+            // What the drain gave up must not hold the process.
+            runtime.shutdown_background();
+            println!("{}", serde_json::to_string(&stopped)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { config, bundle, json } => {
+            let report = check::check(&Config::load(&config.config)?, bundle.as_deref());
+            if json {
+                println!("{}", serde_json::to_string(&report)?);
+            } else {
+                println!("{report}");
+            }
+            Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Status { config, json } => {
+            let config = Config::load(&config.config)?;
+            let status = runtime()?.block_on(status::status(config.http.listen, &config.data_dir));
+            if json {
+                println!("{}", serde_json::to_string(&status)?);
+            } else {
+                println!("{status}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

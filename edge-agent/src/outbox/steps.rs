@@ -1,0 +1,274 @@
+//! What each command does inside its transaction: appending, offering, and taking the hub's answers.
+//!
+//! A step writes through the transaction and into its copy of [`Meta`] only; both count when the
+//! transaction commits (see [`super::writer`]). An encoder's error comes before anything is written.
+
+use std::time::Duration;
+
+use fleetloop_protocol::gap::GapReason;
+use fleetloop_protocol::keys::random_bytes;
+use fleetloop_protocol::limits::{HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES};
+use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
+use fleetloop_protocol::sample::{
+    SampleHeader, SampleMessage, Selection, commitment, encode_message,
+};
+use fleetloop_protocol::topic::Kind;
+use fleetloop_protocol::wire::DecodeError;
+use fleetloop_protocol::{Digest, SampleId, Sequence, Signed};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::evict::{self, GAP, ITEM, Item, Signer, StepError};
+use super::schema::Meta;
+use super::writer::{Lease, Writer};
+use super::{DEAD_LETTERS, Draft, LEASE, LONGEST_RETRY, OutboxError, Outgoing, Refused, Settled};
+
+impl Writer {
+    pub(super) fn append(
+        &self,
+        db: &Connection,
+        meta: &mut Meta,
+        draft: &Draft,
+    ) -> Result<SampleId, StepError> {
+        let (id, sealed) = self.seal(meta, draft)?;
+        let (random, score) = match draft.selection {
+            Selection::Random { .. } => (true, 0.0),
+            Selection::Uncertain { score } => (false, f64::from(score)),
+        };
+        let sequence = meta.next_sequence.cast_signed();
+        db.prepare_cached(
+            "INSERT INTO item (kind, first_seq, last_seq, before, after, digest, message_digest,
+                               random, score, reason, offered, message_len, message)
+             VALUES (0, ?1, ?1, ?2, ?3, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8)",
+        )?
+        .execute(params![
+            sequence,
+            meta.head.as_bytes(),
+            sealed.body.as_bytes(),
+            sealed.digest.as_bytes(),
+            random,
+            score,
+            (sealed.message.len() as u64).cast_signed(),
+            sealed.message,
+        ])?;
+        meta.next_sequence += 1;
+        meta.head = sealed.body;
+        meta.samples += 1;
+        meta.random_samples += u64::from(random);
+        meta.bytes += sealed.message.len() as u64;
+        meta.signed_total += 1;
+        let leased = |id| self.leases.contains_key(&id);
+        let evicted = evict::to_limits(db, meta, &self.limits, &self.signer(), &leased)?;
+        if evicted > 0 {
+            tracing::debug!(evicted, waiting = meta.samples, "the outbox is at its limit");
+        }
+        Ok(id)
+    }
+
+    fn seal(&self, meta: &Meta, draft: &Draft) -> Result<(SampleId, Sealed), OutboxError> {
+        if draft.payload.len() > INLINE_PAYLOAD_BYTES {
+            let (len, limit) = (draft.payload.len(), INLINE_PAYLOAD_BYTES);
+            return Err(DecodeError::TooLarge { name: "sample payload", len, limit }.into());
+        }
+        let salt = random_bytes::<16>()?;
+        let id = SampleId {
+            device: self.device.clone(),
+            epoch: meta.epoch,
+            sequence: Sequence(meta.next_sequence),
+        };
+        let mut predictions = draft.predictions.clone();
+        predictions.truncate(HEADER_PREDICTIONS);
+        let header = SampleHeader {
+            id: id.clone(),
+            previous: meta.head,
+            captured_at: draft.captured_at,
+            clock: draft.clock,
+            model: draft.model,
+            config: draft.config,
+            media_type: draft.media_type,
+            // At most INLINE_PAYLOAD_BYTES.
+            payload_len: draft.payload.len() as u32,
+            commitment: commitment(&salt, &draft.payload),
+            selection: draft.selection,
+            predictions,
+        };
+        let signed = Signed::seal(&header, &self.device, &self.key)?;
+        let body = signed.body_digest();
+        let message = SampleMessage::new(signed, salt, draft.payload.clone());
+        let (message, digest) = encode_message(&message)?;
+        Ok((id, Sealed { body, message, digest }))
+    }
+
+    fn signer(&self) -> Signer<'_> {
+        Signer { device: &self.device, key: &self.key }
+    }
+
+    pub(super) fn next_batch(
+        &mut self,
+        db: &Connection,
+        meta: &mut Meta,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Outgoing>, StepError> {
+        let now = self.shared.clock.monotonic();
+        self.leases.retain(|_, lease| lease.until > now);
+        if now < self.hold_until {
+            return Ok(Vec::new());
+        }
+        let mut ids: Vec<i64> = db
+            .prepare_cached("SELECT id FROM item ORDER BY id LIMIT ?1")?
+            .query_map([(max_rows + self.leases.len()) as i64], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        ids.retain(|id| !self.leases.contains_key(id));
+        ids.truncate(max_rows);
+        let mut batch: Vec<Outgoing> = Vec::new();
+        let mut bytes = 0;
+        for id in ids {
+            let Some((item, outgoing)) = self.offer(db, meta, id)? else { continue };
+            bytes += outgoing.bytes.len();
+            if bytes > max_bytes && !batch.is_empty() {
+                break;
+            }
+            if item.kind == GAP {
+                // On the disk before the hub can see it: from here on the gap may not grow.
+                db.prepare_cached("UPDATE item SET offered = 1 WHERE id = ?1 AND offered = 0")?
+                    .execute([id])?;
+            }
+            batch.push(outgoing);
+            self.leases.insert(id, Lease { until: now + LEASE, retry: false });
+        }
+        Ok(batch)
+    }
+
+    /// The message of a row, if it is intact; a damaged one becomes a gap, which comes later.
+    fn offer(
+        &self,
+        db: &Connection,
+        meta: &mut Meta,
+        id: i64,
+    ) -> Result<Option<(Item, Outgoing)>, StepError> {
+        let (item, bytes) = db
+            .prepare_cached(&format!("SELECT {ITEM}, message FROM item WHERE id = ?1"))?
+            .query_row([id], |row| Ok((Item::read(row)?, row.get::<_, Vec<u8>>("message")?)))?;
+        if Digest::of(&bytes) == item.message_digest {
+            let kind = if item.kind == GAP { Kind::Gap } else { Kind::Sample };
+            return Ok(Some((item, Outgoing { kind, bytes, message: item.message_digest })));
+        }
+        tracing::error!(sequence = item.first_seq, "a row of the outbox is damaged on the disk");
+        evict::delete(db, meta, &item)?;
+        if item.kind == GAP {
+            evict::sign_anew(db, meta, &item, &self.signer())?;
+        } else {
+            meta.damaged_total += 1;
+            evict::leave_gap(db, meta, &item, GapReason::Damaged, &self.signer())?;
+        }
+        Ok(None)
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        db: &Connection,
+        meta: &mut Meta,
+        receipt: &Receipt,
+    ) -> Result<Settled, StepError> {
+        let (kind, epoch, first, last) = match &receipt.subject {
+            Subject::Sample(id) if id.device != self.device => return Ok(Settled::Unknown),
+            Subject::Sample(id) => (evict::SAMPLE, id.epoch, id.sequence, id.sequence),
+            Subject::Gap { epoch, from, to } => (GAP, *epoch, *from, *to),
+        };
+        if epoch != meta.epoch {
+            return Ok(Settled::Unknown);
+        }
+        let item = db
+            .prepare_cached(&format!(
+                "SELECT {ITEM} FROM item WHERE kind = ?1 AND first_seq = ?2 AND last_seq = ?3"
+            ))?
+            .query_row(params![kind, first.0.cast_signed(), last.0.cast_signed()], Item::read)
+            .optional()?;
+        let Some(item) = item else { return Ok(Settled::Unknown) };
+        if item.digest != receipt.digest {
+            tracing::error!(
+                sequence = first.0, here = %item.digest, hub = %receipt.digest,
+                "the hub's receipt names another digest; the sample stays here"
+            );
+            return Ok(Settled::OtherDigest);
+        }
+        evict::delete(db, meta, &item)?;
+        meta.receipted_total += u64::from(kind == evict::SAMPLE);
+        self.leases.remove(&item.id);
+        Ok(Settled::Deleted)
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        db: &Connection,
+        meta: &mut Meta,
+        refusal: &Refusal,
+    ) -> Result<Refused, StepError> {
+        let item = db
+            .prepare_cached(&format!("SELECT {ITEM} FROM item WHERE message_digest = ?1"))?
+            .query_row([refusal.message.as_bytes()], Item::read)
+            .optional()?;
+        let Some(item) = item else { return Ok(Refused::Unknown) };
+        let (sequence, reason, detail) = (item.first_seq, refusal.reason, &refusal.detail);
+        if let Some(seconds) = refusal.retry_after_s {
+            let wait = Duration::from_secs(u64::from(seconds)).min(LONGEST_RETRY);
+            let until = self.shared.clock.monotonic() + wait;
+            self.leases.insert(item.id, Lease { until, retry: true });
+            if matches!(reason, RefusalReason::StorageFull | RefusalReason::Busy) {
+                // The hub's state, not this message's: every other would meet the same.
+                self.hold_until = self.hold_until.max(until);
+            }
+            tracing::warn!(sequence, ?reason, detail, wait_s = wait.as_secs(), "refused for now");
+            return Ok(Refused::Retry);
+        }
+        tracing::error!(sequence, ?reason, detail, "the hub refused a message for good");
+        if item.kind != GAP {
+            self.bury(db, meta, &item, refusal)?;
+        }
+        evict::delete(db, meta, &item)?;
+        if item.kind != GAP {
+            meta.refused_total += 1;
+            evict::leave_gap(db, meta, &item, GapReason::Refused, &self.signer())?;
+        }
+        self.leases.remove(&item.id);
+        Ok(Refused::DeadLetter)
+    }
+
+    /// Copies a row to the dead-letter table and keeps the table within its limit.
+    fn bury(
+        &self,
+        db: &Connection,
+        meta: &mut Meta,
+        item: &Item,
+        refusal: &Refusal,
+    ) -> rusqlite::Result<()> {
+        db.prepare_cached(
+            "INSERT INTO dead_letter (sequence, reason, detail, at_ms, message)
+             SELECT first_seq, ?2, ?3, ?4, message FROM item WHERE id = ?1",
+        )?
+        .execute(params![
+            item.id,
+            format!("{:?}", refusal.reason),
+            refusal.detail,
+            self.shared.clock.now().0.cast_signed(),
+        ])?;
+        meta.dead_letters += 1;
+        if meta.dead_letters > DEAD_LETTERS {
+            let dropped = db
+                .prepare_cached(
+                    "DELETE FROM dead_letter WHERE id = (SELECT min(id) FROM dead_letter)",
+                )?
+                .execute([])? as u64;
+            meta.dead_letters -= dropped;
+            meta.dead_dropped_total += dropped;
+        }
+        Ok(())
+    }
+}
+
+/// A sample's message and its digests.
+struct Sealed {
+    body: Digest,
+    message: Vec<u8>,
+    digest: Digest,
+}

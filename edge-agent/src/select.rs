@@ -1,0 +1,209 @@
+//! Which frames are worth sending home, and within what budget: pure, no clock and no I/O.
+//!
+//! [`Selector`] looks at one answer: uncertain from a threshold of normalised entropy on, or drawn
+//! at random at a base rate, so that what the model is sure of is seen too. [`Budget`] is a token
+//! bucket of bytes: it fills at a rate per hour up to a burst, and a sample that does not fit is
+//! not sent. Over any span of `t` hours at most `burst + rate × t` bytes pass.
+
+use std::time::Duration;
+
+use fleetloop_protocol::sample::Selection;
+
+use crate::config::SelectionConfig;
+
+/// SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014):
+/// small, seeded and good enough for drawing samples; nothing secret depends on it.
+#[derive(Debug, Clone)]
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Equally distributed in [0, 1), 24 bits.
+    fn share(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 24) as f32
+    }
+}
+
+/// Decides on one answer at a time. The same seed and the same answers give the same choices.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    threshold: f32,
+    random_rate: f32,
+    draws: Draws,
+}
+
+impl Selector {
+    /// A selector as configured, whose draws start at `seed`.
+    pub fn new(config: &SelectionConfig, seed: u64) -> Self {
+        Self {
+            threshold: config.uncertainty_threshold,
+            random_rate: config.random_rate,
+            draws: Draws(seed),
+        }
+    }
+
+    /// Why a frame whose answer has this normalised entropy is worth sending, if it is.
+    ///
+    /// The draw happens for every frame, whatever the model thinks, so that the random share is one
+    /// of all frames; a frame that is both counts as random, for only that keeps the share unbiased.
+    pub fn consider(&mut self, entropy: f32) -> Option<Selection> {
+        if self.draws.share() < self.random_rate {
+            return Some(Selection::Random { rate: self.random_rate });
+        }
+        // NaN is not at least anything.
+        (entropy >= self.threshold).then(|| Selection::Uncertain { score: entropy.clamp(0.0, 1.0) })
+    }
+}
+
+/// A token bucket of bytes over monotonic time.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    bytes_per_hour: u64,
+    burst_bytes: u64,
+    /// Byte-nanoseconds-an-hour left over: level in units of 1 byte / `HOUR_NS`.
+    level: u128,
+    at: Duration,
+}
+
+const HOUR_NS: u128 = 3_600_000_000_000;
+
+impl Budget {
+    /// A full bucket at monotonic time `now`.
+    pub fn new(config: &SelectionConfig, now: Duration) -> Self {
+        Self {
+            bytes_per_hour: config.budget_bytes_per_hour,
+            burst_bytes: config.burst_bytes,
+            level: u128::from(config.burst_bytes) * HOUR_NS,
+            at: now,
+        }
+    }
+
+    /// The bytes that could pass at `now`.
+    pub fn level_bytes(&mut self, now: Duration) -> u64 {
+        let elapsed_ns = now.saturating_sub(self.at).as_nanos();
+        let full = u128::from(self.burst_bytes) * HOUR_NS;
+        let gained = elapsed_ns.saturating_mul(u128::from(self.bytes_per_hour));
+        self.level = self.level.saturating_add(gained).min(full);
+        self.at = self.at.max(now);
+        // The level is at most the burst.
+        (self.level / HOUR_NS) as u64
+    }
+
+    /// Takes `bytes` out at `now` if they fit; whether they did. A frame larger than the burst
+    /// never fits.
+    pub fn take(&mut self, now: Duration, bytes: u64) -> bool {
+        if self.level_bytes(now) < bytes {
+            return false;
+        }
+        self.level -= u128::from(bytes) * HOUR_NS;
+        true
+    }
+
+    /// Puts back what was taken for a sample that was not stored after all.
+    pub fn give_back(&mut self, bytes: u64) {
+        let full = u128::from(self.burst_bytes) * HOUR_NS;
+        self.level = (self.level + u128::from(bytes) * HOUR_NS).min(full);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config(threshold: f32, rate: f32) -> SelectionConfig {
+        SelectionConfig {
+            uncertainty_threshold: threshold,
+            random_rate: rate,
+            ..SelectionConfig::default()
+        }
+    }
+
+    #[test]
+    fn the_random_share_is_the_rate_whatever_the_model_thinks() {
+        for entropy in [0.0, 1.0] {
+            let mut selector = Selector::new(&config(0.5, 0.1), 3);
+            let random = (0..100_000)
+                .filter(|_| matches!(selector.consider(entropy), Some(Selection::Random { .. })))
+                .count();
+            // Binomial, n = 100,000, p = 0.1: six standard deviations are 569.
+            assert!(random.abs_diff(10_000) < 569, "{random}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_number_is_not_uncertain() {
+        assert_eq!(Selector::new(&config(0.0, 0.0), 1).consider(f32::NAN), None);
+    }
+
+    proptest! {
+        #[test]
+        fn without_random_draws_exactly_the_uncertain_are_chosen(
+            threshold in 0f32..=1.0, entropies in prop::collection::vec(0f32..=1.0, 0..50), seed: u64,
+        ) {
+            let mut selector = Selector::new(&config(threshold, 0.0), seed);
+            for entropy in entropies {
+                let chosen = selector.consider(entropy);
+                prop_assert_eq!(chosen, (entropy >= threshold).then_some(Selection::Uncertain { score: entropy }));
+            }
+        }
+
+        #[test]
+        fn the_same_seed_chooses_the_same(
+            rate in 0f32..=1.0, entropies in prop::collection::vec(0f32..=1.0, 0..50), seed: u64,
+        ) {
+            let run = || {
+                let mut selector = Selector::new(&config(0.5, rate), seed);
+                entropies.iter().map(|e| selector.consider(*e)).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(run(), run());
+        }
+
+        #[test]
+        fn no_span_passes_more_than_the_burst_and_what_the_rate_adds(
+            rate in 0u64..100_000_000, burst in 1u64..10_000_000,
+            steps in prop::collection::vec((0u64..600_000, 1u64..200_000), 1..80),
+        ) {
+            let config = SelectionConfig {
+                budget_bytes_per_hour: rate, burst_bytes: burst, ..SelectionConfig::default()
+            };
+            let mut budget = Budget::new(&config, Duration::ZERO);
+            let mut now = Duration::ZERO;
+            let mut passed: Vec<(Duration, u64)> = Vec::new();
+            for (wait_ms, bytes) in steps {
+                now += Duration::from_millis(wait_ms);
+                if budget.take(now, bytes) {
+                    passed.push((now, bytes));
+                }
+            }
+            for first in 0..passed.len() {
+                let mut sum = 0u128;
+                for (at, bytes) in &passed[first..] {
+                    sum += u128::from(*bytes);
+                    let span_ms = (*at - passed[first].0).as_millis();
+                    // Rounded up: the bucket counts nanoseconds, the test milliseconds.
+                    let gained = u128::from(rate) * span_ms / 3_600_000 + 1;
+                    prop_assert!(sum <= u128::from(burst) + gained);
+                }
+            }
+        }
+
+        #[test]
+        fn what_fits_the_burst_passes_after_enough_quiet(burst in 1u64..1_000_000, bytes in 1u64..1_000_000) {
+            let config = SelectionConfig {
+                budget_bytes_per_hour: 1_000_000, burst_bytes: burst, ..SelectionConfig::default()
+            };
+            let mut budget = Budget::new(&config, Duration::ZERO);
+            budget.take(Duration::ZERO, burst);
+            prop_assert_eq!(budget.take(Duration::from_secs(3600), bytes), bytes <= burst);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What the agent says of itself, for people and as JSON; from its files when it is not running.
+
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fleetloop_protocol::state::Update;
+use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{Identity, IdentityError};
+use crate::link::LinkStatus;
+use crate::outbox::{self, OutboxStats};
+use crate::telemetry::Counters;
+use crate::update::bundle_state;
+
+/// How long a running agent may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// What state the agent is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It has no identity.
+    NotEnrolled,
+    /// It runs, and no model has answered yet.
+    NoModelYet,
+    /// It runs, and a model answers.
+    Answering,
+    /// It does not run.
+    Stopped,
+}
+
+/// The model at work, or the one that would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStatus {
+    /// Its bundle's digest.
+    pub digest: BundleDigest,
+    /// Its name and version; none when only files were looked at.
+    pub name: Option<String>,
+}
+
+/// The frames since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameStatus {
+    /// Arrived.
+    pub frames_in: u64,
+    /// Answered.
+    pub frames_answered: u64,
+    /// Dropped because the queue was full, the source failed or the process stood still.
+    pub frames_dropped: u64,
+    /// Taken by a model that gave no answer.
+    pub frames_failed: u64,
+    /// Waiting now.
+    pub frames_waiting: u64,
+    /// Delivered more than a period late; they count as arrived as well.
+    pub frames_late: u64,
+}
+
+/// What only a running agent knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningStatus {
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// The time it believes in.
+    pub now: UnixMillis,
+    /// Whether it can be relied on.
+    pub clock: ClockState,
+    /// Where frames come from.
+    pub source: String,
+    /// The frames.
+    pub frames: FrameStatus,
+    /// Why frames worth sending were not sent, and more.
+    pub counters: Counters,
+    /// Results that did not go to MQTT.
+    pub results_dropped: u64,
+    /// The connection to the hub.
+    pub link: LinkStatus,
+    /// The most memory the process ever held resident, in bytes.
+    pub peak_rss_bytes: u64,
+}
+
+/// The agent's status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// In one word.
+    pub state: State,
+    /// The agent's version.
+    pub agent_version: String,
+    /// Its data folder.
+    pub data_dir: PathBuf,
+    /// Who it is; none before enrolment.
+    pub device: Option<DeviceId>,
+    /// The model.
+    pub model: Option<ModelStatus>,
+    /// What waits for the hub; none when the file cannot be read now.
+    pub outbox: Option<OutboxStats>,
+    /// What only a running agent knows.
+    pub running: Option<RunningStatus>,
+    /// What could not be read, in words.
+    pub problems: Vec<String>,
+}
+
+/// Asks the agent that listens at `listen`; none when nobody does.
+pub async fn ask(listen: SocketAddr) -> Option<Status> {
+    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).no_proxy().build().ok()?;
+    let response = client.get(format!("http://{listen}/status")).send().await.ok()?;
+    response.error_for_status().ok()?.json().await.ok()
+}
+
+/// The status of the agent: its own word if it runs with this `data_dir`, its files otherwise.
+pub async fn status(listen: SocketAddr, data_dir: &Path) -> Status {
+    let same = |found: &Status| {
+        let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        canonical(&found.data_dir) == canonical(data_dir)
+    };
+    match ask(listen).await {
+        Some(found) if same(&found) => found,
+        Some(other) => {
+            let mut status = from_files(data_dir);
+            let theirs = other.data_dir.display();
+            status.problems.push(format!("{listen} is another agent's, with {theirs}"));
+            status
+        }
+        None => from_files(data_dir),
+    }
+}
+
+/// The status of an agent that does not run, from its files. Blocks on the disk.
+pub fn from_files(data_dir: &Path) -> Status {
+    let mut status = Status {
+        state: State::Stopped,
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        data_dir: data_dir.to_owned(),
+        device: None,
+        model: None,
+        outbox: None,
+        running: None,
+        problems: Vec::new(),
+    };
+    match Identity::load(data_dir) {
+        Ok(identity) => status.device = Some(identity.device().clone()),
+        Err(IdentityError::NotEnrolled { .. }) => {
+            status.state = State::NotEnrolled;
+            return status;
+        }
+        Err(error) => status.problems.push(error.to_string()),
+    }
+    match bundle_state(data_dir) {
+        Ok(installed) => {
+            status.model = installed.current.map(|digest| ModelStatus { digest, name: None });
+        }
+        Err(error) => status.problems.push(error.to_string()),
+    }
+    if let Some(device) = &status.device {
+        match outbox::read_stats(data_dir, device) {
+            Ok(stats) => status.outbox = stats,
+            Err(error) => status.problems.push(error.to_string()),
+        }
+    }
+    status
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        self.describe(&mut text)?;
+        f.write_str(text.trim_end())
+    }
+}
+
+impl Status {
+    fn describe(&self, out: &mut String) -> fmt::Result {
+        let data_dir = self.data_dir.display();
+        match (self.state, &self.model) {
+            (State::NotEnrolled, _) => writeln!(
+                out,
+                "not enrolled: run 'edge-agent enroll --token TOKEN --data {data_dir}'"
+            )?,
+            (State::NoModelYet, _) => writeln!(out, "enrolled, no model yet (running)")?,
+            (State::Answering, _) => writeln!(out, "running, a model answers")?,
+            (State::Stopped, Some(_)) => writeln!(out, "stopped")?,
+            (State::Stopped, None) => writeln!(out, "enrolled, no model yet (stopped)")?,
+        }
+        if let Some(device) = &self.device {
+            writeln!(out, "device   {device}")?;
+        }
+        writeln!(out, "data     {data_dir}")?;
+        if let Some(model) = &self.model {
+            let name = model.name.as_deref().unwrap_or("");
+            writeln!(out, "model    {} {name}", model.digest.0.short())?;
+        }
+        if let Some(running) = &self.running {
+            running.describe(out)?;
+        }
+        if let Some(outbox) = &self.outbox {
+            describe_outbox(outbox, out)?;
+        }
+        self.problems.iter().try_for_each(|problem| writeln!(out, "problem  {problem}"))
+    }
+}
+
+impl RunningStatus {
+    fn describe(&self, out: &mut String) -> fmt::Result {
+        let (frames, link) = (&self.frames, &self.link);
+        writeln!(
+            out,
+            "frames   {} in, {} answered, {} dropped, {} failed, {} waiting, {} late",
+            frames.frames_in,
+            frames.frames_answered,
+            frames.frames_dropped,
+            frames.frames_failed,
+            frames.frames_waiting,
+            frames.frames_late,
+        )?;
+        writeln!(out, "source   {}", self.source)?;
+        let hub = if link.connected { "connected" } else { "not connected" };
+        let update = match &link.update {
+            Update::Idle => String::new(),
+            Update::Installing { bundle } => format!(", installing {}", bundle.0.short()),
+            Update::Failed { bundle, reason } => {
+                format!(", could not install {}: {reason}", bundle.0.short())
+            }
+        };
+        writeln!(out, "hub      {hub}, order {}{update}", link.generation)?;
+        if let Some(error) = &link.last_error {
+            writeln!(out, "         {error}")?;
+        }
+        let clock = match self.clock {
+            ClockState::Synced => "synced",
+            ClockState::Unsynced => "not synced: nothing new is installed",
+        };
+        writeln!(out, "clock    {clock}")?;
+        writeln!(out, "memory   {} MiB at most", self.peak_rss_bytes >> 20)?;
+        let counters = &self.counters;
+        writeln!(
+            out,
+            "unsent   {} over budget, {} too busy, {} disk, {} too large; {} results unpublished",
+            counters.not_selected_budget,
+            counters.not_selected_busy,
+            counters.not_selected_disk,
+            counters.not_selected_size,
+            self.results_dropped,
+        )
+    }
+}
+
+fn describe_outbox(outbox: &OutboxStats, out: &mut String) -> fmt::Result {
+    writeln!(
+        out,
+        "outbox   {} samples and {} gaps wait ({} KiB); {} signed, {} receipted, {} evicted, \
+         {} refused, {} damaged",
+        outbox.samples,
+        outbox.gaps,
+        outbox.bytes >> 10,
+        outbox.samples_signed_total,
+        outbox.samples_receipted_total,
+        outbox.evicted_total,
+        outbox.refused_total,
+        outbox.damaged_total,
+    )?;
+    if outbox.paused {
+        writeln!(out, "         the disk refuses: selection is paused; make room")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_an_identity_says_how_to_enrol() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = from_files(dir.path());
+        assert_eq!(status.state, State::NotEnrolled);
+        assert!(status.to_string().contains("edge-agent enroll --token"), "{status}");
+    }
+
+    #[test]
+    fn every_state_has_its_words_and_survives_json() {
+        let mut status = from_files(Path::new("/none"));
+        for (state, words) in [
+            (State::NoModelYet, "enrolled, no model yet"),
+            (State::Stopped, "enrolled, no model yet"),
+            (State::Answering, "a model answers"),
+        ] {
+            status.state = state;
+            assert!(status.to_string().contains(words), "{status}");
+            let json = serde_json::to_string(&status).unwrap();
+            assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What the device counts: counters since start, distributions over a window.
+//!
+//! Latency is kept in a histogram of logarithmic buckets, eight to an octave: a quantile read from
+//! it is at most 1/8 above the true one. The window restarts whenever a report is taken.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fleetloop_protocol::BundleDigest;
+use fleetloop_protocol::limits::TELEMETRY_CLASSES;
+use fleetloop_protocol::telemetry::{CONFIDENCE_BINS, Telemetry};
+use serde::{Deserialize, Serialize};
+
+use crate::infer::Answer;
+
+/// Buckets for one octave.
+const STEPS: u32 = 8;
+/// Enough for any `u32` of microseconds, over an hour.
+const BUCKETS: usize = (33 * STEPS) as usize;
+
+/// Counters since start that nobody else owns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Frames that were answered.
+    pub frames_answered: u64,
+    /// Frames that a model took and could not answer.
+    pub frames_failed: u64,
+    /// Worth sending, but over the budget.
+    pub not_selected_budget: u64,
+    /// Worth sending, but encoder or outbox were behind.
+    pub not_selected_busy: u64,
+    /// Worth sending, but the disk refuses.
+    pub not_selected_disk: u64,
+    /// Worth sending, but larger than a message may be.
+    pub not_selected_size: u64,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Duration,
+    latency: [u64; BUCKETS],
+    classes: Vec<u64>,
+    confidence: [u64; CONFIDENCE_BINS],
+    model: Option<BundleDigest>,
+}
+
+impl Window {
+    const fn new(since: Duration, model: Option<BundleDigest>) -> Self {
+        Self {
+            since,
+            latency: [0; BUCKETS],
+            classes: Vec::new(),
+            confidence: [0; CONFIDENCE_BINS],
+            model,
+        }
+    }
+}
+
+/// The counting end and the reading end; shared by `Arc`.
+#[derive(Debug)]
+pub struct Meter {
+    inner: Mutex<(Counters, Window)>,
+}
+
+/// What others count and a report names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Others {
+    /// Frames that arrived, since start.
+    pub frames_in: u64,
+    /// Frames dropped, since start.
+    pub frames_dropped: u64,
+    /// Samples signed and stored, since start.
+    pub samples_selected: u64,
+    /// Samples evicted, since start.
+    pub samples_evicted: u64,
+    /// Rows waiting in the outbox.
+    pub outbox_rows: u64,
+    /// Bytes waiting in the outbox.
+    pub outbox_bytes: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+impl Meter {
+    /// A meter whose first window begins at monotonic time `now`.
+    pub fn new(now: Duration) -> Self {
+        Self { inner: Mutex::new((Counters::default(), Window::new(now, None))) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Counters, Window)> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an answer.
+    pub fn answered(&self, answer: &Answer) {
+        let (class, confidence) = answer.classification.best();
+        let classes = answer.classification.probabilities().len();
+        self.record(answer.model.digest, answer.latency, classes, class, confidence);
+    }
+
+    fn record(
+        &self,
+        model: BundleDigest,
+        latency: Duration,
+        classes: usize,
+        class: usize,
+        confidence: f32,
+    ) {
+        let mut inner = self.lock();
+        let (counters, window) = &mut *inner;
+        counters.frames_answered += 1;
+        window.latency[bucket(latency)] += 1;
+        if window.model != Some(model) {
+            // Classes of two models do not add up; the totals above do.
+            window.classes.clear();
+            window.model = Some(model);
+        }
+        if classes <= TELEMETRY_CLASSES {
+            window.classes.resize(classes, 0);
+            if let Some(count) = window.classes.get_mut(class) {
+                *count += 1;
+            }
+        }
+        // 1.0 falls into the last bin.
+        let bin = (confidence.clamp(0.0, 1.0) * CONFIDENCE_BINS as f32) as usize;
+        window.confidence[bin.min(CONFIDENCE_BINS - 1)] += 1;
+    }
+
+    /// Changes the counters.
+    pub fn count(&self, change: impl FnOnce(&mut Counters)) {
+        change(&mut self.lock().0);
+    }
+
+    /// The counters since start.
+    pub fn counters(&self) -> Counters {
+        self.lock().0
+    }
+
+    /// The report of the window that ends at `now` (monotonic) and `at_ms` (wall); the next begins.
+    pub fn report(&self, now: Duration, at_ms: u64, others: Others) -> Telemetry {
+        let mut inner = self.lock();
+        let counters = inner.0;
+        let next = Window::new(now, inner.1.model);
+        let window = std::mem::replace(&mut inner.1, next);
+        drop(inner);
+        let seconds = now.saturating_sub(window.since).as_secs();
+        Telemetry {
+            model: window.model,
+            at_ms,
+            window_s: u32::try_from(seconds).unwrap_or(u32::MAX),
+            frames_in: others.frames_in,
+            frames_answered: counters.frames_answered,
+            frames_dropped: others.frames_dropped,
+            samples_selected: others.samples_selected,
+            samples_evicted: others.samples_evicted,
+            outbox_rows: others.outbox_rows,
+            outbox_bytes: others.outbox_bytes,
+            dead_letters: others.dead_letters,
+            peak_rss_bytes: peak_rss_bytes(),
+            latency_us_p50: quantile(&window.latency, 0.5),
+            latency_us_p99: quantile(&window.latency, 0.99),
+            class_counts: window.classes,
+            confidence: window.confidence.to_vec(),
+        }
+    }
+}
+
+/// The bucket of a latency: its octave and the three bits after the leading one.
+fn bucket(latency: Duration) -> usize {
+    let us = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+    if us < STEPS {
+        return us as usize;
+    }
+    let octave = us.ilog2() - STEPS.ilog2();
+    (octave * STEPS + (us >> octave)) as usize
+}
+
+/// The largest latency of a bucket, in microseconds.
+fn upper_us(bucket: usize) -> u32 {
+    let bucket = bucket as u32;
+    if bucket < STEPS {
+        return bucket;
+    }
+    let octave = bucket / STEPS - 1;
+    let first = u64::from(bucket - octave * STEPS) << octave;
+    u32::try_from(first + (1u64 << octave) - 1).unwrap_or(u32::MAX)
+}
+
+/// The latency that a share `q` of the answers does not exceed; 0 without answers.
+fn quantile(histogram: &[u64], q: f64) -> u32 {
+    let total: u64 = histogram.iter().sum();
+    let rank = (total as f64 * q).ceil() as u64;
+    let mut seen = 0;
+    for (bucket, count) in histogram.iter().enumerate() {
+        seen += count;
+        if seen >= rank && seen > 0 {
+            return upper_us(bucket);
+        }
+    }
+    0
+}
+
+/// The most memory this process ever held resident, from `/proc/self/status`; 0 where there is no
+/// such file.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetloop_protocol::{DeviceId, Digest, Signed, keys::SigningKey};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MODEL: BundleDigest = BundleDigest(Digest::ZERO);
+
+    proptest! {
+        #[test]
+        fn a_quantile_is_at_most_an_eighth_above_the_true_one(
+            mut us in prop::collection::vec(0u32..4_000_000_000, 1..200), q in 0.01f64..=1.0,
+        ) {
+            let mut histogram = [0; BUCKETS];
+            for value in &us {
+                histogram[bucket(Duration::from_micros(u64::from(*value)))] += 1;
+            }
+            us.sort_unstable();
+            let rank = (us.len() as f64 * q).ceil() as usize;
+            let (exact, found) = (us[rank - 1], quantile(&histogram, q));
+            prop_assert!(found >= exact);
+            prop_assert!(u64::from(found) <= u64::from(exact) + u64::from(exact) / 8 + 1);
+        }
+    }
+
+    #[test]
+    fn a_window_starts_anew_and_counters_do_not() {
+        let meter = Meter::new(Duration::ZERO);
+        for _ in 0..3 {
+            meter.record(MODEL, Duration::from_micros(100), 10, 4, 1.0);
+        }
+        let first = meter.report(Duration::from_secs(60), 5, Others::default());
+        assert_eq!((first.frames_answered, first.window_s, first.class_counts[4]), (3, 60, 3));
+        assert_eq!(first.confidence[CONFIDENCE_BINS - 1], 3);
+        assert!((100..=113).contains(&first.latency_us_p50));
+        let second = meter.report(Duration::from_secs(70), 6, Others::default());
+        assert_eq!((second.frames_answered, second.window_s), (3, 10));
+        assert_eq!((second.latency_us_p99, second.confidence.iter().sum::<u64>()), (0, 0));
+        assert_eq!(second.model, Some(MODEL));
+    }
+
+    #[test]
+    fn a_report_with_the_most_classes_fits_a_signed_message() {
+        let meter = Meter::new(Duration::ZERO);
+        meter.lock().1.classes = vec![u64::MAX; TELEMETRY_CLASSES];
+        let device: DeviceId = "dev-1".parse().unwrap();
+        let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
+        let report = meter.report(Duration::from_secs(60), 5, Others::default());
+        assert!(Signed::seal(&report, &device, &key).is_ok());
+        meter.record(MODEL, Duration::ZERO, TELEMETRY_CLASSES + 1, 0, 0.5);
+        assert!(meter.report(Duration::ZERO, 0, Others::default()).class_counts.is_empty());
+    }
+
+    #[test]
+    fn the_peak_of_memory_is_read() {
+        assert!(peak_rss_bytes() > 1024 * 1024);
+    }
+}

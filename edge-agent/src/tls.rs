@@ -1,0 +1,239 @@
+//! TLS to the hub: one CA is trusted, the one the enrolment token named.
+//!
+//! While a device enrols it knows that CA by SHA-256 only, so the hub presents it in its chain;
+//! afterwards the device has the certificate. Either way the chain and the host name are verified
+//! by webpki against that one anchor, before a byte of the application is sent.
+//!
+//! Time comes from the injected [`Clock`]. While the clock is a guess, the start of the presented
+//! certificate's life counts as past: a device that wakes in 1970 must reach its hub to learn the
+//! time. The end of its life is judged at the guess, which is never below the persisted floor.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetloop_protocol::{ClockState, Digest, UnixMillis};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
+
+use crate::clock::Clock;
+use crate::identity::Identity;
+
+/// How long a TCP and TLS connection may take to stand.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may be silent in the middle of an answer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A TLS set-up that cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Key and certificate do not fit, or rustls refuses them.
+    #[error("cannot set up TLS for device {device}; enrol the device anew")]
+    Config {
+        /// The device.
+        device: String,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The HTTP client could not be made.
+    #[error("cannot set up the HTTPS client")]
+    Client(#[source] reqwest::Error),
+}
+
+/// The hub presented a chain without the CA that is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the hub's chain does not hold the CA with SHA-256 {expected}")]
+pub struct WrongCa {
+    /// The CA's digest that was expected.
+    pub expected: Digest,
+}
+
+/// Makes aws-lc-rs the process's default provider: first thing in every `main` and test. Calling
+/// it again changes nothing.
+pub fn install_provider() {
+    // An error says that a default is there already.
+    aws_lc_rs::default_provider().install_default().ok();
+}
+
+/// TLS for a device that knows its hub's CA by digest only.
+///
+/// # Errors
+/// [`TlsError::Config`].
+pub fn enrolment_config(ca: Digest, clock: &Clock) -> Result<ClientConfig, TlsError> {
+    let verifier = HubVerifier::new(ca, None, clock);
+    let error = |source| TlsError::Config { device: "(enrolling)".into(), source };
+    Ok(builder(verifier).map_err(error)?.with_no_client_auth())
+}
+
+/// Mutual TLS for an enrolled device.
+///
+/// # Errors
+/// [`TlsError::Config`] when key and certificate do not fit.
+pub fn device_config(identity: &Identity, clock: &Clock) -> Result<ClientConfig, TlsError> {
+    let verifier = HubVerifier::new(identity.record().ca, Some(identity.ca().clone()), clock);
+    let error = |source| TlsError::Config { device: identity.device().to_string(), source };
+    builder(verifier)
+        .and_then(|b| b.with_client_auth_cert(identity.chain().to_vec(), identity.tls_key()))
+        .map_err(error)
+}
+
+/// An HTTPS client over `config`: no proxy, no redirects, a limit on silence and none on the
+/// whole transfer, since a slow link is no error.
+///
+/// # Errors
+/// [`TlsError::Client`].
+pub fn http_client(config: ClientConfig) -> Result<reqwest::Client, TlsError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(config)
+        .https_only(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(IDLE_TIMEOUT)
+        .build()
+        .map_err(TlsError::Client)
+}
+
+/// The rustls error somewhere under `error`, if a failed handshake is the cause.
+pub fn handshake_failure<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        // `io::Error::source` skips the error it wraps.
+        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Whether `error` says that the hub is not the one that is trusted.
+pub fn is_wrong_ca(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+            other.is::<WrongCa>()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        _ => false,
+    }
+}
+
+/// The start of a certificate's life.
+pub(crate) fn not_before(certificate: &CertificateDer<'_>) -> Option<UnixMillis> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let seconds = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0);
+    Some(UnixMillis(seconds.saturating_mul(1000)))
+}
+
+/// A rustls time.
+pub(crate) fn unix_time(at: UnixMillis) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(at.0))
+}
+
+type WithVerifier = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
+
+fn builder(verifier: HubVerifier) -> Result<WithVerifier, rustls::Error> {
+    let provider = Arc::clone(&verifier.provider);
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier)))
+}
+
+struct HubVerifier {
+    ca: Digest,
+    known: Option<CertificateDer<'static>>,
+    clock: Clock,
+    provider: Arc<CryptoProvider>,
+}
+
+impl std::fmt::Debug for HubVerifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HubVerifier({})", self.ca)
+    }
+}
+
+impl HubVerifier {
+    fn new(ca: Digest, known: Option<CertificateDer<'static>>, clock: &Clock) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        Self { ca, known, clock: clock.clone(), provider }
+    }
+
+    /// The trusted CA: the one that is known or, while enrolling, the presented certificate whose
+    /// digest the token names.
+    fn anchor(&self, chain: &[CertificateDer<'_>]) -> Result<CertificateDer<'static>, rustls::Error> {
+        self.known
+            .clone()
+            .or_else(|| {
+                let found = chain.iter().find(|certificate| Digest::of(certificate) == self.ca)?;
+                Some(found.clone().into_owned())
+            })
+            .ok_or_else(|| {
+                let error = OtherError(Arc::new(WrongCa { expected: self.ca }));
+                rustls::Error::InvalidCertificate(CertificateError::Other(error))
+            })
+    }
+
+    fn now(&self, leaf: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> UnixTime {
+        let mut now = self.clock.now();
+        if self.clock.state() == ClockState::Unsynced {
+            now = now.max(not_before(leaf).unwrap_or(now)).max(not_before(ca).unwrap_or(now));
+        }
+        unix_time(now)
+    }
+}
+
+impl ServerCertVerifier for HubVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = self.anchor(intermediates)?;
+        let now = self.now(end_entity, &ca);
+        let mut roots = RootCertStore::empty();
+        roots.add(ca)?;
+        let webpki = WebPkiServerVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&self.provider),
+        )
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+        webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,141 @@
+//! Datasets: freeze what is labelled, list, fetch.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use fleetloop_protocol::Digest;
+use fleetloop_protocol::api::datasets::{Dataset, DatasetSummary, FreezeRequest, Item, Split};
+
+use super::auth::{AdminCaller, AnyCaller, WorkerCaller};
+use super::error::Failure;
+use super::extract::{Json, Named};
+use crate::AppState;
+use crate::store::datasets::{self, Labelled};
+use crate::store::labels;
+
+/// The longest name, in bytes.
+pub const NAME_BYTES: usize = 100;
+
+/// The endpoints.
+pub fn router() -> Router<AppState> {
+    Router::new().route("/datasets", get(list).post(freeze)).route("/datasets/{digest}", get(fetch))
+}
+
+/// Whether the gate keeps a fleet sample: the first eight bytes of its digest, big endian, over
+/// 2^64, are below the share. So a sample is for the gate in every dataset of that share, or never.
+pub fn is_gate(sample: Digest, share: f64) -> bool {
+    let mut head = [0; 8];
+    head.copy_from_slice(&sample.as_bytes()[..8]);
+    (u64::from_be_bytes(head) as f64) / 2f64.powi(64) < share
+}
+
+/// The dataset of what is labelled. Pure: the same samples and labels give the same bytes.
+///
+/// # Errors
+/// [`Failure`] 400 for a name or share that cannot be, 409 when a split would be empty.
+pub fn assemble(
+    request: &FreezeRequest,
+    labels: Vec<String>,
+    labelled: Vec<Labelled>,
+) -> Result<Dataset, Failure> {
+    let name = &request.name;
+    if name.trim().is_empty() || name.len() > NAME_BYTES || name.chars().any(char::is_control) {
+        return Err(Failure::invalid(format!(
+            "cannot freeze a dataset: its name has 1 to {NAME_BYTES} bytes and no control characters"
+        )));
+    }
+    if !(0.0..=1.0).contains(&request.gate_share) {
+        return Err(Failure::invalid(format!(
+            "cannot freeze dataset {name:?}: the gate's share {} is not between 0 and 1",
+            request.gate_share
+        )));
+    }
+    if let Some(group) = request.groups.iter().find(|g| !matches!(g.as_str(), "fleet" | "import")) {
+        return Err(Failure::invalid(format!(
+            "cannot freeze dataset {name:?}: there is no group {group:?}, only fleet and import"
+        )));
+    }
+    let mut items: Vec<Item> = labelled
+        .into_iter()
+        .filter(|one| request.groups.is_empty() || request.groups.contains(&one.group))
+        .map(|one| Item {
+            split: one.split.unwrap_or(if is_gate(one.sample, request.gate_share) {
+                Split::Gate
+            } else {
+                Split::Train
+            }),
+            sample: one.sample,
+            payload: one.payload,
+            media_type: one.media_type,
+            label: one.label,
+            group: one.group,
+        })
+        .collect();
+    items.sort_by_key(|item| item.sample);
+    let has = |split| items.iter().any(|item| item.split == split);
+    for (split, word, remedy) in [
+        (Split::Train, "learn from", "label samples, or lower the gate's share"),
+        (
+            Split::Gate,
+            "judge by",
+            "label more samples, raise the gate's share, or import some with --split gate",
+        ),
+    ] {
+        if !has(split) {
+            let count = items.len();
+            return Err(Failure::conflict(format!(
+                "cannot freeze dataset {name:?}: of {count} labelled samples none would be left to {word}; {remedy}"
+            )));
+        }
+    }
+    Ok(Dataset { name: name.clone(), labels, items })
+}
+
+/// The bytes first, as an artefact, then the row that names them: a crash between leaves an artefact
+/// that nobody names, and freezing again finds it there.
+async fn freeze(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Json(request): Json<FreezeRequest>,
+) -> Result<axum::Json<DatasetSummary>, Failure> {
+    let (set, labelled) = state
+        .store
+        .read(|connection| Ok((labels::set(connection)?, datasets::labelled(connection)?)))
+        .await?;
+    let dataset = assemble(&request, set.labels, labelled)?;
+    let bytes =
+        serde_json::to_vec(&dataset).map_err(|e| Failure::internal("write a dataset", &e))?;
+    let digest = Digest::of(&bytes);
+    let count = |split| dataset.items.iter().filter(|item| item.split == split).count() as u64;
+    let summary = DatasetSummary {
+        digest,
+        name: request.name,
+        train: count(Split::Train),
+        gate: count(Split::Gate),
+        frozen_by: caller.name,
+        frozen_at_ms: state.clock.now().0,
+    };
+    state.artefacts.put(digest, Bytes::from(bytes)).await?;
+    let stored = state.store.write(move |tx| datasets::insert(tx, &summary)).await?;
+    Ok(axum::Json(stored))
+}
+
+async fn list(
+    _caller: AnyCaller,
+    State(state): State<AppState>,
+) -> Result<axum::Json<Vec<DatasetSummary>>, Failure> {
+    Ok(axum::Json(state.store.read(datasets::list).await?))
+}
+
+async fn fetch(
+    _caller: WorkerCaller,
+    State(state): State<AppState>,
+    Named(digest): Named<Digest>,
+) -> Result<Response, Failure> {
+    state.store.read(move |connection| datasets::get(connection, digest)).await?;
+    let bytes = state.artefacts.get(digest).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], bytes).into_response())
+}

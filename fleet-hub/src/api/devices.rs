@@ -1,0 +1,106 @@
+//! Devices: tokens for new ones, what is known of each, revoking.
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use fleetloop_protocol::api::devices::{Device, TokenRequest, TokenResponse};
+use fleetloop_protocol::{DeviceId, Generation};
+use rusqlite::Connection;
+
+use super::auth::AdminCaller;
+use super::error::Failure;
+use super::extract::{Json, Named};
+use crate::enrol::{self, EnrolError};
+use crate::store::devices::{self, DeviceRow};
+use crate::store::{StoreError, desired};
+use crate::{AppState, HubEvent};
+
+/// The endpoints.
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/devices/tokens", post(token))
+        .route("/devices", get(list))
+        .route("/devices/{id}", get(show))
+        .route("/devices/{id}/revoke", post(revoke))
+}
+
+async fn token(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Json(request): Json<TokenRequest>,
+) -> Result<axum::Json<TokenResponse>, Failure> {
+    let made = enrol::new_token(&state, &request.name, request.valid_s, &caller.name).await;
+    made.map(axum::Json).map_err(|error| match error {
+        EnrolError::Request(text) => Failure::invalid(text),
+        EnrolError::Store(error) => error.into(),
+        other => Failure::internal("make an enrolment token", &other),
+    })
+}
+
+async fn list(
+    _caller: AdminCaller,
+    State(state): State<AppState>,
+) -> Result<axum::Json<Vec<Device>>, Failure> {
+    Ok(axum::Json(state.store.read(all).await?))
+}
+
+async fn show(
+    _caller: AdminCaller,
+    State(state): State<AppState>,
+    Named(id): Named<DeviceId>,
+) -> Result<axum::Json<Device>, Failure> {
+    Ok(axum::Json(state.store.read(move |connection| one(connection, &id)).await?))
+}
+
+/// The row first, then the event that ends the device's sessions: a crash between leaves a device
+/// that the broker refuses at its next connection, for it looks at the row.
+async fn revoke(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Named(id): Named<DeviceId>,
+) -> Result<axum::Json<Device>, Failure> {
+    let now = state.clock.now();
+    let device = id.clone();
+    let revoked = state
+        .store
+        .write(move |tx| {
+            devices::revoke(tx, &id, &caller.name, now)?;
+            one(tx, &id)
+        })
+        .await?;
+    state.tell(HubEvent::DeviceRevoked { device });
+    Ok(axum::Json(revoked))
+}
+
+/// All devices by id.
+///
+/// # Errors
+/// The database failed.
+pub(crate) fn all(connection: &Connection) -> Result<Vec<Device>, StoreError> {
+    devices::list(connection)?.into_iter().map(|row| complete(connection, row)).collect()
+}
+
+fn one(connection: &Connection, id: &DeviceId) -> Result<Device, StoreError> {
+    complete(connection, devices::get(connection, id)?)
+}
+
+fn complete(connection: &Connection, row: DeviceRow) -> Result<Device, StoreError> {
+    let order = desired::get(connection, &row.id)?;
+    let (running, update) =
+        row.reported.map_or((None, None), |reported| (reported.running, Some(reported.update)));
+    Ok(Device {
+        id: row.id,
+        name: row.name,
+        state: row.state,
+        enrolled_at_ms: row.enrolled_at.0,
+        last_seen_ms: row.last_seen.map(|at| at.0),
+        agent_version: row.agent_version,
+        running,
+        generation: order.as_ref().map_or(Generation(0), |order| order.generation),
+        desired: order.and_then(|order| order.assignment).map(|assignment| assignment.bundle),
+        update,
+        telemetry: row.telemetry,
+        samples_stored: row.samples_stored,
+        refusals: row.refusals,
+    })
+}

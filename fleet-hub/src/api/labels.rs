@@ -1,0 +1,105 @@
+//! Labels: what to label next, what a sample shows, which labels there are.
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::{get, post};
+use fleetloop_protocol::Digest;
+use fleetloop_protocol::api::labels::{LabelQueue, LabelRequest, LabelSet};
+use fleetloop_protocol::api::samples::Sample;
+use serde::Deserialize;
+
+use super::auth::{AdminCaller, AnyCaller, LabelCaller};
+use super::error::Failure;
+use super::extract::{Json, Params};
+use crate::AppState;
+use crate::labelling::{self, Policy, View};
+use crate::store::{labels, samples};
+
+/// The most samples a queue answers.
+pub const QUEUE: u32 = 500;
+
+/// The endpoints.
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/labels/queue", get(queue))
+        .route("/labels", post(give))
+        .route("/labels/set", get(set).put(extend))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Query {
+    #[serde(default = "twenty")]
+    limit: u32,
+}
+
+fn twenty() -> u32 {
+    20
+}
+
+async fn queue(
+    _caller: LabelCaller,
+    State(state): State<AppState>,
+    Params(query): Params<Query>,
+) -> Result<axum::Json<LabelQueue>, Failure> {
+    if query.limit > QUEUE {
+        return Err(Failure::invalid(format!("cannot list the label queue: at most {QUEUE}")));
+    }
+    let limit = query.limit as usize;
+    let queue = state
+        .store
+        .read(move |connection| {
+            let view = labels::queue_view(connection)?;
+            let seen = View {
+                candidates: &view.candidates,
+                recent: &view.recent,
+                labelled: &view.labelled,
+            };
+            let order: Vec<Digest> = labelling::order(&Policy::default(), seen, limit);
+            let samples = order
+                .iter()
+                .map(|digest| samples::get(connection, *digest))
+                .collect::<Result<_, _>>()?;
+            Ok(LabelQueue { labels: view.labels, samples, waiting: view.waiting })
+        })
+        .await?;
+    Ok(axum::Json(queue))
+}
+
+async fn give(
+    LabelCaller(caller): LabelCaller,
+    State(state): State<AppState>,
+    Json(request): Json<LabelRequest>,
+) -> Result<axum::Json<Sample>, Failure> {
+    let now = state.clock.now();
+    let sample = state
+        .store
+        .write(move |tx| {
+            labels::give(tx, request.sample, &request.label, &caller.name, now)?;
+            samples::get(tx, request.sample)
+        })
+        .await?;
+    Ok(axum::Json(sample))
+}
+
+async fn set(
+    _caller: AnyCaller,
+    State(state): State<AppState>,
+) -> Result<axum::Json<LabelSet>, Failure> {
+    Ok(axum::Json(state.store.read(labels::set).await?))
+}
+
+async fn extend(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Json(wanted): Json<LabelSet>,
+) -> Result<axum::Json<LabelSet>, Failure> {
+    let set = state
+        .store
+        .write(move |tx| {
+            labels::extend(tx, &wanted, &caller.name)?;
+            labels::set(tx)
+        })
+        .await?;
+    Ok(axum::Json(set))
+}

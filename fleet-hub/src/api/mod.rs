@@ -1,0 +1,71 @@
+//! The HTTP API of the admin listener, and the page beside it.
+//!
+//! `docs/api.md` lists each endpoint with its role. Input goes through [`extract`], callers through
+//! [`auth`], errors through [`mod@error`]; a handler is what is left. Limits: a request body has at
+//! most `limits.request_bytes`, an uploaded artefact at most `limits.artefact_bytes`.
+
+pub mod artefacts;
+pub mod auth;
+pub mod backup;
+pub mod datasets;
+pub mod devices;
+pub mod error;
+pub mod extract;
+pub mod labels;
+pub mod payloads;
+pub mod samples;
+
+#[cfg(test)]
+mod backup_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::Uri;
+use axum::routing::get;
+
+use crate::AppState;
+use error::Failure;
+
+/// Everything the admin listener serves but enrolment: `/api/v1`, the page, `/healthz`.
+pub fn router(state: AppState) -> Router {
+    let limit = DefaultBodyLimit::max(state.config.limits.request_bytes);
+    let v1 = Router::new()
+        .merge(devices::router())
+        .merge(samples::router())
+        .merge(payloads::router())
+        .merge(labels::router())
+        .merge(datasets::router())
+        .merge(artefacts::router())
+        .merge(backup::router())
+        .merge(crate::jobs::http::router())
+        .merge(crate::registry::http::router())
+        .merge(crate::release::http::router())
+        .merge(crate::rollout::http::router())
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method);
+    Router::new()
+        .nest("/api/v1", v1)
+        .route("/healthz", get(async || "ok\n"))
+        .merge(crate::pages::router())
+        .layer(limit)
+        .with_state(state)
+}
+
+async fn unknown(uri: Uri) -> Failure {
+    Failure::not_found(format!(
+        "cannot find {}: there is no such endpoint; see docs/api.md",
+        uri.path()
+    ))
+}
+
+async fn wrong_method(uri: Uri) -> Failure {
+    Failure::new(
+        axum::http::StatusCode::METHOD_NOT_ALLOWED,
+        "method",
+        format!("cannot use this method on {}; see docs/api.md", uri.path()),
+    )
+}

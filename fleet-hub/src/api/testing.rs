@@ -1,0 +1,246 @@
+//! A hub for tests: the real store in a temporary folder, the real router, tokens of each role, and
+//! devices that really sign.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use bytes::Bytes;
+use fleetloop_models::picture::{Channels, Frame};
+use fleetloop_protocol::api::samples::{ImportItem, ImportRequest};
+use fleetloop_protocol::api::{ApiError, Role, datasets::Split};
+use fleetloop_protocol::keys::SigningKey;
+use fleetloop_protocol::sample::{
+    MediaType, Prediction, SampleHeader, SampleMessage, Selection, VerifiedSample, commitment,
+};
+use fleetloop_protocol::{
+    BundleDigest, ClockState, DeviceId, Digest, Epoch, SampleId, Sequence, Signed, UnixMillis, wire,
+};
+use serde::de::DeserializeOwned;
+use tower::ServiceExt as _;
+
+use crate::AppState;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::state::{DesiredPublisher, EVENTS};
+use crate::store::devices::{self, NewDevice};
+use crate::store::payloads::Blobs;
+use crate::store::{Store, ingest, labels, tokens};
+
+/// When tests happen.
+pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+/// A hub in a temporary folder.
+pub(crate) struct Hub {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) state: AppState,
+    pub(crate) admin: String,
+    pub(crate) annotator: String,
+    pub(crate) worker: String,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The body of an answer that must be 2xx.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> T {
+        assert!(self.status.is_success(), "{}: {:?}", self.status, self.body);
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The error of an answer that must have `status`.
+    pub(crate) fn error(&self, status: u16) -> ApiError {
+        assert_eq!(self.status.as_u16(), status, "{:?}", self.body);
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.to_vec()).unwrap()
+    }
+}
+
+fn state(dir: &Path) -> AppState {
+    let text = "host = \"localhost\"\nadmin_listen = \"127.0.0.1:8443\"\n\
+        device_listen = \"127.0.0.1:8444\"\nmqtt_listen = \"127.0.0.1:8883\"\n\
+        [limits]\ndisk_floor_bytes = 0\nartefact_bytes = 100000\n";
+    std::fs::File::create(dir.join("hub.toml"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
+        .unwrap();
+    let config = Config::load(dir).unwrap();
+    let (desired, _) = DesiredPublisher::channel();
+    AppState {
+        store: Store::open(dir).unwrap(),
+        payloads: Blobs::open("payload", &config.paths.payloads(), 0).unwrap(),
+        artefacts: Blobs::open("artefact", &config.paths.artefacts(), 0).unwrap(),
+        config: Arc::new(config),
+        clock: Clock::manual(NOW),
+        events: tokio::sync::broadcast::channel(EVENTS).0,
+        desired,
+        stopping: tokio::sync::watch::channel(false).1,
+    }
+}
+
+impl Hub {
+    /// A hub that knows the labels `boot`, `bag` and `coat`.
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = state(dir.path());
+        let [admin, annotator, worker] = state
+            .store
+            .write(|tx| {
+                let set = ["boot", "bag", "coat"].map(str::to_owned).to_vec();
+                labels::extend(
+                    tx,
+                    &fleetloop_protocol::api::labels::LabelSet { labels: set },
+                    "t",
+                )?;
+                Ok([
+                    tokens::create(tx, "alice", Role::Admin, "t", NOW)?,
+                    tokens::create(tx, "anna", Role::Annotator, "t", NOW)?,
+                    tokens::create(tx, "worker", Role::Worker, "t", NOW)?,
+                ])
+            })
+            .await
+            .unwrap();
+        Self { dir, state, admin, annotator, worker }
+    }
+
+    /// Sends a request through the router.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = super::router(self.state.clone()).oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        Answer { status, headers, body }
+    }
+
+    /// Asks with a token.
+    pub(crate) async fn ask(&self, method: Method, token: &str, path: &str, body: Body) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap();
+        self.send(request).await
+    }
+
+    /// `GET` as the admin.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, &self.admin, path, Body::empty()).await
+    }
+
+    /// `POST` as the admin.
+    pub(crate) async fn post(&self, path: &str, body: &impl serde::Serialize) -> Answer {
+        let body = Body::from(serde_json::to_vec(body).unwrap());
+        self.ask(Method::POST, &self.admin, path, body).await
+    }
+
+    /// Enrols a device of that id and name, below HTTP.
+    pub(crate) async fn device(&self, id: &str, name: &str) -> Device {
+        let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
+        let id: DeviceId = id.parse().unwrap();
+        let new = NewDevice {
+            id: id.clone(),
+            signing_key: key.public(),
+            certificate_pem: String::new(),
+            agent_version: "0.1.0".into(),
+            secret_sha256: Digest::of(id.as_str().as_bytes()),
+            keys_sha256: Digest::of(b"keys"),
+        };
+        let name = name.to_owned();
+        self.state
+            .store
+            .write(move |tx| {
+                let later = UnixMillis(NOW.0 + 1000);
+                devices::add_token(tx, new.secret_sha256, &name, "t", NOW, later)?;
+                devices::add(tx, &new, NOW)
+            })
+            .await
+            .unwrap();
+        Device { id, key, next: 0 }
+    }
+
+    /// Stores a sample as the ingest does: payload, then row. Returns its digest.
+    pub(crate) async fn sample(
+        &self,
+        device: &mut Device,
+        payload: &[u8],
+        chosen: Selection,
+    ) -> Digest {
+        let sample = device.sign(payload, chosen);
+        let digest = sample.header().body_digest();
+        let name = Digest::of(payload);
+        self.state.payloads.put(name, Bytes::copy_from_slice(payload)).await.unwrap();
+        let now = self.state.clock.now();
+        self.state
+            .store
+            .write(move |tx| ingest::store_sample(tx, &sample, name, b"receipt", now))
+            .await
+            .unwrap();
+        digest
+    }
+}
+
+/// A device that signs.
+pub(crate) struct Device {
+    pub(crate) id: DeviceId,
+    key: SigningKey,
+    next: u64,
+}
+
+impl Device {
+    fn sign(&mut self, payload: &[u8], selection: Selection) -> VerifiedSample {
+        let salt = [7; 16];
+        let header = SampleHeader {
+            id: SampleId {
+                device: self.id.clone(),
+                epoch: Epoch(1),
+                sequence: Sequence(self.next),
+            },
+            previous: Digest::ZERO,
+            captured_at: NOW,
+            clock: ClockState::Synced,
+            model: BundleDigest(Digest::of(b"model")),
+            config: Digest::of(b"config"),
+            media_type: MediaType::Png,
+            payload_len: payload.len() as u32,
+            commitment: commitment(&salt, payload),
+            selection,
+            predictions: vec![Prediction { class: 1, probability: 0.6 }],
+        };
+        self.next += 1;
+        let signed = Signed::seal(&header, &self.id, &self.key).unwrap();
+        let bytes = wire::encode(&SampleMessage::new(signed, salt, payload.to_vec())).unwrap();
+        let ring = [self.key.public()].into_iter().collect();
+        VerifiedSample::open(&bytes, &self.id, &ring).unwrap()
+    }
+}
+
+/// A small picture, another one for each `shade`.
+pub(crate) fn picture(shade: u8) -> Vec<u8> {
+    let frame = Frame::new(4, 4, Channels::Grey, vec![shade; 16]).unwrap();
+    frame.encode_png().unwrap()
+}
+
+/// An import of one picture for each label, shades from `first` on.
+pub(crate) fn import(split: Split, first: u8, names: &[&str]) -> ImportRequest {
+    use base64::Engine as _;
+    let items = names
+        .iter()
+        .zip(first..)
+        .map(|(label, shade)| ImportItem {
+            payload: base64::engine::general_purpose::STANDARD.encode(picture(shade)),
+            media_type: MediaType::Png,
+            label: (*label).to_owned(),
+        })
+        .collect();
+    ImportRequest { source: "test pictures".into(), split, items }
+}

@@ -1,0 +1,136 @@
+//! `fleet-hub sample …`
+
+use fleetloop_protocol::Digest;
+use fleetloop_protocol::api::samples::{Sample, SampleCounts};
+use fleetloop_protocol::sample::Selection;
+
+use super::client::{Client, query};
+use super::human;
+use super::import;
+use super::output::Output;
+use super::table::{Table, facts};
+
+/// What can be done with samples.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Lists samples, the newest first.
+    List {
+        /// Only those sent by devices, or only imported ones.
+        #[arg(long, value_parser = ["fleet", "import"])]
+        group: Option<String>,
+        /// Only those that have a label (true) or have none (false).
+        #[arg(long)]
+        labelled: Option<bool>,
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// How many to pass over.
+        #[arg(long, default_value_t = 0)]
+        offset: u32,
+    },
+    /// Shows one sample.
+    Show {
+        /// Its digest.
+        sample: Digest,
+    },
+    /// Counts samples, repeats, refusals and gaps.
+    Count,
+    /// Imports labelled pictures from IDX files. Running it again imports nothing twice.
+    Import(import::Args),
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// The hub was not reached or refused, or the files of an import cannot be read.
+pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List { group, labelled, limit, offset } => {
+            let query = query(&[
+                ("group", group),
+                ("labelled", labelled.map(|yes| yes.to_string())),
+                ("limit", Some(limit.to_string())),
+                ("offset", Some(offset.to_string())),
+            ]);
+            let samples: Vec<Sample> =
+                client.get("list samples", &format!("/samples{query}")).await?;
+            output.print(&samples, |all| list(all))
+        }
+        Command::Show { sample } => {
+            let operation = format!("show sample {}", sample.short());
+            let found: Sample = client.get(&operation, &format!("/samples/{sample}")).await?;
+            output.print(&found, show)
+        }
+        Command::Count => {
+            let counts: SampleCounts = client.get("count samples", "/sample-counts").await?;
+            output.print(&counts, count)
+        }
+        Command::Import(args) => import::run(client, output, args).await,
+    }
+}
+
+/// Samples as a table; their digests in full, for they are what `label set` wants.
+pub fn list(samples: &[Sample]) -> String {
+    let mut table =
+        Table::new(&["sample", "from", "stored (UTC)", "chosen", "prediction", "label"]);
+    for sample in samples {
+        table.row([
+            sample.sample.to_string(),
+            sample.id.as_ref().map_or_else(|| sample.group.clone(), |id| id.device.to_string()),
+            human::time(sample.stored_at_ms),
+            sample.selection.as_ref().map_or("-".into(), selection),
+            prediction(sample),
+            sample.label.clone().unwrap_or_else(|| "-".into()),
+        ]);
+    }
+    table.render("no such samples")
+}
+
+/// Why a sample was chosen, in a few words.
+pub fn selection(selection: &Selection) -> String {
+    match selection {
+        Selection::Uncertain { score } => format!("uncertain {score:.2}"),
+        Selection::Random { rate } => format!("random {:.1} %", f64::from(*rate) * 100.0),
+    }
+}
+
+fn prediction(sample: &Sample) -> String {
+    sample
+        .predictions
+        .first()
+        .map_or("-".into(), |p| format!("class {} ({:.0} %)", p.class, p.probability * 100.0))
+}
+
+fn show(sample: &Sample) -> String {
+    let predictions: Vec<String> = sample
+        .predictions
+        .iter()
+        .map(|p| format!("class {} {:.1} %", p.class, p.probability * 100.0))
+        .collect();
+    let identity = sample.id.as_ref().map_or("-".into(), ToString::to_string);
+    let size = human::bytes(sample.payload_len);
+    facts(&[
+        ("sample", sample.sample.to_string()),
+        ("from", sample.group.clone()),
+        ("identity", identity),
+        ("payload", sample.payload.to_string()),
+        ("picture", format!("{}, {size}", sample.media_type.as_str())),
+        ("stored", human::time(sample.stored_at_ms)),
+        ("model", sample.model.map_or("-".into(), |m| m.to_string())),
+        ("chosen", sample.selection.as_ref().map_or("-".into(), selection)),
+        ("predictions", predictions.join(", ")),
+        ("label", sample.label.clone().unwrap_or_else(|| "-".into())),
+    ])
+}
+
+fn count(counts: &SampleCounts) -> String {
+    facts(&[
+        ("from devices", counts.fleet.to_string()),
+        ("  labelled", counts.fleet_labelled.to_string()),
+        ("imported", counts.imported.to_string()),
+        ("came again", counts.repeated.to_string()),
+        ("quarantined", counts.quarantined.to_string()),
+        ("refused", counts.refused.to_string()),
+        ("gaps", counts.gaps.to_string()),
+    ])
+}

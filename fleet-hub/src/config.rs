@@ -1,0 +1,297 @@
+//! `hub.toml`: parsed once into a validated struct; unknown keys are errors; all errors together.
+//!
+//! Everything has a default but the addresses that `fleet-hub init` writes. Paths of the data
+//! directory are fixed (see [`Paths`]) so that a backup is one directory.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+
+/// The file's name within the data directory.
+pub const FILE: &str = "hub.toml";
+
+/// The largest `hub.toml` that is read, in bytes.
+const FILE_BYTES: u64 = 1024 * 1024;
+
+/// The file as written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The host name by which devices and people reach this hub; it is in the server certificate.
+    pub host: String,
+    /// Where admin pages, API and enrolment listen.
+    pub admin_listen: String,
+    /// Where devices fetch metadata and artefacts.
+    pub device_listen: String,
+    /// Where the embedded broker listens; of no use with an external one.
+    pub mqtt_listen: String,
+    /// `"embedded"`, or an external broker as `mqtts://host:port`.
+    #[serde(default = "embedded")]
+    pub broker: String,
+    /// Limits.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+fn embedded() -> String {
+    "embedded".into()
+}
+
+/// Which broker carries the messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerKind {
+    /// The one inside this process.
+    Embedded,
+    /// Another one, reached as any client reaches it.
+    External {
+        /// Its host name, as in its certificate.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+/// The configuration, validated.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where everything lies.
+    pub paths: Paths,
+    /// The host name in the server certificate.
+    pub host: String,
+    /// Where admin pages, API and enrolment listen.
+    pub admin_listen: SocketAddr,
+    /// Where devices fetch metadata and artefacts.
+    pub device_listen: SocketAddr,
+    /// Where the embedded broker listens.
+    pub mqtt_listen: SocketAddr,
+    /// Which broker.
+    pub broker: BrokerKind,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}; is the data directory right? 'fleet-hub init' makes one")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, a key that is missing.
+    #[error("cannot read {path}: not a hub configuration")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// Values that cannot be, all of them.
+    #[error("cannot use {path}: {}", .problems.join("; "))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Each with its key.
+        problems: Vec<String>,
+    },
+}
+
+impl Config {
+    /// Reads `hub.toml` of `data_dir`.
+    ///
+    /// # Errors
+    /// It cannot be read or parsed, or some values cannot be; all of those are named.
+    pub fn load(data_dir: &Path) -> Result<Self, ConfigError> {
+        let path = data_dir.join(FILE);
+        let read = |source| ConfigError::Read { path: path.clone(), source };
+        if std::fs::metadata(&path).map_err(read)?.len() > FILE_BYTES {
+            return Err(read(std::io::Error::other("it is larger than 1 MiB")));
+        }
+        let text = std::fs::read_to_string(&path).map_err(read)?;
+        Self::parse(data_dir, &text)
+    }
+
+    /// Validates the text of a `hub.toml` that lies (or will lie) in `data_dir`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(data_dir: &Path, text: &str) -> Result<Self, ConfigError> {
+        let path = data_dir.join(FILE);
+        let file: ConfigFile = toml::from_str(text)
+            .map_err(|source| ConfigError::Parse { path: path.clone(), source: Box::new(source) })?;
+        let mut problems = Vec::new();
+        let mut address = |key: &str, text: &str| match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Some(address),
+            _ => {
+                problems.push(format!("{key} = {text:?} is not address:port with a port above 0"));
+                None
+            }
+        };
+        let admin = address("admin_listen", &file.admin_listen);
+        let device = address("device_listen", &file.device_listen);
+        let mqtt = address("mqtt_listen", &file.mqtt_listen);
+        let broker = broker(&file.broker).map_err(|problem| problems.push(problem)).ok();
+        if !is_host(&file.host) {
+            problems.push(format!("host = {:?} is neither a host name nor an address", file.host));
+        }
+        problems.extend(file.limits.problems());
+        match (admin, device, mqtt, broker) {
+            (Some(admin_listen), Some(device_listen), Some(mqtt_listen), Some(broker))
+                if problems.is_empty() =>
+            {
+                Ok(Self {
+                    paths: Paths::new(data_dir),
+                    host: file.host,
+                    admin_listen,
+                    device_listen,
+                    mqtt_listen,
+                    broker,
+                    limits: file.limits,
+                })
+            }
+            _ => Err(ConfigError::Invalid { path, problems }),
+        }
+    }
+
+    /// The broker as devices and the hub's own client reach it.
+    pub fn mqtt_address(&self) -> (String, u16) {
+        match &self.broker {
+            BrokerKind::Embedded => (self.host.clone(), self.mqtt_listen.port()),
+            BrokerKind::External { host, port } => (host.clone(), *port),
+        }
+    }
+
+    /// The broker as the hub's own client reaches it: the embedded one on this machine, whatever
+    /// the host name resolves to.
+    pub fn own_mqtt_address(&self) -> (String, u16) {
+        match &self.broker {
+            BrokerKind::Embedded if self.mqtt_listen.ip().is_unspecified() => {
+                ("localhost".into(), self.mqtt_listen.port())
+            }
+            BrokerKind::Embedded => (self.mqtt_listen.ip().to_string(), self.mqtt_listen.port()),
+            BrokerKind::External { .. } => self.mqtt_address(),
+        }
+    }
+
+    /// The names and addresses that the server certificate is for: the host, this machine, and what
+    /// the listeners are bound to.
+    pub fn server_names(&self) -> Vec<String> {
+        let mut names = vec![self.host.clone()];
+        let listeners = [self.admin_listen, self.device_listen, self.mqtt_listen];
+        let bound = listeners.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        for name in local.into_iter().chain(bound.map(|ip| ip.to_string())) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The base URL of the admin listener, with the host that its certificate names.
+    pub fn admin_url(&self) -> String {
+        format!("https://{}:{}", self.host, self.admin_listen.port())
+    }
+
+    /// The base URL of the device listener.
+    pub fn device_url(&self) -> String {
+        format!("https://{}:{}", self.host, self.device_listen.port())
+    }
+}
+
+fn broker(text: &str) -> Result<BrokerKind, String> {
+    if text == "embedded" {
+        return Ok(BrokerKind::Embedded);
+    }
+    let problem = || format!("broker = {text:?} is neither \"embedded\" nor mqtts://host:port");
+    let rest = text.strip_prefix("mqtts://").ok_or_else(problem)?;
+    let (host, port) = rest.rsplit_once(':').ok_or_else(problem)?;
+    let port = port.parse().map_err(|_| problem())?;
+    if port == 0 || !is_host(host) {
+        return Err(problem());
+    }
+    Ok(BrokerKind::External { host: host.to_owned(), port })
+}
+
+/// Whether `text` can stand as a host in a URL and in a certificate.
+pub fn is_host(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed)
+}
+
+/// Where things lie within the data directory.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The data directory.
+    pub data: PathBuf,
+}
+
+impl Paths {
+    /// The paths of a data directory.
+    pub fn new(data: &Path) -> Self {
+        Self { data: data.to_owned() }
+    }
+
+    /// Certificates and keys: `ca.pem`, `ca.key`, `server.pem`, `server.key`, `hub-client.pem`,
+    /// `hub-client.key`, `receipt.pk8`, `assignment.pk8`.
+    pub fn pki(&self) -> PathBuf {
+        self.data.join("pki")
+    }
+
+    /// Release metadata and the online keys of the channels.
+    pub fn tuf(&self) -> PathBuf {
+        self.data.join("tuf")
+    }
+
+    /// Payloads of samples.
+    pub fn payloads(&self) -> PathBuf {
+        self.data.join("payloads")
+    }
+
+    /// Artefacts.
+    pub fn artefacts(&self) -> PathBuf {
+        self.data.join("artefacts")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "host = \"localhost\"\nadmin_listen = \"127.0.0.1:8443\"\n\
+        device_listen = \"0.0.0.0:8444\"\nmqtt_listen = \"0.0.0.0:8883\"\n";
+
+    #[test]
+    fn what_init_writes_is_accepted_and_has_the_defaults() {
+        let config = Config::parse(Path::new("/x"), GOOD).unwrap();
+        assert_eq!(config.broker, BrokerKind::Embedded);
+        assert_eq!(config.mqtt_address(), ("localhost".into(), 8883));
+        assert_eq!(config.own_mqtt_address(), ("localhost".into(), 8883));
+        assert_eq!(config.server_names(), ["localhost", "127.0.0.1", "::1"]);
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        let text = format!("{GOOD}mqtt_lisen = \"x\"\n");
+        assert!(matches!(Config::parse(Path::new("/x"), &text), Err(ConfigError::Parse { .. })));
+    }
+
+    #[test]
+    fn all_problems_are_named_together() {
+        let text = "host = \"a b\"\nadmin_listen = \"x\"\ndevice_listen = \"0.0.0.0:0\"\n\
+            mqtt_listen = \"0.0.0.0:8883\"\nbroker = \"tcp://x\"\n[limits]\nbacklog_messages = 0\n";
+        let Err(ConfigError::Invalid { problems, .. }) = Config::parse(Path::new("/x"), text) else {
+            panic!("accepted");
+        };
+        assert_eq!(problems.len(), 5, "{problems:?}");
+    }
+}

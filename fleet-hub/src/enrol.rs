@@ -1,0 +1,241 @@
+//! Enrolment: tokens out, devices in. The contract of the messages is
+//! [`fleetloop_protocol::enrol`].
+//!
+//! Invariants: the hub keeps only the hash of a token's secret; a token lets in one pair of keys,
+//! within its time; the same pair gets the same answer again, so a lost reply strands nobody; the
+//! hub draws the device's id. Nothing but the secret is needed to ask, so everything in the request
+//! is checked before the database is touched, and a request is at most [`REQUEST_BYTES`].
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use fleetloop_protocol::api::ApiError;
+use fleetloop_protocol::api::devices::TokenResponse;
+use fleetloop_protocol::enrol::{
+    ENROL_PATH, ENROL_ROOT_PATH, EnrolRequest, EnrolResponse, proof_message,
+};
+use fleetloop_protocol::keys::random_bytes;
+use fleetloop_protocol::limits::TEXT_BYTES;
+use fleetloop_protocol::token::EnrolmentToken;
+use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
+use rcgen::PublicKeyData as _;
+use std::sync::Arc;
+
+use crate::pki::{self, Pki, PkiError};
+use crate::state::{AppState, HubEvent};
+use crate::store::devices::{self, DeviceRow, NewDevice};
+use crate::store::StoreError;
+
+/// The longest life of a token, in seconds: a day.
+pub const TOKEN_MAX_S: u64 = 24 * 3600;
+
+/// The largest enrolment request, in bytes.
+pub const REQUEST_BYTES: usize = 64 * 1024;
+
+/// The channel that devices of this hub follow.
+const CHANNEL: &str = "dev";
+
+/// The largest root metadata that is served, in bytes.
+const ROOT_BYTES: u64 = 1024 * 1024;
+
+/// Why nobody was enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// The request is wrong: what and how to mend it.
+    #[error("{0}")]
+    Request(String),
+    /// The token is unknown, used or expired, or the database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A key or certificate.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// A file of the hub.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Makes an enrolment token for a device that people call `name`, good for `valid_s` seconds (at
+/// most a day), asked for by `who`. It is shown once: only its hash is kept.
+///
+/// # Errors
+/// A name or time that cannot be; the database failed.
+pub async fn new_token(
+    state: &AppState,
+    name: &str,
+    valid_s: u64,
+    who: &str,
+) -> Result<TokenResponse, EnrolError> {
+    if name.trim().is_empty() || name.len() > TEXT_BYTES {
+        return Err(EnrolError::Request(format!(
+            "cannot add a device without a name, or with one over {TEXT_BYTES} bytes"
+        )));
+    }
+    if valid_s == 0 || valid_s > TOKEN_MAX_S {
+        return Err(EnrolError::Request(format!(
+            "cannot make a token for {valid_s} s: choose 1 to {TOKEN_MAX_S}"
+        )));
+    }
+    let secret = random_bytes::<32>()
+        .map_err(|source| PkiError::Key { path: "enrolment secret".into(), source })?;
+    let token = EnrolmentToken {
+        hub: state.config.admin_url(),
+        secret,
+        ca: pki::ca_digest(&state.config.paths)?,
+        root: Digest::of(&root(state).await?),
+    };
+    let now = state.clock.now();
+    let expires_at = UnixMillis(now.0.saturating_add(valid_s * 1000));
+    let (name, who) = (name.to_owned(), who.to_owned());
+    state
+        .store
+        .write(move |tx| devices::add_token(tx, Digest::of(&secret), &name, &who, now, expires_at))
+        .await?;
+    Ok(TokenResponse { token: token.to_string(), expires_at_ms: expires_at.0 })
+}
+
+/// The routes of the enrolment listener.
+pub fn router(state: AppState, pki: Arc<Pki>) -> Router {
+    Router::new()
+        .route(ENROL_ROOT_PATH, get(serve_root))
+        .route(ENROL_PATH, post(serve_enrol))
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES))
+        .with_state((state, pki))
+}
+
+type Parts = (AppState, Arc<Pki>);
+
+async fn serve_root(State((state, _)): State<Parts>) -> Result<Response, EnrolError> {
+    Ok(([(header::CONTENT_TYPE, "application/json")], root(&state).await?).into_response())
+}
+
+async fn serve_enrol(
+    State((state, pki)): State<Parts>,
+    Json(request): Json<EnrolRequest>,
+) -> Result<Json<EnrolResponse>, EnrolError> {
+    enrol(&state, &pki, &request).await.map(Json)
+}
+
+/// Lets a device in.
+///
+/// # Errors
+/// [`EnrolError`] says what is wrong with the request or its token.
+pub async fn enrol(
+    state: &AppState,
+    pki: &Pki,
+    request: &EnrolRequest,
+) -> Result<EnrolResponse, EnrolError> {
+    let (secret, keys_sha256) = check(request)?;
+    let secret_sha256 = Digest::of(&secret);
+    let now = state.clock.now();
+    // Look before certifying: a wrong secret costs a look-up and no signature.
+    state
+        .store
+        .read(move |connection| {
+            devices::look_up_token(connection, secret_sha256, keys_sha256, now).map(drop)
+        })
+        .await?;
+    let id = draw_id()?;
+    let new = NewDevice {
+        certificate_pem: pki.authority.device(&id, &request.csr_pem, now)?,
+        id: id.clone(),
+        signing_key: request.signing_key,
+        agent_version: request.agent_version.clone(),
+        secret_sha256,
+        keys_sha256,
+    };
+    // A crash before this commit leaves the token unused; after it, the same request gets the same answer.
+    let device = state.store.write(move |tx| devices::add(tx, &new, now)).await?;
+    if device.id == id {
+        tracing::info!(device = %device.id, name = %device.name, "device enrolled");
+        state.tell(HubEvent::DeviceEnrolled { device: device.id.clone() });
+    }
+    Ok(answer(state, pki, device))
+}
+
+fn answer(state: &AppState, pki: &Pki, device: DeviceRow) -> EnrolResponse {
+    let (mqtt_host, mqtt_port) = state.config.mqtt_address();
+    EnrolResponse {
+        device: device.id,
+        certificate_pem: device.certificate_pem,
+        ca_pem: pki.authority.pem().to_owned(),
+        mqtt_host,
+        mqtt_port,
+        device_url: state.config.device_url(),
+        channel: CHANNEL.into(),
+    }
+}
+
+/// Checks everything in the request that needs no database; gives the secret and the digest of the
+/// two keys.
+fn check(request: &EnrolRequest) -> Result<([u8; 32], Digest), EnrolError> {
+    let wrong = |what: &str| EnrolError::Request(format!("cannot enrol: {what}"));
+    // A secret reads as a digest does: 64 hexadecimal digits.
+    let secret: Digest = request.secret.parse().map_err(|_| wrong("the secret is not one"))?;
+    let secret = *secret.as_bytes();
+    if request.agent_version.len() > TEXT_BYTES {
+        return Err(wrong("the agent's version is too long"));
+    }
+    let proof = base64::engine::general_purpose::STANDARD
+        .decode(&request.proof)
+        .map_err(|_| wrong("the proof is not base64"))?;
+    if !request.signing_key.verifies(&proof_message(&secret, &request.csr_pem), &proof) {
+        return Err(wrong("the proof is not signed by the signing key"));
+    }
+    let tls_key = pki::request_key(&request.csr_pem)?;
+    let keys = Digest::of_parts(&[request.signing_key.as_bytes(), tls_key.der_bytes()]);
+    Ok((secret, keys))
+}
+
+/// `dev-` and ten of a-z and 2-7: 2^50 ids, so that none comes twice by chance; the database's
+/// primary key catches the rest.
+fn draw_id() -> Result<DeviceId, EnrolError> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let random = random_bytes::<10>()
+        .map_err(|source| PkiError::Key { path: "device id".into(), source })?;
+    let text: String =
+        random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
+    format!("dev-{text}").parse().map_err(|_| EnrolError::Request("cannot draw a device id".into()))
+}
+
+async fn root(state: &AppState) -> Result<Vec<u8>, EnrolError> {
+    let path = state.config.paths.tuf().join(CHANNEL).join("1.root.json");
+    let failed = |source| EnrolError::File { path: path.clone(), source };
+    if tokio::fs::metadata(&path).await.map_err(failed)?.len() > ROOT_BYTES {
+        return Err(failed(std::io::Error::other("it is larger than 1 MiB")));
+    }
+    tokio::fs::read(&path).await.map_err(failed)
+}
+
+impl IntoResponse for EnrolError {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self {
+            Self::Request(_) | Self::Pki(PkiError::Request(_)) => (StatusCode::BAD_REQUEST, "invalid"),
+            // An unknown secret and a used one are told apart only by who has the secret.
+            Self::Store(StoreError::NotFound { .. }) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Store(StoreError::Conflict { .. }) => (StatusCode::CONFLICT, "conflict"),
+            Self::Store(StoreError::Full { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "full"),
+            Self::Store(_) | Self::Pki(_) | Self::File { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+        };
+        if status.is_server_error() {
+            tracing::error!(error = &self as &dyn std::error::Error, "cannot enrol");
+        }
+        let message = if code == "internal" {
+            "cannot enrol: the hub failed; its log says why".to_owned()
+        } else {
+            self.to_string()
+        };
+        (status, Json(ApiError { code: code.into(), message })).into_response()
+    }
+}

@@ -1,0 +1,222 @@
+//! From a request to a model in the list, and every way a result is refused.
+
+use fleetloop_models::bundle::Lineage;
+use fleetloop_protocol::api::datasets::Dataset;
+use fleetloop_protocol::api::jobs::{Base, Done, JobState, LEASE_S, Progress};
+use fleetloop_protocol::{BundleDigest, Digest, UnixMillis};
+
+use super::*;
+use crate::release::fixture::{Hub, NOW, manifest, report};
+use crate::store::registry as models;
+
+fn starter(dataset: Digest) -> TrainRequest {
+    TrainRequest {
+        model: "wear".into(),
+        base: Base::Starter { kind: "picture-cnn".into(), input: vec![1, 28, 28] },
+        dataset,
+        recipe: String::new(),
+        seed: 7,
+    }
+}
+
+fn lineage(base: Option<BundleDigest>, dataset: Digest) -> Lineage {
+    Lineage { base, dataset: Some(dataset), recipe: None, trainer: "trainer 0.1".into() }
+}
+
+/// What a worker uploads and says of a job from `base`.
+async fn result(
+    hub: &Hub,
+    lease: &Lease,
+    digest: Digest,
+    dataset: &Dataset,
+    base: Option<BundleDigest>,
+    wrong: usize,
+) -> Done {
+    let spec = &lease.spec;
+    let bundle = hub.bundle(&spec.model, spec.version, Some(lineage(base, digest))).await;
+    Done {
+        lease: lease.lease.clone(),
+        bundle,
+        run_record: hub.put(format!("run {}", lease.lease)).await,
+        report: report(bundle, digest, dataset, wrong),
+        base_report: base.map(|base| report(base, digest, dataset, 3)),
+    }
+}
+
+async fn leased(hub: &Hub, request: TrainRequest) -> Lease {
+    super::request(&hub.state, request, "admin").await.unwrap();
+    super::lease(&hub.state, "w1").await.unwrap().expect("a job")
+}
+
+#[tokio::test]
+async fn a_job_becomes_a_model_with_its_lineage_and_verdict() {
+    let hub = Hub::new().await;
+    let (digest, dataset) = hub.dataset().await;
+    let lease = leased(&hub, starter(digest)).await;
+    assert_eq!((lease.spec.version, lease.spec.seed), (1, 7));
+    let progress = Progress { phase: "train".into(), fraction: 0.5, loss: Some(0.3) };
+    let sign = Renew { lease: lease.lease.clone(), progress: progress.clone() };
+    renew(&hub.state, lease.job, sign).await.unwrap();
+    let first = result(&hub, &lease, digest, &dataset, None, 3).await;
+    let model = done(&hub.state, lease.job, first.clone(), "w1").await.unwrap();
+    assert!(model.verdict.as_ref().unwrap().passed);
+    assert_eq!((model.dataset, model.run_record), (Some(digest), Some(first.run_record)));
+    assert_eq!((model.job, model.created_by.as_str()), (Some(lease.job), "admin"));
+    // The answer was lost, so it is told again.
+    assert_eq!(done(&hub.state, lease.job, first, "w1").await.unwrap(), model);
+
+    // The next version starts from it and is judged against it.
+    for (version, wrong, passes) in [(2, 2, true), (3, 4, false)] {
+        let base = Base::Bundle { bundle: model.bundle };
+        let lease = leased(&hub, TrainRequest { base, ..starter(digest) }).await;
+        assert_eq!(lease.spec.version, version);
+        let end = result(&hub, &lease, digest, &dataset, Some(model.bundle), wrong).await;
+        let next = done(&hub.state, lease.job, end, "w1").await.unwrap();
+        assert_eq!(next.base, Some(model.bundle));
+        assert_eq!(next.verdict.as_ref().unwrap().passed, passes);
+        // The verdict can be made again from the reports that were kept.
+        let again = crate::registry::judge(&hub.state, next.bundle, "admin").await.unwrap();
+        assert_eq!(Some(again), next.verdict);
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_is_not_what_was_asked_for_is_refused_and_the_job_goes_on() {
+    let hub = Hub::new().await;
+    let (digest, dataset) = hub.dataset().await;
+    let base = leased(&hub, starter(digest)).await;
+    let end = result(&hub, &base, digest, &dataset, None, 3).await;
+    let base = done(&hub.state, base.job, end, "w1").await.unwrap().bundle;
+    let from_base = TrainRequest { base: Base::Bundle { bundle: base }, ..starter(digest) };
+    let lease = leased(&hub, from_base).await;
+    let good = result(&hub, &lease, digest, &dataset, Some(base), 2).await;
+
+    let of = |good: &Done, bundle: BundleDigest| {
+        let mut other = good.clone();
+        other.bundle = bundle;
+        other.report.bundle = bundle;
+        other
+    };
+    let mut wrong: Vec<(&str, Done)> = Vec::new();
+    let line = || Some(lineage(Some(base), digest));
+    wrong.push(("name", of(&good, hub.bundle("other", 2, line()).await)));
+    wrong.push(("version", of(&good, hub.bundle("wear", 9, line()).await)));
+    let no_base = Some(lineage(None, digest));
+    wrong.push(("lineage", of(&good, hub.bundle("wear", 2, no_base).await)));
+    let elsewhere = Some(lineage(Some(base), Digest::of(b"x")));
+    wrong.push(("dataset", of(&good, hub.bundle("wear", 2, elsewhere).await)));
+    let unlisted = manifest("wear", 2, line(), b"never uploaded", b"{}").to_toml().unwrap();
+    wrong.push(("file", of(&good, BundleDigest(hub.put(unlisted).await))));
+    wrong.push(("manifest", of(&good, BundleDigest(hub.put("no manifest").await))));
+    wrong.push(("not uploaded", of(&good, BundleDigest(Digest::of(b"nothing")))));
+    let mut other = good.clone();
+    other.run_record = Digest::of(b"no such record");
+    wrong.push(("run record", other));
+    let mut other = good.clone();
+    other.report.outputs.pop();
+    wrong.push(("short report", other));
+    let mut other = good.clone();
+    other.report.bundle = base;
+    wrong.push(("report on another bundle", other));
+    wrong.push(("no base report", Done { base_report: None, ..good.clone() }));
+    let mut other = good.clone();
+    other.base_report = Some(good.report.clone());
+    wrong.push(("another base's report", other));
+
+    for (what, result) in wrong {
+        let refused = done(&hub.state, lease.job, result, "w1").await;
+        let clear = matches!(refused, Err(StoreError::Invalid { .. }));
+        assert!(clear, "{what}: {refused:?}");
+        assert_eq!(hub.state.store.read(models::list).await.unwrap().len(), 1, "{what}");
+    }
+    done(&hub.state, lease.job, good, "w1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_workers_job_is_leased_again_and_its_late_result_is_refused() {
+    let hub = Hub::new().await;
+    let (digest, dataset) = hub.dataset().await;
+    let first = leased(&hub, starter(digest)).await;
+    assert!(super::lease(&hub.state, "w2").await.unwrap().is_none());
+    hub.state.clock.set(UnixMillis(NOW.0 + LEASE_S * 1000));
+    let hub = hub.restarted();
+    let second = super::lease(&hub.state, "w2").await.unwrap().expect("the job again");
+    assert_eq!(second.job, first.job);
+    let late = result(&hub, &first, digest, &dataset, None, 3).await;
+    let refused = done(&hub.state, first.job, late, "w1").await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    let end = JobFailed { lease: first.lease.clone(), reason: "?".into() };
+    assert!(failed(&hub.state, first.job, end, "w1").await.is_err());
+    let end = result(&hub, &second, digest, &dataset, None, 3).await;
+    done(&hub.state, second.job, end, "w2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_whose_workers_are_always_lost_fails_with_a_reason() {
+    let hub = Hub::new().await;
+    let (digest, _) = hub.dataset().await;
+    super::request(&hub.state, starter(digest), "admin").await.unwrap();
+    for attempt in 0..u64::from(lease::MOST_ATTEMPTS) {
+        hub.state.clock.set(UnixMillis(NOW.0 + attempt * LEASE_S * 1000));
+        assert!(super::lease(&hub.state, "w").await.unwrap().is_some(), "attempt {attempt}");
+        give_up(&hub.state).await.unwrap();
+    }
+    hub.state.clock.set(UnixMillis(NOW.0 + 10 * LEASE_S * 1000));
+    assert!(super::lease(&hub.state, "w").await.unwrap().is_none());
+    give_up(&hub.state).await.unwrap();
+    let job = hub.state.store.read(|c| rows::get(c, JobId(1))).await.unwrap();
+    assert!(matches!(job.to_api(NOW).state, JobState::Failed { .. }));
+    // Its version is not given again.
+    let next = super::request(&hub.state, starter(digest), "admin").await.unwrap();
+    assert_eq!(next.spec.version, 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_do_it_ends_the_job_with_its_reason() {
+    let hub = Hub::new().await;
+    let (digest, _) = hub.dataset().await;
+    let lease = leased(&hub, starter(digest)).await;
+    let end = JobFailed { lease: lease.lease, reason: "operator Foo is not known".into() };
+    for _ in 0..2 {
+        failed(&hub.state, lease.job, end.clone(), "w1").await.unwrap();
+    }
+    let id = lease.job;
+    let job = hub.state.store.read(move |c| rows::get(c, id)).await.unwrap().to_api(NOW);
+    assert_eq!(job.state, JobState::Failed { reason: "operator Foo is not known".into() });
+}
+
+#[tokio::test]
+async fn what_cannot_be_trained_is_not_queued() {
+    let hub = Hub::new().await;
+    let (digest, _) = hub.dataset().await;
+    let bundle = BundleDigest(Digest::of(b"unknown"));
+    let bad = [
+        TrainRequest { model: "Wear/..".into(), ..starter(digest) },
+        TrainRequest { model: String::new(), ..starter(digest) },
+        TrainRequest { dataset: Digest::of(b"none"), ..starter(digest) },
+        TrainRequest { dataset: hub.put("no dataset").await, ..starter(digest) },
+        TrainRequest { recipe: "epochs = ".into(), ..starter(digest) },
+        TrainRequest { recipe: "#".repeat(65 * 1024), ..starter(digest) },
+        TrainRequest { base: Base::Bundle { bundle }, ..starter(digest) },
+        TrainRequest {
+            base: Base::Starter { kind: "x".into(), input: vec![0] },
+            ..starter(digest)
+        },
+    ];
+    for request in bad {
+        let text = format!("{request:?}");
+        assert!(super::request(&hub.state, request, "admin").await.is_err(), "{text}");
+    }
+    assert!(super::lease(&hub.state, "w").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn two_bundles_cannot_have_one_name_and_version() {
+    let hub = Hub::new().await;
+    hub.released("wear", 1).await;
+    let other = hub.bundle("wear", 1, Some(lineage(None, Digest::of(b"d")))).await;
+    let refused = crate::registry::import(&hub.state, other, "admin").await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    let (digest, _) = hub.dataset().await;
+    assert_eq!(leased(&hub, starter(digest)).await.spec.version, 2);
+}

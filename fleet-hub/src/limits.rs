@@ -1,0 +1,66 @@
+//! The hub's limits, each with a default, a unit, and what happens there.
+
+use serde::{Deserialize, Serialize};
+
+/// The most messages under way at once that can be configured: 13 GB of them.
+const BACKLOG_MAX: usize = 100_000;
+
+/// Limits, the table `[limits]` of `hub.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Free disk space, in bytes, below which samples are refused (retry) and uploads fail.
+    pub disk_floor_bytes: u64,
+    /// Messages being verified and stored at once; one more is refused (busy, retry).
+    pub backlog_messages: usize,
+    /// When a device shall try again after a full disk, in seconds.
+    pub retry_full_s: u32,
+    /// When a device shall try again after a busy hub, in seconds.
+    pub retry_busy_s: u32,
+    /// The largest artefact, in bytes; a larger upload is refused.
+    pub artefact_bytes: u64,
+    /// The largest other request body, in bytes; a larger one is answered with 413.
+    pub request_bytes: usize,
+    /// Quarantined messages kept; the oldest go.
+    pub quarantine_rows: u32,
+    /// How long a stop waits for work under way, in seconds; what is left is cut off, which loses
+    /// nothing that has a receipt.
+    pub drain_s: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            disk_floor_bytes: 256 * 1024 * 1024,
+            backlog_messages: 1024,
+            retry_full_s: 60,
+            retry_busy_s: 5,
+            artefact_bytes: 2 * 1024 * 1024 * 1024,
+            request_bytes: 16 * 1024 * 1024,
+            quarantine_rows: 1000,
+            drain_s: 10,
+        }
+    }
+}
+
+impl Limits {
+    /// What cannot be, each with its key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut positive = |key: &str, is_positive: bool| {
+            if !is_positive {
+                problems.push(format!("limits.{key} must be above 0"));
+            }
+        };
+        positive("backlog_messages", self.backlog_messages > 0);
+        positive("retry_full_s", self.retry_full_s > 0);
+        positive("retry_busy_s", self.retry_busy_s > 0);
+        positive("artefact_bytes", self.artefact_bytes > 0);
+        positive("request_bytes", self.request_bytes > 0);
+        positive("quarantine_rows", self.quarantine_rows > 0);
+        if self.backlog_messages > BACKLOG_MAX {
+            problems.push(format!("limits.backlog_messages must be at most {BACKLOG_MAX}"));
+        }
+        problems
+    }
+}

@@ -1,0 +1,322 @@
+//! What becomes of a message from a device: verified, stored, answered.
+//!
+//! A sample's road: signature and payload checked → payload on disk → row on disk with its signed
+//! receipt → receipt sent. A power cut after any step leaves what the next attempt finds and goes
+//! on from: a payload without a row is written again, a row without a sent receipt answers the
+//! repeated sample.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fleetloop_protocol::gap::Gap;
+use fleetloop_protocol::keys::{KeyRing, PublicKey};
+use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
+use fleetloop_protocol::sample::VerifiedSample;
+use fleetloop_protocol::signed::VerifyError;
+use fleetloop_protocol::state::{Desired, Reported};
+use fleetloop_protocol::telemetry::Telemetry;
+use fleetloop_protocol::topic::{Kind, Topic};
+use fleetloop_protocol::{DeviceId, Digest, Verified};
+use tokio::sync::Semaphore;
+
+use super::answers::Answers;
+use crate::state::{AppState, HubEvent};
+use crate::store::ingest::{self as rows, Contradiction, Outcome};
+use crate::store::{StoreError, desired, devices};
+
+/// How long a stop gives the link to write the last answers. One that is not written is asked for
+/// again by its device.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// Takes messages in; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Ingest {
+    state: AppState,
+    answers: Answers,
+    /// One permit a message under way.
+    backlog: Arc<Semaphore>,
+    /// Keys of devices seen since the start. A device's key never changes; whether the device may
+    /// still send is asked of the database in the transaction that stores.
+    keys: Arc<RwLock<HashMap<DeviceId, PublicKey>>>,
+}
+
+/// Why a message is not accepted.
+enum Rejected {
+    /// Answered with a refusal.
+    Refused(RefusalReason, String),
+    /// The database or the disk failed.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Rejected {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<VerifyError> for Rejected {
+    fn from(error: VerifyError) -> Self {
+        Self::Refused(RefusalReason::from(&error), error.to_string())
+    }
+}
+
+impl Ingest {
+    pub(super) fn new(state: AppState, answers: Answers) -> Self {
+        let backlog = Arc::new(Semaphore::new(state.config.limits.backlog_messages));
+        Self { state, answers, backlog, keys: Arc::default() }
+    }
+
+    /// Takes one message. Never waits: above the backlog it is refused for now.
+    pub(super) fn take(&self, topic: &[u8], payload: Bytes) {
+        let Some(topic) = std::str::from_utf8(topic).ok().and_then(|text| Topic::parse(text).ok())
+        else {
+            tracing::warn!(topic = %String::from_utf8_lossy(topic), "a message on no topic of ours");
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.backlog).try_acquire_owned() else {
+            let busy = self.refusal(&payload, RefusalReason::Busy, "the hub is behind");
+            self.answers.try_refusal(&topic.device, &busy);
+            return;
+        };
+        let ingest = self.clone();
+        tokio::spawn(async move {
+            ingest.handle(&topic, payload).await;
+            drop(permit);
+        });
+    }
+
+    /// Takes nothing more in and waits until everything under way is answered.
+    pub(super) async fn drain(&self) {
+        let all = u32::try_from(self.state.config.limits.backlog_messages).unwrap_or(u32::MAX);
+        // Whoever holds all permits lets nobody in.
+        let permits = self.backlog.acquire_many(all).await;
+        self.answers.drained().await;
+        // The link has the last answers in its hands; a moment to write them.
+        tokio::time::sleep(FLUSH).await;
+        if let Ok(permits) = permits {
+            permits.forget();
+        }
+    }
+
+    async fn handle(&self, topic: &Topic, payload: Bytes) {
+        let message = payload.clone();
+        let device = &topic.device;
+        let result = match topic.kind {
+            Kind::Sample => Box::pin(self.sample(device, &payload)).await,
+            Kind::Gap => self.gap(device, &payload).await,
+            Kind::Telemetry => self.telemetry(device, &payload).await,
+            Kind::Reported => self.reported(device, &payload).await,
+            Kind::Result | Kind::Receipt | Kind::Refusal | Kind::Desired => Ok(()),
+        };
+        match result {
+            Ok(()) => {}
+            Err(Rejected::Refused(reason, detail)) => {
+                self.refuse(device, &message, reason, &detail).await;
+            }
+            Err(Rejected::Failed(StoreError::Full { what })) => {
+                tracing::error!(%device, %what, "the disk is full; devices are told to try later");
+                let detail = "the hub's disk is full";
+                self.refuse(device, &message, RefusalReason::StorageFull, detail).await;
+            }
+            Err(Rejected::Failed(error)) => {
+                tracing::error!(%device, error = &error as &dyn std::error::Error, "cannot store a message");
+                let detail = "the hub could not store it";
+                self.refuse(device, &message, RefusalReason::Busy, detail).await;
+            }
+        }
+    }
+
+    async fn sample(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
+        let sample = Arc::new(VerifiedSample::open(bytes, device, &self.ring(device).await?)?);
+        let looked_up = Arc::clone(&sample);
+        let known = self
+            .state
+            .store
+            .read(move |connection| rows::look_up(connection, &looked_up))
+            .await?;
+        let digest = sample.header().body_digest();
+        let now = self.state.clock.now();
+        let receipt = Receipt {
+            subject: Subject::Sample(sample.header().get().id.clone()),
+            digest,
+            stored_at: now,
+        };
+        let receipt = self
+            .answers
+            .sign_receipt(device, &receipt)
+            .map_err(|error| Rejected::Refused(RefusalReason::Malformed, error.to_string()))?;
+        let outcome = match known {
+            Some(outcome) => outcome,
+            None => {
+                let payload = Bytes::copy_from_slice(sample.payload());
+                let payload_digest = Digest::of(&payload);
+                self.state.payloads.put(payload_digest, payload).await?;
+                let (stored, signed) = (Arc::clone(&sample), receipt.clone());
+                self.state
+                    .store
+                    .write(move |tx| {
+                        rows::store_sample(tx, &stored, payload_digest, &signed, now)
+                    })
+                    .await?
+            }
+        };
+        if outcome == Outcome::Stored {
+            self.state.tell(HubEvent::SampleStored { sample: digest });
+        }
+        let identity = sample.header().get().id.to_string();
+        let envelope = sample.header().envelope();
+        self.settle(device, bytes, outcome, receipt, (identity, digest, envelope)).await
+    }
+
+    async fn gap(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
+        let gap = Verified::<Gap>::open(bytes, device, &self.ring(device).await?)?;
+        let record = gap.get().clone();
+        if record.device != *device {
+            let detail = format!("cannot trust gap: it names device {}", record.device);
+            return Err(Rejected::Refused(RefusalReason::NotTrusted, detail));
+        }
+        let now = self.state.clock.now();
+        let (epoch, from, to) = (record.epoch, record.from, record.to);
+        let receipt = Receipt {
+            subject: Subject::Gap { epoch, from, to },
+            digest: gap.body_digest(),
+            stored_at: now,
+        };
+        let receipt = self
+            .answers
+            .sign_receipt(device, &receipt)
+            .map_err(|error| Rejected::Refused(RefusalReason::Malformed, error.to_string()))?;
+        let (stored, signed) = (gap.clone(), receipt.clone());
+        let outcome = self
+            .state
+            .store
+            .write(move |tx| rows::store_gap(tx, &stored, &signed, now))
+            .await?;
+        let identity = format!("{device}/{:016x}/{}..{}", epoch.0, from.0, to.0);
+        self.settle(device, bytes, outcome, receipt, (identity, gap.body_digest(), gap.envelope()))
+            .await
+    }
+
+    /// Answers what became of a sample or gap.
+    async fn settle(
+        &self,
+        device: &DeviceId,
+        message: &[u8],
+        outcome: Outcome,
+        fresh: Vec<u8>,
+        (identity, found, envelope): (String, Digest, &[u8]),
+    ) -> Result<(), Rejected> {
+        match outcome {
+            Outcome::Stored => self.answers.receipt(device, fresh).await,
+            Outcome::Repeated { receipt } => {
+                self.state.store.write(|tx| rows::count(tx, "repeated")).await?;
+                self.answers.receipt(device, receipt).await;
+            }
+            Outcome::Conflict { stored } => {
+                tracing::warn!(%device, %identity, %stored, %found, "ALARM: one identity with two digests; quarantined");
+                let contradiction = Contradiction {
+                    message: Digest::of(message),
+                    device: device.clone(),
+                    identity: identity.clone(),
+                    stored,
+                    found,
+                    envelope: envelope.to_vec(),
+                };
+                let keep = self.state.config.limits.quarantine_rows;
+                let now = self.state.clock.now();
+                self.state
+                    .store
+                    .write(move |tx| rows::quarantine(tx, &contradiction, keep, now))
+                    .await?;
+                let detail = format!("{identity} is stored with digest {stored}");
+                return Err(Rejected::Refused(RefusalReason::Conflict, detail));
+            }
+            Outcome::Revoked => {
+                let detail = format!("device {device} is revoked");
+                return Err(Rejected::Refused(RefusalReason::NotTrusted, detail));
+            }
+        }
+        Ok(())
+    }
+
+    async fn telemetry(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
+        let telemetry = Verified::<Telemetry>::open(bytes, device, &self.ring(device).await?)?;
+        let (id, now) = (device.clone(), self.state.clock.now());
+        self.state
+            .store
+            .write(move |tx| devices::set_telemetry(tx, &id, telemetry.get(), now))
+            .await?;
+        self.state.tell(HubEvent::TelemetryStored { device: device.clone() });
+        Ok(())
+    }
+
+    async fn reported(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
+        let reported = Verified::<Reported>::open(bytes, device, &self.ring(device).await?)?;
+        let reported = reported.into_inner();
+        let (id, stored, now) = (device.clone(), reported.clone(), self.state.clock.now());
+        self.state
+            .store
+            .write(move |tx| devices::set_reported(tx, &id, &stored, now))
+            .await?;
+        let id = device.clone();
+        let order = self.state.store.read(move |connection| desired::get(connection, &id)).await?;
+        if let Some(order) = order.filter(|order| order.generation > reported.generation) {
+            let order =
+                Desired { generation: order.generation, at: order.at, assignment: order.assignment };
+            self.answers.order(device, &order).await;
+        }
+        self.state.tell(HubEvent::Reported { device: device.clone(), reported });
+        Ok(())
+    }
+
+    /// The key that `device` signs with.
+    async fn ring(&self, device: &DeviceId) -> Result<KeyRing, Rejected> {
+        let known = {
+            let keys = self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            keys.get(device).copied()
+        };
+        if let Some(key) = known {
+            return Ok(KeyRing::from_iter([key]));
+        }
+        let id = device.clone();
+        let found = self
+            .state
+            .store
+            .read(move |connection| devices::get(connection, &id).map(|row| row.signing_key))
+            .await;
+        match found {
+            Ok(key) => {
+                let mut keys = self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                keys.insert(device.clone(), key);
+                Ok(KeyRing::from_iter([key]))
+            }
+            Err(StoreError::NotFound { .. }) => {
+                let detail = format!("device {device} is not enrolled here");
+                Err(Rejected::Refused(RefusalReason::NotTrusted, detail))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn refuse(&self, device: &DeviceId, message: &[u8], reason: RefusalReason, detail: &str) {
+        tracing::warn!(%device, ?reason, detail, "message refused");
+        let refusal = self.refusal(message, reason, detail);
+        let id = device.clone();
+        let counted = self.state.store.write(move |tx| rows::count_refusal(tx, &id, reason)).await;
+        if let Err(error) = counted {
+            tracing::warn!(%device, %error, "cannot count a refusal");
+        }
+        self.answers.refusal(device, &refusal).await;
+    }
+
+    fn refusal(&self, message: &[u8], reason: RefusalReason, detail: &str) -> Refusal {
+        let limits = &self.state.config.limits;
+        let retry_s = match reason {
+            RefusalReason::Busy => limits.retry_busy_s,
+            _ => limits.retry_full_s,
+        };
+        Refusal::new(Digest::of(message), reason, detail, retry_s)
+    }
+}

@@ -1,0 +1,79 @@
+//! The hub as an MQTT client: an ordinary one, of the broker inside or of any other.
+//!
+//! ```text
+//! link (owns the event loop) ──► ingest (one task a message, at most the backlog)
+//!   ▲                                │
+//!   └── publisher ◄── answers ◄──────┘   signed receipts and refusals; orders
+//! ```
+//!
+//! Invariants: the polling task never waits for anything but the network; a receipt leaves only
+//! after the row it speaks of is on disk; a message of any content ends in an answer or in nothing,
+//! never in a stop. What is lost here (a full queue, a dropped link) is sent again by the device.
+
+mod answers;
+mod ingest;
+mod link;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetloop_protocol::DeviceId;
+use fleetloop_protocol::state::Desired;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::pki::{Pki, PkiError, tls};
+use crate::state::AppState;
+
+/// The running client.
+pub struct Client {
+    connected: watch::Receiver<bool>,
+    ingest: ingest::Ingest,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Client {
+    /// Starts connecting; goes on for ever.
+    ///
+    /// # Errors
+    /// The hub's client certificate cannot be used.
+    pub fn start(
+        state: AppState,
+        pki: Arc<Pki>,
+        orders: mpsc::Receiver<(DeviceId, Desired)>,
+    ) -> Result<Self, PkiError> {
+        let tls = Arc::new(tls::hub_client(&pki)?);
+        let address = state.config.own_mqtt_address();
+        let (link, publisher) = link::channel(&address, tls);
+        let (answers, outgoing) = answers::channel(pki);
+        let ingest = ingest::Ingest::new(state, answers.clone());
+        let (connected_tx, connected) = watch::channel(false);
+        let tasks = vec![
+            tokio::spawn(link.run(publisher.clone(), ingest.clone(), connected_tx)),
+            tokio::spawn(link::publish(publisher, outgoing)),
+            tokio::spawn(answers::sign_orders(answers, orders)),
+        ];
+        Ok(Self { connected, ingest, tasks })
+    }
+
+    /// Turns true while the client is connected and subscribed.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.connected.clone()
+    }
+
+    /// Waits until a task of the client ends, which none should.
+    pub async fn ended(&mut self) {
+        let _ = futures::future::select_all(self.tasks.iter_mut()).await;
+    }
+
+    /// Takes nothing more in, waits at most `limit` until what is under way is stored and its
+    /// answers are sent, and stops. What is cut off has its receipt or is sent again by its device.
+    pub async fn drain(self, limit: Duration) {
+        if tokio::time::timeout(limit, self.ingest.drain()).await.is_err() {
+            tracing::warn!("messages under way are cut off; their devices send them again");
+        }
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! One page for people: devices, rollouts, models and the latest samples with their pictures.
+//!
+//! Plain HTML that renews itself every five seconds; no script runs and none is allowed. Everything
+//! that a device, a label or an operator said is escaped by the templates. Whoever holds an admin's
+//! or an annotator's token logs in with it ([`session`]); the page only shows, so the only forms are
+//! logging in and out.
+
+pub mod session;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+use askama::Template as _;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use fleetloop_protocol::Digest;
+
+use crate::AppState;
+use crate::api::error::Failure;
+use crate::api::extract::Named;
+use crate::api::payloads;
+use session::Visitor;
+
+/// Nothing but our own style sheet, our own pictures and our own forms.
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
+    base-uri 'none'; frame-ancestors 'none'";
+
+/// The page, its style sheet and pictures, logging in and out.
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/", get(page))
+        .route("/pictures/{digest}", get(picture))
+        .route("/login", post(session::log_in).get(session::form))
+        .route("/logout", post(session::log_out))
+        .route("/style.css", get(style))
+        .layer(from_fn(guard))
+}
+
+/// The headers every answer of the page has. The referrer stays within this origin: browsers leave
+/// out the origin of a form otherwise, and [`session`] wants it.
+async fn guard(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn page(
+    visitor: Option<Visitor>,
+    State(state): State<AppState>,
+) -> Result<Response, Failure> {
+    let Some(visitor) = visitor else {
+        return login(StatusCode::OK, None);
+    };
+    let now = state.clock.now();
+    let host = state.config.host.clone();
+    let page = state
+        .store
+        .read(move |connection| view::Page::read(connection, host, visitor.name, now))
+        .await?;
+    html(StatusCode::OK, page.render())
+}
+
+/// The login form, with what was wrong the last time.
+///
+/// # Errors
+/// The template failed.
+pub(crate) fn login(status: StatusCode, problem: Option<&str>) -> Result<Response, Failure> {
+    html(status, view::Login { problem }.render())
+}
+
+fn html(status: StatusCode, text: Result<String, askama::Error>) -> Result<Response, Failure> {
+    let text = text.map_err(|error| Failure::internal("show the page", &error))?;
+    Ok((status, Html(text)).into_response())
+}
+
+async fn picture(
+    visitor: Option<Visitor>,
+    State(state): State<AppState>,
+    Named(digest): Named<Digest>,
+) -> Result<Response, Failure> {
+    if visitor.is_none() {
+        return Err(Failure::unauthorized("cannot show the picture: log in first"));
+    }
+    payloads::answer(&state, digest).await
+}
+
+async fn style() -> Response {
+    let headers = [(CONTENT_TYPE, "text/css; charset=utf-8"), (CACHE_CONTROL, "max-age=3600")];
+    (headers, include_str!("../../templates/style.css")).into_response()
+}

@@ -1,0 +1,117 @@
+//! The page through the router.
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use fleetloop_protocol::UnixMillis;
+use fleetloop_protocol::sample::Selection;
+
+use crate::api::testing::{Answer, Hub, NOW, picture};
+use crate::store::sessions;
+
+async fn send(
+    hub: &Hub,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path).header("host", "localhost:8443");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    hub.send(request.body(Body::from(body.to_owned())).unwrap()).await
+}
+
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+const OURS: (&str, &str) = ("origin", "https://localhost:8443");
+
+/// Logs in and returns the cookie as a browser sends it.
+async fn log_in(hub: &Hub, token: &str) -> String {
+    let answer = send(hub, Method::POST, "/login", &[FORM, OURS], &format!("token={token}")).await;
+    assert_eq!(answer.status.as_u16(), 303, "{}", answer.text());
+    let cookie = answer.headers["set-cookie"].to_str().unwrap();
+    for attribute in ["Secure", "HttpOnly", "SameSite=Strict", "Path=/"] {
+        assert!(cookie.contains(attribute), "{cookie}");
+    }
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn without_a_login_there_is_a_form_and_nothing_else() {
+    let hub = Hub::new().await;
+    hub.device("dev-a", "press 7").await;
+    let answer = send(&hub, Method::GET, "/", &[], "").await;
+    assert!(answer.text().contains("name=\"token\""));
+    assert!(!answer.text().contains("press 7"));
+    let policy = answer.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("script"), "{policy}");
+    let forged = send(&hub, Method::GET, "/", &[("cookie", "__Host-fleet_hub=x")], "").await;
+    assert!(forged.text().contains("name=\"token\""));
+    let path = format!("/pictures/{}", fleetloop_protocol::Digest::of(&picture(1)));
+    assert_eq!(send(&hub, Method::GET, &path, &[], "").await.error(401).code, "unauthorized");
+}
+
+#[tokio::test]
+async fn whoever_logs_in_sees_devices_and_samples_until_the_session_ends() {
+    let hub = Hub::new().await;
+    let mut device = hub.device("dev-a", "press 7").await;
+    hub.sample(&mut device, &picture(1), Selection::Uncertain { score: 0.8 }).await;
+    let cookie = log_in(&hub, &hub.annotator).await;
+    let with = [("cookie", cookie.as_str())];
+    let text = send(&hub, Method::GET, "/", &with, "").await.text();
+    for part in ["press 7", "anna is logged in", "bag (60 %)", "uncertain 0.80", "none yet"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    let path = text.split("src=\"").nth(1).unwrap().split('"').next().unwrap();
+    let shown = send(&hub, Method::GET, path, &with, "").await;
+    assert_eq!((shown.status.as_u16(), shown.body.to_vec()), (200, picture(1)));
+    // A session names a token; it is none itself.
+    let value = cookie.split_once('=').unwrap().1;
+    let api = hub.ask(Method::GET, value, "/api/v1/samples", Body::empty()).await;
+    assert_eq!(api.error(401).code, "unauthorized");
+    hub.state.clock.set(UnixMillis(NOW.0 + sessions::VALID_MS));
+    let text = send(&hub, Method::GET, "/", &with, "").await.text();
+    assert!(!text.contains("press 7"));
+}
+
+#[tokio::test]
+async fn logging_out_ends_the_session_at_the_hub() {
+    let hub = Hub::new().await;
+    let cookie = log_in(&hub, &hub.admin).await;
+    let with = [("cookie", cookie.as_str()), OURS];
+    assert!(send(&hub, Method::GET, "/", &with, "").await.text().contains("alice is logged in"));
+    let out = send(&hub, Method::POST, "/logout", &with, "").await;
+    assert_eq!(out.status.as_u16(), 303);
+    assert!(send(&hub, Method::GET, "/", &with, "").await.text().contains("name=\"token\""));
+}
+
+#[tokio::test]
+async fn a_form_from_another_site_is_refused() {
+    let hub = Hub::new().await;
+    let body = format!("token={}", hub.admin);
+    let evil = ("origin", "https://localhost:8443.evil.example");
+    for headers in [&[FORM][..], &[FORM, ("origin", "null")], &[FORM, evil]] {
+        let answer = send(&hub, Method::POST, "/login", headers, &body).await;
+        assert_eq!(answer.error(403).code, "forbidden");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_token_and_a_workers_open_no_page() {
+    let hub = Hub::new().await;
+    let unknown = send(&hub, Method::POST, "/login", &[FORM, OURS], "token=x").await;
+    assert_eq!(unknown.status.as_u16(), 401);
+    assert!(unknown.headers.get("set-cookie").is_none());
+    let body = format!("token={}", hub.worker);
+    assert_eq!(send(&hub, Method::POST, "/login", &[FORM, OURS], &body).await.status.as_u16(), 403);
+}
+
+#[tokio::test]
+async fn what_people_and_devices_say_is_escaped() {
+    let hub = Hub::new().await;
+    hub.device("dev-a", "<script>alert(1)</script>").await;
+    let cookie = log_in(&hub, &hub.admin).await;
+    let text = send(&hub, Method::GET, "/", &[("cookie", &cookie)], "").await.text();
+    assert!(!text.contains("<script"), "{text}");
+    assert!(text.contains("alert(1)"));
+}

@@ -1,0 +1,341 @@
+//! What the page shows, as the templates want it: text only, each with the tone it is set in.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use fleetloop_protocol::api::devices::{Device, DeviceState};
+use fleetloop_protocol::api::models::Model;
+use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout};
+use fleetloop_protocol::api::samples::{Sample, SampleCounts};
+use fleetloop_protocol::state::Update;
+use fleetloop_protocol::telemetry::Telemetry;
+use fleetloop_protocol::{BundleDigest, DeviceId, UnixMillis};
+use rusqlite::Connection;
+
+use crate::api::devices;
+use crate::cli::{devices as words, human, models, rollouts, samples};
+use crate::store::samples::Filter;
+use crate::store::{self, StoreError};
+
+/// Samples shown.
+const SAMPLES: u32 = 24;
+
+/// Rollouts shown.
+const ROLLOUTS: u32 = 5;
+
+/// Models shown.
+const MODELS: usize = 10;
+
+/// A device that was silent for longer, in milliseconds, is shown as missing: it reports every
+/// minute, so it missed two reports.
+const SILENT_MS: u64 = 150_000;
+
+/// The login form.
+#[derive(Debug, Template)]
+#[template(path = "login.html")]
+pub struct Login<'a> {
+    /// What was wrong the last time.
+    pub problem: Option<&'a str>,
+}
+
+/// The page.
+#[derive(Debug, Template)]
+#[template(path = "page.html")]
+pub struct Page {
+    host: String,
+    who: String,
+    now: String,
+    devices: Vec<DeviceLine>,
+    rollouts: Vec<RolloutLine>,
+    models: Vec<ModelLine>,
+    counts: Vec<CountLine>,
+    samples: Vec<SampleLine>,
+}
+
+#[derive(Debug)]
+struct DeviceLine {
+    id: String,
+    name: String,
+    state: &'static str,
+    state_tone: &'static str,
+    seen: String,
+    seen_tone: &'static str,
+    running: String,
+    desired: String,
+    update: String,
+    update_tone: &'static str,
+    frames_in: String,
+    frames_answered: String,
+    frames_dropped: String,
+    latency: String,
+    outbox: String,
+    stored: u64,
+    refused: u64,
+}
+
+#[derive(Debug)]
+struct RolloutLine {
+    id: u64,
+    bundle: String,
+    phase: String,
+    tone: &'static str,
+    open: bool,
+    proven: usize,
+    started: String,
+    by: String,
+    members: Vec<MemberLine>,
+}
+
+#[derive(Debug)]
+struct MemberLine {
+    device: String,
+    before: String,
+    state: String,
+    tone: &'static str,
+}
+
+#[derive(Debug)]
+struct ModelLine {
+    name: String,
+    digest: String,
+    short: String,
+    verdict: &'static str,
+    tone: &'static str,
+    checks: Vec<CheckLine>,
+    released: String,
+    came: String,
+    by: String,
+}
+
+#[derive(Debug)]
+struct CheckLine {
+    text: String,
+    tone: &'static str,
+}
+
+#[derive(Debug)]
+struct CountLine {
+    name: &'static str,
+    value: u64,
+}
+
+#[derive(Debug)]
+struct SampleLine {
+    payload: String,
+    short: String,
+    device: String,
+    stored: String,
+    prediction: String,
+    chosen: String,
+    label: String,
+    tone: &'static str,
+}
+
+/// Names that stand in for digests and ids.
+struct Names {
+    bundles: HashMap<BundleDigest, String>,
+    devices: HashMap<DeviceId, String>,
+    labels: Vec<String>,
+}
+
+impl Names {
+    fn bundle(&self, bundle: Option<BundleDigest>) -> String {
+        bundle.map_or("-".into(), |bundle| match self.bundles.get(&bundle) {
+            Some(name) => name.clone(),
+            None => bundle.0.short(),
+        })
+    }
+
+    fn device(&self, id: &DeviceId) -> String {
+        self.devices.get(id).map_or_else(|| id.to_string(), |name| format!("{name} ({id})"))
+    }
+}
+
+impl Page {
+    /// Everything the page shows, out of one snapshot of the database.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn read(
+        connection: &Connection,
+        host: String,
+        who: String,
+        now: UnixMillis,
+    ) -> Result<Self, StoreError> {
+        let devices = devices::all(connection)?;
+        let mut models = store::registry::list(connection)?;
+        models.sort_by_key(|model| std::cmp::Reverse(model.created_at_ms));
+        let rollouts = store::rollouts::list(connection, ROLLOUTS)?;
+        let filter = Filter { group: Some("fleet".into()), limit: SAMPLES, ..Filter::default() };
+        let samples = store::samples::list(connection, &filter)?;
+        let counts = store::samples::counts(connection)?;
+        let names = Names {
+            bundles: models
+                .iter()
+                .map(|m| (m.bundle, format!("{}/{}", m.name, m.version)))
+                .collect(),
+            devices: devices.iter().map(|d| (d.id.clone(), d.name.clone())).collect(),
+            labels: store::labels::set(connection)?.labels,
+        };
+        Ok(Self {
+            host,
+            who,
+            now: human::time(now.0),
+            devices: devices.iter().map(|d| device(d, &names, now.0)).collect(),
+            rollouts: rollouts.iter().map(|r| rollout(&r.to_api(), &names)).collect(),
+            models: models.iter().take(MODELS).map(model).collect(),
+            counts: count(&counts),
+            samples: samples.iter().map(|s| sample(s, &names, now.0)).collect(),
+        })
+    }
+}
+
+fn device(device: &Device, names: &Names, now_ms: u64) -> DeviceLine {
+    let revoked = device.state == DeviceState::Revoked;
+    let silent = device.last_seen_ms.is_none_or(|at| now_ms.saturating_sub(at) > SILENT_MS);
+    let number = |of: fn(&Telemetry) -> u64| {
+        device.telemetry.as_ref().map_or("-".into(), |t| of(t).to_string())
+    };
+    DeviceLine {
+        id: device.id.to_string(),
+        name: device.name.clone(),
+        state: words::state(device.state),
+        state_tone: if revoked { "bad" } else { "good" },
+        seen: device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms)),
+        seen_tone: if silent && !revoked { "bad" } else { "" },
+        running: names.bundle(device.running),
+        desired: names.bundle(device.desired),
+        update: match &device.update {
+            Some(Update::Installing { bundle }) => {
+                format!("installing {}", names.bundle(Some(*bundle)))
+            }
+            Some(Update::Failed { bundle, reason }) => {
+                format!("failed {}: {reason}", names.bundle(Some(*bundle)))
+            }
+            Some(Update::Idle) | None => words::update(device),
+        },
+        update_tone: match &device.update {
+            Some(Update::Failed { .. }) => "bad",
+            Some(Update::Installing { .. }) => "busy",
+            _ => "",
+        },
+        frames_in: number(|t| t.frames_in),
+        frames_answered: device.telemetry.as_ref().map_or("-".into(), answered),
+        frames_dropped: number(|t| t.frames_dropped),
+        latency: device
+            .telemetry
+            .as_ref()
+            .map_or("-".into(), |t| format!("{:.1} ms", f64::from(t.latency_us_p50) / 1000.0)),
+        outbox: number(|t| t.outbox_rows),
+        stored: device.samples_stored,
+        refused: device.refusals,
+    }
+}
+
+/// Frames answered, and how many a second over the last window.
+fn answered(telemetry: &Telemetry) -> String {
+    let window: u64 = telemetry.confidence.iter().sum();
+    if telemetry.window_s == 0 || window == 0 {
+        return telemetry.frames_answered.to_string();
+    }
+    let rate = window as f64 / f64::from(telemetry.window_s);
+    format!("{} ({rate:.1}/s)", telemetry.frames_answered)
+}
+
+fn rollout(rollout: &Rollout, names: &Names) -> RolloutLine {
+    let members = rollout
+        .members
+        .iter()
+        .map(|member| MemberLine {
+            device: names.device(&member.device),
+            before: names.bundle(member.before),
+            state: rollouts::member(member),
+            tone: match member.state {
+                MemberState::Proven => "good",
+                MemberState::Failed { .. } => "bad",
+                MemberState::Assigned => "busy",
+                MemberState::Waiting => "",
+            },
+        })
+        .collect();
+    RolloutLine {
+        id: rollout.id.0,
+        bundle: names.bundle(Some(rollout.bundle)),
+        phase: rollouts::phase(&rollout.phase),
+        tone: match rollout.phase {
+            Phase::Done => "good",
+            Phase::Halted { .. } => "bad",
+            Phase::Canary | Phase::Everyone => "busy",
+            Phase::Cancelled => "",
+        },
+        open: matches!(rollout.phase, Phase::Canary | Phase::Everyone | Phase::Halted { .. }),
+        proven: rollouts::proven(rollout),
+        started: human::time(rollout.started_at_ms),
+        by: rollout.started_by.clone(),
+        members,
+    }
+}
+
+fn model(model: &Model) -> ModelLine {
+    let checks = model.verdict.iter().flat_map(|verdict| &verdict.checks);
+    ModelLine {
+        name: format!("{}/{}", model.name, model.version),
+        digest: model.bundle.to_string(),
+        short: model.bundle.0.short(),
+        verdict: models::verdict(model),
+        tone: match &model.verdict {
+            Some(verdict) if verdict.passed => "good",
+            Some(_) => "bad",
+            None => "",
+        },
+        checks: checks
+            .map(|check| CheckLine {
+                text: format!("{}: {:.4}, at least {:.4}", check.name, check.value, check.at_least),
+                tone: if check.passed { "" } else { "bad" },
+            })
+            .collect(),
+        released: if model.released_as.is_empty() {
+            "-".into()
+        } else {
+            model.released_as.join(", ")
+        },
+        came: human::time(model.created_at_ms),
+        by: model.created_by.clone(),
+    }
+}
+
+fn count(counts: &SampleCounts) -> Vec<CountLine> {
+    [
+        ("from devices", counts.fleet),
+        ("of them labelled", counts.fleet_labelled),
+        ("imported", counts.imported),
+        ("came again", counts.repeated),
+        ("quarantined", counts.quarantined),
+        ("refused", counts.refused),
+        ("gaps", counts.gaps),
+    ]
+    .into_iter()
+    .map(|(name, value)| CountLine { name, value })
+    .collect()
+}
+
+fn sample(sample: &Sample, names: &Names, now_ms: u64) -> SampleLine {
+    let prediction = sample.predictions.first().map_or("-".to_owned(), |p| {
+        let class = names.labels.get(usize::from(p.class));
+        let class = class.map_or_else(|| format!("class {}", p.class), Clone::clone);
+        format!("{class} ({:.0} %)", p.probability * 100.0)
+    });
+    SampleLine {
+        payload: sample.payload.to_string(),
+        short: sample.sample.short(),
+        device: sample.id.as_ref().map_or("-".into(), |id| match names.devices.get(&id.device) {
+            Some(name) => name.clone(),
+            None => id.device.to_string(),
+        }),
+        stored: human::ago(sample.stored_at_ms, now_ms),
+        prediction,
+        chosen: sample.selection.as_ref().map_or("-".into(), samples::selection),
+        tone: if sample.label.is_some() { "good" } else { "" },
+        label: sample.label.clone().unwrap_or_else(|| "none yet".into()),
+    }
+}

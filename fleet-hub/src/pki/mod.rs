@@ -1,0 +1,199 @@
+//! The hub's certificates and keys.
+//!
+//! One CA (P-256, ten years) signs the server certificate, the hub's own MQTT client certificate
+//! and a certificate for each device. Two Ed25519 keys sign receipts and orders. All lie under
+//! `pki/` in the data directory, secrets readable by their owner only; a backup of the data
+//! directory holds them.
+//!
+//! `not_before` is 1970 where a device checks it: it says nothing that the pinned CA does not, and
+//! a device without a clock starts in 1970.
+
+mod ca;
+pub mod tls;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fleetloop_protocol::Digest;
+use fleetloop_protocol::hub_keys::{HubKey, HubKeyUse, HubKeys};
+use fleetloop_protocol::keys::{KeyError, SigningKey};
+use fleetloop_protocol::UnixMillis;
+
+use crate::config::{Config, Paths};
+use crate::durable::{self, Access};
+
+pub use ca::{Authority, DEVICE_CERTIFICATE_DAYS, HUB_CLIENT, request_key};
+
+/// How long the hub's first receipt and assignment keys are good for: rotating them is a release.
+const HUB_KEYS_YEARS: u64 = 10;
+
+/// Why keys or certificates cannot be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file.
+    #[error("cannot {verb} {path}; restore the data directory from a backup if it was damaged")]
+    File {
+        /// `"read"` or `"write"`.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An Ed25519 key.
+    #[error("cannot use the key {path}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: KeyError,
+    },
+    /// A certificate.
+    #[error("cannot {what}")]
+    Certificate {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// TLS.
+    #[error("cannot set up TLS with {path}")]
+    Tls {
+        /// The file or what it is.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A certificate request that proves nothing or asks for a wrong key.
+    #[error("cannot certify the device: {0}")]
+    Request(String),
+}
+
+/// Everything secret that the hub works with.
+pub struct Pki {
+    /// Signs certificates.
+    pub authority: Authority,
+    /// Signs receipts and refusals.
+    pub receipt: SigningKey,
+    /// Signs orders.
+    pub assignment: SigningKey,
+    paths: Paths,
+}
+
+impl Pki {
+    /// Makes everything anew; only `init` does.
+    ///
+    /// # Errors
+    /// The disk or the random source failed.
+    pub fn create(config: &Config, now: UnixMillis) -> Result<Self, PkiError> {
+        let paths = &config.paths;
+        let folder = paths.pki();
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| PkiError::File { verb: "write", path: folder.clone(), source })?;
+        for name in ["receipt.pk8", "assignment.pk8"] {
+            let path = folder.join(name);
+            let key = SigningKey::generate_pkcs8()
+                .map_err(|source| PkiError::Key { path: path.clone(), source })?;
+            write(&path, &key, Access::Owner)?;
+        }
+        Authority::create(&folder, now)?;
+        let pki = Self::load(paths)?;
+        pki.issue_own(config, now)?;
+        Ok(pki)
+    }
+
+    /// Reads what [`create`](Self::create) made.
+    ///
+    /// # Errors
+    /// A file is missing or damaged.
+    pub fn load(paths: &Paths) -> Result<Self, PkiError> {
+        let folder = paths.pki();
+        let key = |name: &str| {
+            let path = folder.join(name);
+            SigningKey::from_pkcs8(&read(&path)?).map_err(|source| PkiError::Key { path, source })
+        };
+        Ok(Self {
+            authority: Authority::load(&folder)?,
+            receipt: key("receipt.pk8")?,
+            assignment: key("assignment.pk8")?,
+            paths: paths.clone(),
+        })
+    }
+
+    /// Issues the server's and the hub client's certificate anew, with fresh keys, each file
+    /// replaced whole. `serve` does so at every start, so that neither ever runs out and a changed
+    /// host name takes effect.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn issue_own(&self, config: &Config, now: UnixMillis) -> Result<(), PkiError> {
+        let names = config.server_names();
+        write(&self.server_pem(), self.authority.server(&names, now)?.as_bytes(), Access::Owner)?;
+        write(&self.client_pem(), self.authority.hub_client(now)?.as_bytes(), Access::Owner)
+    }
+
+    /// The server's key and certificate chain (leaf, CA) in one file.
+    pub fn server_pem(&self) -> PathBuf {
+        self.paths.pki().join("server.pem")
+    }
+
+    /// The hub client's key and certificate chain in one file.
+    pub fn client_pem(&self) -> PathBuf {
+        self.paths.pki().join("hub-client.pem")
+    }
+
+    /// The CA's certificate.
+    pub fn ca_pem(&self) -> PathBuf {
+        ca_pem(&self.paths)
+    }
+
+    /// The document that tells devices which keys to accept: the two that are there now.
+    pub fn hub_keys(&self, now: UnixMillis) -> HubKeys {
+        let year_ms = 365 * 24 * 3600 * 1000;
+        let key = |key: &SigningKey, usage| HubKey {
+            public_key: key.public(),
+            usage,
+            not_before: UnixMillis(0),
+            not_after: UnixMillis(now.0.saturating_add(HUB_KEYS_YEARS * year_ms)),
+        };
+        HubKeys {
+            keys: vec![
+                key(&self.receipt, HubKeyUse::Receipt),
+                key(&self.assignment, HubKeyUse::Assignment),
+            ],
+        }
+    }
+
+    /// For sharing between tasks.
+    pub fn shared(self) -> Arc<Self> {
+        Arc::new(self)
+    }
+}
+
+/// Where the CA's certificate lies.
+pub fn ca_pem(paths: &Paths) -> PathBuf {
+    paths.pki().join("ca.pem")
+}
+
+/// SHA-256 of the CA's certificate (DER): what enrolment tokens name.
+///
+/// # Errors
+/// The file is missing or no certificate.
+pub fn ca_digest(paths: &Paths) -> Result<Digest, PkiError> {
+    let path = ca_pem(paths);
+    Ok(Digest::of(tls::certificate(&path)?.as_ref()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PkiError> {
+    std::fs::read(path)
+        .map_err(|source| PkiError::File { verb: "read", path: path.to_owned(), source })
+}
+
+fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), PkiError> {
+    durable::write(path, bytes, access)
+        .map_err(|source| PkiError::File { verb: "write", path: path.to_owned(), source })
+}

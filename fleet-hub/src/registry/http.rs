@@ -1,0 +1,55 @@
+//! Models over HTTP: the list, one, an import, and asking the gate again.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use fleetloop_protocol::BundleDigest;
+use fleetloop_protocol::api::models::{ImportModel, Model};
+use fleetloop_protocol::api::reports::Verdict;
+
+use crate::AppState;
+use crate::api::auth::{AdminCaller, AnyCaller};
+use crate::api::error::Failure;
+use crate::api::extract::{Json, Named};
+use crate::store::registry as rows;
+
+/// The endpoints.
+pub fn router() -> Router<AppState> {
+    Router::new()
+        .route("/models", get(list).post(import))
+        .route("/models/{digest}", get(show))
+        .route("/models/{digest}/gate", post(judge))
+}
+
+async fn list(
+    _caller: AnyCaller,
+    State(state): State<AppState>,
+) -> Result<axum::Json<Vec<Model>>, Failure> {
+    Ok(axum::Json(state.store.read(rows::list).await?))
+}
+
+async fn show(
+    _caller: AnyCaller,
+    State(state): State<AppState>,
+    Named(bundle): Named<BundleDigest>,
+) -> Result<axum::Json<Model>, Failure> {
+    Ok(axum::Json(state.store.read(move |c| rows::get(c, bundle)).await?))
+}
+
+async fn import(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Json(request): Json<ImportModel>,
+) -> Result<(StatusCode, axum::Json<Model>), Failure> {
+    let model = super::import(&state, request.bundle, &caller.name).await?;
+    Ok((StatusCode::CREATED, axum::Json(model)))
+}
+
+async fn judge(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Named(bundle): Named<BundleDigest>,
+) -> Result<axum::Json<Verdict>, Failure> {
+    Ok(axum::Json(super::judge(&state, bundle, &caller.name).await?))
+}

@@ -1,0 +1,206 @@
+//! Rollouts through the store: what is kept, what is told, and what a restart finds.
+
+use fleetloop_protocol::BundleDigest;
+use fleetloop_protocol::api::rollouts::{MemberState, Phase};
+use fleetloop_protocol::state::Update;
+
+use super::*;
+use crate::release::fixture::Hub;
+use crate::store::devices;
+
+fn request(bundle: BundleDigest, canary: Option<&DeviceId>) -> RolloutRequest {
+    RolloutRequest { bundle, canary: canary.cloned() }
+}
+
+async fn desired_of(hub: &Hub, device: &DeviceId) -> Option<(u64, Option<BundleDigest>)> {
+    let device = device.clone();
+    let row = hub.state.store.read(move |c| desired::get(c, &device)).await.unwrap();
+    row.map(|row| (row.generation.0, row.assignment.map(|a| a.bundle)))
+}
+
+async fn phase(hub: &Hub, id: RolloutId) -> Phase {
+    hub.state.store.read(move |c| rollouts::get(c, id)).await.unwrap().state.phase
+}
+
+/// A device that does what it was told last.
+async fn obey(hub: &Hub, device: &DeviceId) {
+    let (generation, bundle) = desired_of(hub, device).await.expect("an order");
+    hub.report(device, Generation(generation), bundle, Update::Idle).await;
+    look(&hub.state, device.clone()).await.unwrap();
+}
+
+async fn rolled_out(hub: &Hub, bundle: BundleDigest, fleet: &[DeviceId]) {
+    let rollout = start(&hub.state, request(bundle, None), "admin").await.unwrap();
+    for member in &rollout.members {
+        obey(hub, &member.device).await;
+    }
+    assert_eq!(phase(hub, rollout.id).await, Phase::Done);
+    for device in fleet {
+        assert_eq!(desired_of(hub, device).await.unwrap().1, Some(bundle));
+    }
+}
+
+#[tokio::test]
+async fn orders_are_kept_before_they_are_told_and_told_once() {
+    let mut hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let bundle = hub.released("wear", 1).await;
+    let rollout = start(&hub.state, request(bundle, Some(&fleet[1])), "admin").await.unwrap();
+    let (device, order) = hub.orders.recv().await.unwrap();
+    assert_eq!((&device, order.generation), (&fleet[1], Generation(1)));
+    assert_eq!(order.assignment.unwrap().target, "wear/1/bundle.toml");
+    assert_eq!(desired_of(&hub, &fleet[1]).await, Some((1, Some(bundle))));
+    assert_eq!(desired_of(&hub, &fleet[0]).await, None);
+
+    obey(&hub, &fleet[1]).await;
+    assert_eq!(hub.orders.recv().await.unwrap().0, fleet[0]);
+    obey(&hub, &fleet[1]).await;
+    look_at_all(&hub.state).await.unwrap();
+    assert!(hub.orders.try_recv().is_err());
+    obey(&hub, &fleet[0]).await;
+    assert_eq!(phase(&hub, rollout.id).await, Phase::Done);
+}
+
+#[tokio::test]
+async fn only_what_is_released_is_rolled_out_and_only_to_enrolled_devices() {
+    let hub = Hub::new().await;
+    let bundle = hub.bundle("wear", 1, None).await;
+    crate::registry::import(&hub.state, bundle, "admin").await.unwrap();
+    let refused = start(&hub.state, request(bundle, None), "admin").await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    let released = hub.released("wear", 2).await;
+    let refused = start(&hub.state, request(released, None), "admin").await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    hub.enrol("dev-a").await;
+    let nobody = "dev-z".parse().unwrap();
+    let refused = start(&hub.state, request(released, Some(&nobody)), "admin").await;
+    assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
+    start(&hub.state, request(released, None), "admin").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_rollout_is_refused_naming_the_first() {
+    let hub = Hub::new().await;
+    hub.enrol("dev-a").await;
+    let (one, two) = (hub.released("wear", 1).await, hub.released("wear", 2).await);
+    let first = start(&hub.state, request(one, None), "admin").await.unwrap();
+    let refused = start(&hub.state, request(two, None), "admin").await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Conflict { what } if what.contains("rollout 1")));
+    cancel(&hub.state, first.id, "admin").await.unwrap();
+    start(&hub.state, request(two, None), "admin").await.unwrap();
+    assert!(cancel(&hub.state, first.id, "admin").await.is_err());
+}
+
+#[tokio::test]
+async fn a_failing_canary_sends_itself_back_and_the_fleet_stays() {
+    let hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let (old, new) = (hub.released("wear", 1).await, hub.released("wear", 2).await);
+    rolled_out(&hub, old, &fleet).await;
+
+    let rollout = start(&hub.state, request(new, Some(&fleet[0])), "admin").await.unwrap();
+    let update = Update::Failed { bundle: new, reason: "golden case 3 is off".into() };
+    hub.report(&fleet[0], Generation(2), Some(old), update).await;
+    look(&hub.state, fleet[0].clone()).await.unwrap();
+    let halted = Phase::Halted { device: fleet[0].clone(), reason: "golden case 3 is off".into() };
+    assert_eq!(phase(&hub, rollout.id).await, halted);
+    assert_eq!(desired_of(&hub, &fleet[0]).await, Some((3, Some(old))));
+    assert_eq!(desired_of(&hub, &fleet[1]).await, Some((1, Some(old))));
+    // Its further reports change nothing.
+    obey(&hub, &fleet[0]).await;
+    assert_eq!(desired_of(&hub, &fleet[0]).await, Some((3, Some(old))));
+}
+
+#[tokio::test]
+async fn a_restart_at_any_point_goes_on_where_it_was() {
+    let mut hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await, hub.enrol("dev-c").await];
+    let bundle = hub.released("wear", 1).await;
+    let id = start(&hub.state, request(bundle, Some(&fleet[0])), "admin").await.unwrap().id;
+    for device in &fleet {
+        let before = hub.state.store.read(move |c| rollouts::get(c, id)).await.unwrap();
+        hub = hub.restarted();
+        let after = hub.state.store.read(move |c| rollouts::get(c, id)).await.unwrap();
+        assert_eq!(before, after, "the rows are the state");
+        look_at_all(&hub.state).await.unwrap();
+        assert_eq!(hub.state.store.read(move |c| rollouts::get(c, id)).await.unwrap(), after);
+        // The report was stored, and the hub died before anybody looked at it.
+        let (generation, bundle) = desired_of(&hub, device).await.unwrap();
+        hub.report(device, Generation(generation), bundle, Update::Idle).await;
+        hub = hub.restarted();
+        look_at_all(&hub.state).await.unwrap();
+    }
+    assert_eq!(phase(&hub, id).await, Phase::Done);
+}
+
+#[tokio::test]
+async fn a_device_that_enrolled_later_gets_what_the_channel_runs() {
+    let hub = Hub::new().await;
+    let first = hub.enrol("dev-a").await;
+    let (old, new) = (hub.released("wear", 1).await, hub.released("wear", 2).await);
+    let late = hub.enrol("dev-z").await;
+    hub.report(&late, Generation(0), None, Update::Idle).await;
+    look(&hub.state, late.clone()).await.unwrap();
+    assert_eq!(desired_of(&hub, &late).await, None, "nothing is rolled out yet");
+    rolled_out(&hub, old, &[first.clone(), late.clone()]).await;
+
+    let rollout = start(&hub.state, request(new, Some(&first)), "admin").await.unwrap();
+    let latest = hub.enrol("dev-y").await;
+    hub.report(&latest, Generation(0), None, Update::Idle).await;
+    look(&hub.state, latest.clone()).await.unwrap();
+    assert_eq!(desired_of(&hub, &latest).await, Some((1, Some(old))), "not proven yet");
+    obey(&hub, &first).await;
+    assert_eq!(phase(&hub, rollout.id).await, Phase::Everyone);
+    obey(&hub, &latest).await;
+    assert_eq!(desired_of(&hub, &latest).await, Some((2, Some(new))));
+}
+
+#[tokio::test]
+async fn a_device_ahead_of_a_hub_restored_from_a_backup_still_listens() {
+    let hub = Hub::new().await;
+    let device = hub.enrol("dev-a").await;
+    let bundle = hub.released("wear", 1).await;
+    hub.report(&device, Generation(41), None, Update::Idle).await;
+    start(&hub.state, request(bundle, None), "admin").await.unwrap();
+    assert_eq!(desired_of(&hub, &device).await, Some((42, Some(bundle))));
+    // One that claims what no hub can have said is not believed, and stops nobody.
+    let liar = hub.enrol("dev-b").await;
+    hub.report(&liar, Generation(u64::MAX), None, Update::Idle).await;
+    obey(&hub, &device).await;
+    look(&hub.state, liar.clone()).await.unwrap();
+    assert_eq!(desired_of(&hub, &liar).await, Some((1, Some(bundle))));
+}
+
+#[tokio::test]
+async fn a_revoked_device_leaves_the_rollout() {
+    let hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let bundle = hub.released("wear", 1).await;
+    let id = start(&hub.state, request(bundle, Some(&fleet[0])), "admin").await.unwrap().id;
+    let gone = fleet[0].clone();
+    let now = hub.state.clock.now();
+    hub.state.store.write(move |tx| devices::revoke(tx, &gone, "admin", now)).await.unwrap();
+    look(&hub.state, fleet[0].clone()).await.unwrap();
+    let stored = hub.state.store.read(move |c| rollouts::get(c, id)).await.unwrap();
+    let members: Vec<_> = stored.state.members.iter().map(|m| (&m.device, &m.state)).collect();
+    assert_eq!(members, [(&fleet[1], &MemberState::Assigned)]);
+}
+
+#[tokio::test]
+async fn the_driver_moves_on_by_what_the_hub_hears() {
+    let mut hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let bundle = hub.released("wear", 1).await;
+    let driver = tokio::spawn(run(hub.state.clone()));
+    let id = start(&hub.state, request(bundle, Some(&fleet[0])), "admin").await.unwrap().id;
+    for device in &fleet {
+        let (told, order) = hub.orders.recv().await.unwrap();
+        assert_eq!(told, *device);
+        hub.report(device, order.generation, Some(bundle), Update::Idle).await;
+    }
+    while phase(&hub, id).await != Phase::Done {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    hub.stop.send(true).unwrap();
+    driver.await.unwrap();
+}

@@ -1,0 +1,239 @@
+//! The running hub: everything started in order, watched, and stopped in order.
+//!
+//! A kill at any time is recovered from at the next start: what has a receipt is on disk, what has
+//! none is sent again by its device, orders are in the database, a release that was cut short is
+//! finished or forgotten ([`release::reconcile`]).
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+
+use crate::broker::{Broker, BrokerError};
+use crate::clock::Clock;
+use crate::config::{BrokerKind, Config};
+use crate::init::{self, InitError};
+use crate::listeners::{ListenError, Listener, device};
+use crate::mqtt::Client;
+use crate::pki::tls::{self, ClientCertificates};
+use crate::pki::{Pki, PkiError};
+use crate::release::{self, ReleaseError};
+use crate::state::{AppState, DesiredPublisher, EVENTS};
+use crate::store::payloads::Blobs;
+use crate::store::{Store, StoreError};
+use crate::{api, enrol};
+
+/// How long a start waits for its own broker to take the hub's client in.
+const CONNECT: Duration = Duration::from_secs(60);
+
+/// Why the hub does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its init was cut short.
+    #[error(transparent)]
+    Init(#[from] InitError),
+    /// The root key is here, or the release repository is damaged.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// Another process serves the same data.
+    #[error("cannot serve {path}: another fleet-hub serves it")]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A file.
+    #[error("cannot open {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key or certificate.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The database or the files beside it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The embedded broker.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The hub's client and the embedded broker do not come together.
+    #[error("cannot reach the embedded broker within {} s; the log says why", CONNECT.as_secs())]
+    NotConnected,
+    /// Something that should run for ever ended.
+    #[error("cannot go on: the hub's {what} ended; the log says why")]
+    Ended {
+        /// What.
+        what: &'static str,
+    },
+}
+
+/// A running hub. Dropping it without [`stop`](Self::stop) is as good as a kill.
+pub struct Hub {
+    state: AppState,
+    stopping: watch::Sender<bool>,
+    broker: Option<Broker>,
+    client: Client,
+    listeners: Vec<Listener>,
+    /// The end of any is a failure.
+    tasks: Tasks,
+    _lock: File,
+}
+
+impl Hub {
+    /// Starts everything and returns when it serves.
+    ///
+    /// # Errors
+    /// [`ServeError`]: nothing is left running.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, ServeError> {
+        init::refuse_unfinished(&config.paths.data)?;
+        release::refuse_root_key_inside(&config.paths.data)?;
+        let lock = lock(&config)?;
+        let pki = Pki::load(&config.paths)?;
+        pki.issue_own(&config, clock.now())?;
+        let pki = pki.shared();
+        let (desired, orders) = DesiredPublisher::channel();
+        let (stopping, stopping_rx) = watch::channel(false);
+        let state = open(config, clock, desired, stopping_rx)?;
+        release::reconcile(&state).await?;
+        let broker = match state.config.broker {
+            BrokerKind::Embedded => Some(Broker::start(&state, &pki).await?),
+            BrokerKind::External { .. } => None,
+        };
+        let (listeners, mut tasks) = listen(&state, &pki)?;
+        let client = Client::start(state.clone(), pki, orders)?;
+        let mut connected = client.connected();
+        tasks.push(("rollout driver", tokio::spawn(drive(state.clone()))));
+        let hub = Self { state, stopping, broker, client, listeners, tasks, _lock: lock };
+        // An external broker may be away; the hub serves people meanwhile.
+        if hub.broker.is_some() {
+            let waited = tokio::time::timeout(CONNECT, connected.wait_for(|up| *up)).await;
+            let is_up = matches!(waited, Ok(Ok(_)));
+            if !is_up {
+                hub.stop().await;
+                return Err(ServeError::NotConnected);
+            }
+        }
+        Ok(hub)
+    }
+
+    /// What the hub shares between its parts.
+    pub fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    /// Waits until something ends that should not.
+    pub async fn failed(&mut self) -> ServeError {
+        let tasks = self.tasks.iter_mut().map(|(what, task)| {
+            let what = *what;
+            Box::pin(async move {
+                let _ = task.await;
+                what
+            })
+        });
+        let broker = self.broker.as_mut().map(|broker| {
+            Box::pin(async move {
+                broker.ended().await;
+                "broker"
+            }) as std::pin::Pin<Box<dyn Future<Output = &'static str> + Send + '_>>
+        });
+        let client = self.client.ended();
+        // Cancel-safe: nothing is lost by not waiting any longer.
+        let what = tokio::select! {
+            (what, ..) = futures::future::select_all(tasks) => what,
+            what = async { match broker { Some(broker) => broker.await, None => std::future::pending().await } } => what,
+            () = client => "MQTT client",
+        };
+        ServeError::Ended { what }
+    }
+
+    /// Stops taking things in, finishes what is under way within the configured time, and ends.
+    pub async fn stop(self) {
+        let drain = Duration::from_secs(self.state.config.limits.drain_s.into());
+        self.stopping.send_replace(true);
+        for listener in &self.listeners {
+            listener.stop(drain);
+        }
+        self.client.drain(drain).await;
+        if let Some(broker) = self.broker {
+            broker.stop().await;
+        }
+        let deadline = tokio::time::Instant::now() + drain;
+        for (what, mut task) in self.tasks {
+            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                tracing::warn!(what, "cut off: it did not end in time");
+                task.abort();
+            }
+        }
+    }
+}
+
+/// Opens the database and the files beside it.
+fn open(
+    config: Config,
+    clock: Clock,
+    desired: DesiredPublisher,
+    stopping: watch::Receiver<bool>,
+) -> Result<AppState, StoreError> {
+    let (paths, floor) = (&config.paths, config.limits.disk_floor_bytes);
+    Ok(AppState {
+        store: Store::open(&paths.data)?,
+        payloads: Blobs::open("payload", &paths.payloads(), floor)?,
+        artefacts: Blobs::open("artefact", &paths.artefacts(), floor)?,
+        clock,
+        events: broadcast::channel(EVENTS).0,
+        desired,
+        stopping,
+        config: Arc::new(config),
+    })
+}
+
+/// What runs for ever, by name.
+type Tasks = Vec<(&'static str, JoinHandle<()>)>;
+
+/// Starts the two HTTPS listeners.
+fn listen(state: &AppState, pki: &Arc<Pki>) -> Result<(Vec<Listener>, Tasks), ServeError> {
+    let admin = api::router(state.clone()).merge(enrol::router(state.clone(), Arc::clone(pki)));
+    let (admin, admin_task) = Listener::start(
+        "people and programs",
+        state.config.admin_listen,
+        tls::server(pki, ClientCertificates::NotAsked)?,
+        admin,
+    )?;
+    let (devices, devices_task) = Listener::start(
+        "devices",
+        state.config.device_listen,
+        tls::server(pki, ClientCertificates::Required)?,
+        device::router(state.clone()),
+    )?;
+    let tasks = vec![("admin listener", admin_task), ("device listener", devices_task)];
+    Ok((vec![admin, devices], tasks))
+}
+
+async fn drive(state: AppState) {
+    if let Err(error) = release::run(state).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "the rollout driver stopped");
+    }
+}
+
+/// One hub a data directory.
+fn lock(config: &Config) -> Result<File, ServeError> {
+    let path = config.paths.data.join("hub.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| ServeError::File { path, source })?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| ServeError::Locked { path: config.paths.data.clone() })?;
+    Ok(file)
+}

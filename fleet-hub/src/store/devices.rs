@@ -1,0 +1,300 @@
+//! Devices and enrolment tokens.
+//!
+//! Invariants: a token is used once, by one pair of keys; a revoked device stays revoked; a device
+//! row is never deleted, for samples and audit lines name it.
+
+use fleetloop_protocol::api::devices::DeviceState;
+use fleetloop_protocol::keys::PublicKey;
+use fleetloop_protocol::state::Reported;
+use fleetloop_protocol::telemetry::Telemetry;
+use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{StoreError, as_sql, audit, from_sql};
+
+/// A device as stored.
+#[derive(Debug, Clone)]
+pub struct DeviceRow {
+    /// Its id.
+    pub id: DeviceId,
+    /// What people call it.
+    pub name: String,
+    /// Where it stands.
+    pub state: DeviceState,
+    /// The key that signs its messages.
+    pub signing_key: PublicKey,
+    /// Its TLS certificate as issued, PEM.
+    pub certificate_pem: String,
+    /// Its agent's version.
+    pub agent_version: String,
+    /// When it enrolled.
+    pub enrolled_at: UnixMillis,
+    /// When it was last heard.
+    pub last_seen: Option<UnixMillis>,
+    /// Its last signed report.
+    pub reported: Option<Reported>,
+    /// Its last telemetry.
+    pub telemetry: Option<Telemetry>,
+    /// Samples of it that are stored.
+    pub samples_stored: u64,
+    /// Messages of it that were refused.
+    pub refusals: u64,
+}
+
+const COLUMNS: &str = "id, name, state, signing_key, certificate_pem, agent_version,
+    enrolled_at_ms, last_seen_ms, reported, telemetry, refusals,
+    (SELECT count(*) FROM sample WHERE sample.device = device.id)";
+
+fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
+    let id: String = row.get(0)?;
+    let json = |column| -> Result<Option<String>, StoreError> { Ok(row.get(column)?) };
+    Ok(DeviceRow {
+        id: id.parse().map_err(|_| StoreError::damaged(format_args!("device {id:?}")))?,
+        name: row.get(1)?,
+        state: match row.get::<_, String>(2)?.as_str() {
+            "enrolled" => DeviceState::Enrolled,
+            _ => DeviceState::Revoked,
+        },
+        signing_key: PublicKey::from_bytes(row.get(3)?),
+        certificate_pem: row.get(4)?,
+        agent_version: row.get(5)?,
+        enrolled_at: UnixMillis(from_sql(row.get(6)?)),
+        last_seen: row.get::<_, Option<i64>>(7)?.map(|ms| UnixMillis(from_sql(ms))),
+        // JSON of an older build that no longer fits is as good as none: the next report replaces it.
+        reported: json(8)?.and_then(|text| serde_json::from_str(&text).ok()),
+        telemetry: json(9)?.and_then(|text| serde_json::from_str(&text).ok()),
+        refusals: from_sql(row.get(10)?),
+        samples_stored: from_sql(row.get(11)?),
+    })
+}
+
+/// All devices by id.
+///
+/// # Errors
+/// The database failed.
+pub fn list(connection: &Connection) -> Result<Vec<DeviceRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM device ORDER BY id");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut devices = Vec::new();
+    while let Some(row) = rows.next()? {
+        devices.push(device(row)?);
+    }
+    Ok(devices)
+}
+
+/// One device.
+///
+/// # Errors
+/// [`StoreError::NotFound`] when there is none of that id.
+pub fn get(connection: &Connection, id: &DeviceId) -> Result<DeviceRow, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM device WHERE id = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([id.as_str()])?;
+    match rows.next()? {
+        Some(row) => device(row),
+        None => Err(StoreError::not_found(format!("device {id}; see 'fleet-hub device list'"))),
+    }
+}
+
+/// The keys of all devices that may connect, for [`crate::mqtt`] and the listeners.
+///
+/// # Errors
+/// The database failed.
+pub fn enrolled(connection: &Connection) -> Result<Vec<(DeviceId, PublicKey)>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT id, signing_key FROM device WHERE state = 'enrolled'")?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?)))?;
+    rows.map(|row| {
+        let (id, key) = row?;
+        let id = id.parse().map_err(|_| StoreError::damaged(format_args!("device {id:?}")))?;
+        Ok((id, PublicKey::from_bytes(key)))
+    })
+    .collect()
+}
+
+/// Revokes a device for ever; again is allowed. Whoever calls this then tells
+/// [`crate::HubEvent::DeviceRevoked`], which kicks its session.
+///
+/// # Errors
+/// [`StoreError::NotFound`] when there is none of that id.
+pub fn revoke(
+    tx: &Transaction<'_>,
+    id: &DeviceId,
+    who: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let changed = tx.execute(
+        "UPDATE device SET state = 'revoked', revoked_at_ms = ?2 WHERE id = ?1 AND state = 'enrolled'",
+        params![id.as_str(), as_sql(now.0)],
+    )?;
+    if changed == 1 {
+        return audit(tx, who, "device.revoke", id.as_str(), "");
+    }
+    get(tx, id).map(drop)
+}
+
+/// Keeps the hash of a fresh enrolment token's secret.
+///
+/// # Errors
+/// The database failed.
+pub fn add_token(
+    tx: &Transaction<'_>,
+    secret_sha256: Digest,
+    name: &str,
+    who: &str,
+    now: UnixMillis,
+    expires_at: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO enrolment_token (secret_sha256, name, created_by, created_at_ms, expires_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![secret_sha256.as_bytes(), name, who, as_sql(now.0), as_sql(expires_at.0)],
+    )?;
+    audit(tx, who, "device.token", name, "")
+}
+
+/// What enrolling under a token would do.
+#[derive(Debug)]
+pub enum TokenUse {
+    /// It is fresh: a device of this name may be added.
+    Fresh {
+        /// What people call the device.
+        name: String,
+    },
+    /// The same two keys used it before: the same answer again.
+    Again(Box<DeviceRow>),
+}
+
+/// Looks at a token.
+///
+/// # Errors
+/// [`StoreError::NotFound`] for an unknown one; [`StoreError::Conflict`] for one that is expired or
+/// used by other keys.
+pub fn look_up_token(
+    connection: &Connection,
+    secret_sha256: Digest,
+    keys_sha256: Digest,
+    now: UnixMillis,
+) -> Result<TokenUse, StoreError> {
+    type TokenRow = (String, i64, Option<String>, Option<[u8; 32]>);
+    let row: Option<TokenRow> = connection
+        .query_row(
+            "SELECT name, expires_at_ms, device, keys_sha256 FROM enrolment_token
+             WHERE secret_sha256 = ?1",
+            [secret_sha256.as_bytes()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+        .optional()?;
+    let ask = "ask for a new one with 'fleet-hub device add'";
+    let Some((name, expires_at, used_by, used_keys)) = row else {
+        return Err(StoreError::not_found(format!("enrolment token; {ask}")));
+    };
+    if let Some(used_by) = used_by {
+        if used_keys.map(Digest::from_bytes) != Some(keys_sha256) {
+            let what = format!("cannot enrol: the token is used; {ask}");
+            return Err(StoreError::Conflict { what });
+        }
+        let id = used_by.parse().map_err(|_| StoreError::damaged(format_args!("device {used_by:?}")))?;
+        let device = get(connection, &id)?;
+        if device.state == DeviceState::Revoked {
+            let what = format!("cannot enrol: the token's device is revoked; {ask}");
+            return Err(StoreError::Conflict { what });
+        }
+        return Ok(TokenUse::Again(Box::new(device)));
+    }
+    if from_sql(expires_at) <= now.0 {
+        return Err(StoreError::Conflict { what: format!("cannot enrol: the token is expired; {ask}") });
+    }
+    Ok(TokenUse::Fresh { name })
+}
+
+/// A device about to be added.
+#[derive(Debug, Clone)]
+pub struct NewDevice {
+    /// Its id, drawn by the hub.
+    pub id: DeviceId,
+    /// The key that signs its messages.
+    pub signing_key: PublicKey,
+    /// Its TLS certificate, PEM.
+    pub certificate_pem: String,
+    /// Its agent's version.
+    pub agent_version: String,
+    /// The token it came with.
+    pub secret_sha256: Digest,
+    /// SHA-256 over its two public keys.
+    pub keys_sha256: Digest,
+}
+
+/// Adds a device and uses up its token, or finds that the same keys did so before. One transaction:
+/// a crash leaves both done or neither.
+///
+/// # Errors
+/// As [`look_up_token`], looked at again within the transaction.
+pub fn add(tx: &Transaction<'_>, new: &NewDevice, now: UnixMillis) -> Result<DeviceRow, StoreError> {
+    let name = match look_up_token(tx, new.secret_sha256, new.keys_sha256, now)? {
+        TokenUse::Again(device) => return Ok(*device),
+        TokenUse::Fresh { name } => name,
+    };
+    tx.execute(
+        "INSERT INTO device (id, name, state, signing_key, certificate_pem, agent_version, enrolled_at_ms)
+         VALUES (?1, ?2, 'enrolled', ?3, ?4, ?5, ?6)",
+        params![
+            new.id.as_str(),
+            name,
+            new.signing_key.as_bytes(),
+            new.certificate_pem,
+            new.agent_version,
+            as_sql(now.0)
+        ],
+    )?;
+    tx.execute(
+        "UPDATE enrolment_token SET used_at_ms = ?2, device = ?3, keys_sha256 = ?4
+         WHERE secret_sha256 = ?1",
+        params![
+            new.secret_sha256.as_bytes(),
+            as_sql(now.0),
+            new.id.as_str(),
+            new.keys_sha256.as_bytes()
+        ],
+    )?;
+    audit(tx, new.id.as_str(), "device.enrol", new.id.as_str(), &name)?;
+    get(tx, &new.id)
+}
+
+/// Keeps a device's last report.
+///
+/// # Errors
+/// The database failed.
+pub fn set_reported(
+    tx: &Transaction<'_>,
+    id: &DeviceId,
+    reported: &Reported,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let json = serde_json::to_string(reported)
+        .map_err(|error| StoreError::Invalid { what: format!("cannot store a report: {error}") })?;
+    tx.prepare_cached(
+        "UPDATE device SET reported = ?2, agent_version = ?3, last_seen_ms = ?4 WHERE id = ?1",
+    )?
+    .execute(params![id.as_str(), json, reported.agent_version, as_sql(now.0)])?;
+    Ok(())
+}
+
+/// Keeps a device's last telemetry.
+///
+/// # Errors
+/// The database failed.
+pub fn set_telemetry(
+    tx: &Transaction<'_>,
+    id: &DeviceId,
+    telemetry: &Telemetry,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let json = serde_json::to_string(telemetry)
+        .map_err(|error| StoreError::Invalid { what: format!("cannot store telemetry: {error}") })?;
+    tx.prepare_cached("UPDATE device SET telemetry = ?2, last_seen_ms = ?3 WHERE id = ?1")?
+        .execute(params![id.as_str(), json, as_sql(now.0)])?;
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! What samples show. Append-only: a sample's label is its newest row and the older ones are its
+//! history. The set of labels grows at its end; a label is never removed or moved, because its
+//! index is what models learned.
+
+use std::collections::BTreeMap;
+
+use fleetloop_protocol::api::labels::LabelSet;
+use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+use super::{StoreError, as_sql, audit, digest_at, from_sql};
+use crate::labelling::{Kind, Seen, uncertainty};
+
+/// The most labels a hub knows: what telemetry counts (`limits::TELEMETRY_CLASSES`).
+pub const LABELS: usize = fleetloop_protocol::limits::TELEMETRY_CLASSES;
+
+/// The longest label, in bytes.
+pub const LABEL_BYTES: usize = 100;
+
+/// The newest fleet samples that the queue looks at. An older one that nobody labelled is no longer
+/// asked for; it can still be labelled by its digest.
+const LOOK_BACK: i64 = 20_000;
+
+/// Each device's samples of each kind that its doubt is judged by.
+const RECENT: usize = 64;
+
+/// The last labels by which a device's share is counted.
+const LABELS_BACK: i64 = 500;
+
+/// The hub's labels, by index.
+///
+/// # Errors
+/// The database failed.
+pub fn set(connection: &Connection) -> Result<LabelSet, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT name FROM label_name ORDER BY idx")?;
+    let labels = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(LabelSet { labels })
+}
+
+/// Extends the hub's labels to `wanted`, which must begin with those the hub has.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when one would be removed or moved; [`StoreError::Invalid`] for a
+/// label that is empty, too long, twice in the list or holds control characters.
+pub fn extend(tx: &Transaction<'_>, wanted: &LabelSet, who: &str) -> Result<(), StoreError> {
+    let have = set(tx)?.labels;
+    if wanted.labels.len() < have.len() || wanted.labels[..have.len()] != have[..] {
+        let what = format!(
+            "cannot set the labels: the first {} must stay {}; a label is never removed or moved, add new ones at the end",
+            have.len(),
+            have.join(", ")
+        );
+        return Err(StoreError::Conflict { what });
+    }
+    let mut known: Vec<&str> = Vec::new();
+    for label in &wanted.labels {
+        let bad = |why: &str| StoreError::Invalid {
+            what: format!("cannot set the labels: {label:?} {why}"),
+        };
+        if label.trim().is_empty() || label.trim() != label || label.chars().any(char::is_control) {
+            return Err(bad("is empty, has spaces around it or holds control characters"));
+        }
+        if label.len() > LABEL_BYTES {
+            return Err(bad(&format!("is longer than {LABEL_BYTES} bytes")));
+        }
+        if known.contains(&label.as_str()) {
+            return Err(bad("is there twice"));
+        }
+        known.push(label);
+    }
+    if wanted.labels.len() > LABELS {
+        let what = format!("cannot set the labels: {} are more than {LABELS}", wanted.labels.len());
+        return Err(StoreError::Invalid { what });
+    }
+    for (idx, label) in wanted.labels.iter().enumerate().skip(have.len()) {
+        tx.execute(
+            "INSERT INTO label_name (idx, name) VALUES (?1, ?2)",
+            params![idx as i64, label],
+        )?;
+        audit(tx, who, "label.add", label, &format!("index {idx}"))?;
+    }
+    Ok(())
+}
+
+/// The index of a label.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when the hub has no such label.
+pub fn index(connection: &Connection, label: &str) -> Result<u16, StoreError> {
+    let found: Option<u16> = connection
+        .prepare_cached("SELECT idx FROM label_name WHERE name = ?1")?
+        .query_row([label], |row| row.get(0))
+        .optional()?;
+    found.ok_or_else(|| StoreError::Invalid {
+        what: format!("cannot use label {label:?}: it is none of the hub's labels; see 'fleet-hub label names'"),
+    })
+}
+
+/// Says what a sample shows. The same label by the same person again changes nothing; any other
+/// supersedes what was said before.
+///
+/// # Errors
+/// [`StoreError::NotFound`] without such a sample, [`StoreError::Invalid`] without such a label.
+pub fn give(
+    tx: &Transaction<'_>,
+    sample: Digest,
+    label: &str,
+    who: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let idx = index(tx, label)?;
+    let id: Option<i64> = tx
+        .prepare_cached("SELECT id FROM sample WHERE sample = ?1")?
+        .query_row([sample.as_bytes()], |row| row.get(0))
+        .optional()?;
+    let Some(id) = id else {
+        return Err(StoreError::not_found(format!("sample {sample}; see 'fleet-hub sample list'")));
+    };
+    let before: Option<(u16, String, String)> = tx
+        .prepare_cached(
+            "SELECT l.label, l.given_by, n.name FROM label l JOIN label_name n ON n.idx = l.label
+             WHERE l.sample = ?1 ORDER BY l.id DESC LIMIT 1",
+        )?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    if before.as_ref().is_some_and(|(label, by, _)| *label == idx && by == who) {
+        return Ok(());
+    }
+    add(tx, id, idx, who, now)?;
+    let detail = match before {
+        None => label.to_owned(),
+        Some((_, by, was)) => format!("{label} (was {was}, by {by})"),
+    };
+    audit(tx, who, "label.set", &sample.to_string(), &detail)
+}
+
+/// Adds a label row, without a look at what was there and without an audit line of its own.
+pub(super) fn add(
+    tx: &Transaction<'_>,
+    sample_id: i64,
+    idx: u16,
+    who: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO label (sample, label, given_by, given_at_ms) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![sample_id, idx, who, as_sql(now.0)])?;
+    Ok(())
+}
+
+/// One line of a sample's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The label.
+    pub label: String,
+    /// Who gave it.
+    pub by: String,
+    /// When.
+    pub at: UnixMillis,
+}
+
+/// All labels a sample ever had, the newest first.
+///
+/// # Errors
+/// The database failed.
+pub fn history(connection: &Connection, sample: Digest) -> Result<Vec<Given>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT n.name, l.given_by, l.given_at_ms FROM label l
+         JOIN label_name n ON n.idx = l.label JOIN sample s ON s.id = l.sample
+         WHERE s.sample = ?1 ORDER BY l.id DESC",
+    )?;
+    let lines = statement
+        .query_map([sample.as_bytes()], |row| {
+            Ok(Given { label: row.get(0)?, by: row.get(1)?, at: UnixMillis(from_sql(row.get(2)?)) })
+        })?
+        .collect::<Result<_, _>>()?;
+    Ok(lines)
+}
+
+/// What the labelling policy looks at.
+#[derive(Debug, Clone, Default)]
+pub struct QueueView {
+    /// The hub's labels.
+    pub labels: Vec<String>,
+    /// Unlabelled samples of devices.
+    pub candidates: Vec<Seen>,
+    /// Each device's last samples.
+    pub recent: Vec<Seen>,
+    /// The samples that the last labels were given to.
+    pub labelled: Vec<Seen>,
+    /// How many unlabelled samples of devices there are, older ones included.
+    pub waiting: u64,
+}
+
+const SEEN: &str = "s.sample, s.device, s.selection, s.predictions, s.stored_at_ms";
+
+/// Gathers what the labelling policy looks at.
+///
+/// # Errors
+/// The database failed.
+pub fn queue_view(connection: &Connection) -> Result<QueueView, StoreError> {
+    let labels = set(connection)?.labels;
+    let waiting: i64 = connection.query_row(
+        "SELECT count(*) FROM sample s WHERE s.grp = 'fleet'
+         AND NOT EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id)",
+        [],
+        |row| row.get(0),
+    )?;
+    let mut view = QueueView { waiting: from_sql(waiting), ..QueueView::default() };
+    let mut counts: BTreeMap<DeviceId, [usize; 2]> = BTreeMap::new();
+    let sql = format!(
+        "SELECT {SEEN}, EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id)
+         FROM sample s WHERE s.grp = 'fleet' ORDER BY s.id DESC LIMIT ?1"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([LOOK_BACK])?;
+    while let Some(row) = rows.next()? {
+        let seen = seen(row, labels.len())?;
+        let count = &mut counts.entry(seen.device.clone()).or_default()
+            [usize::from(seen.kind == Kind::Random)];
+        if *count < RECENT {
+            *count += 1;
+            view.recent.push(seen.clone());
+        }
+        if !row.get::<_, bool>(5)? {
+            view.candidates.push(seen);
+        }
+    }
+    let sql = format!(
+        "SELECT {SEEN} FROM (SELECT DISTINCT sample FROM
+            (SELECT l.sample FROM label l JOIN sample s ON s.id = l.sample
+             WHERE s.grp = 'fleet' ORDER BY l.id DESC LIMIT ?1)) last
+         JOIN sample s ON s.id = last.sample"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([LABELS_BACK])?;
+    while let Some(row) = rows.next()? {
+        view.labelled.push(seen(row, labels.len())?);
+    }
+    view.labels = labels;
+    Ok(view)
+}
+
+fn seen(row: &Row<'_>, classes: usize) -> Result<Seen, StoreError> {
+    let sample = digest_at(row, 0)?;
+    let damaged = || StoreError::damaged(format_args!("sample {sample}"));
+    let device: String = row.get(1)?;
+    let selection: String = row.get(2)?;
+    let selection = serde_json::from_str(&selection).map_err(|_| damaged())?;
+    let predictions: Vec<_> =
+        serde_json::from_str(&row.get::<_, String>(3)?).map_err(|_| damaged())?;
+    Ok(Seen {
+        sample,
+        device: device.parse().map_err(|_| damaged())?,
+        kind: match selection {
+            fleetloop_protocol::sample::Selection::Uncertain { .. } => Kind::Uncertain,
+            fleetloop_protocol::sample::Selection::Random { .. } => Kind::Random,
+        },
+        uncertainty: uncertainty(&selection, &predictions, classes),
+        stored_at_ms: from_sql(row.get(4)?),
+    })
+}

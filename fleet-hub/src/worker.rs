@@ -1,0 +1,85 @@
+//! The trainer's worker that the hub starts beside itself.
+//!
+//! It is a client of the API like any other; the hub only keeps it running: restarted with a
+//! back-off when it ends, told to end (SIGTERM) and then killed when the hub stops. Its standard
+//! input is a pipe that the hub holds, so that it notices a hub that was killed.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The first wait before a restart; it doubles up to [`BACK_OFF_MAX`].
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// The longest wait before a restart.
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// A worker that ran this long was well; the next restart waits little.
+const WELL: Duration = Duration::from_secs(60);
+
+/// Keeps `trainer worker` running until `stopping` turns true, then ends it within `drain`.
+pub async fn run(access: PathBuf, mut stopping: watch::Receiver<bool>, drain: Duration) {
+    let mut wait = BACK_OFF;
+    loop {
+        let started = Instant::now();
+        match start(&access) {
+            Ok(mut child) => {
+                // Cancel-safe: `wait` may be asked again, `wait_for` keeps nothing.
+                tokio::select! {
+                    status = child.wait() => tracing::warn!(?status, "the worker ended"),
+                    () = stopped(&mut stopping) => return end(child, drain).await,
+                }
+            }
+            Err(error) => tracing::error!(%error, program = %program().display(), "cannot start the worker; build the trainer, or serve with --no-worker"),
+        }
+        wait = if started.elapsed() > WELL { BACK_OFF } else { (wait * 2).min(BACK_OFF_MAX) };
+        tracing::info!(?wait, "the worker is started again");
+        // Cancel-safe: a timer and a watch.
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopped(&mut stopping) => return,
+        }
+    }
+}
+
+/// Returns when the hub stops, or is gone.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// The trainer's program, beside the hub's own.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("trainer")
+}
+
+fn start(access: &Path) -> std::io::Result<Child> {
+    // Standard output is the hub's own, for the line that says it is ready.
+    let log = std::io::stderr().as_fd().try_clone_to_owned()?;
+    Command::new(program())
+        .arg("worker")
+        .arg("--access")
+        .arg(access)
+        .env("FLEETLOOP_EXIT_WITH_STDIN", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::from(log))
+        .kill_on_drop(true)
+        .spawn()
+}
+
+async fn end(mut child: Child, drain: Duration) {
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(pid) = pid {
+        // It may have ended by itself just now.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if tokio::time::timeout(drain, child.wait()).await.is_err() {
+        tracing::warn!("the worker did not end in time and is killed; its lease runs out by itself");
+        let _ = child.kill().await;
+    }
+}

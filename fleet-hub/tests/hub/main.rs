@@ -1,0 +1,13 @@
+//! The hub as devices meet it: a real broker, real TLS, a real database, in one process on free
+//! loopback ports.
+
+mod access;
+mod crash;
+mod device;
+mod enrolment;
+mod fetching;
+mod full_disk;
+mod intake;
+mod rig;
+mod setup;
+mod topics;

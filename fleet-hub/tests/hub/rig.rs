@@ -1,0 +1,139 @@
+//! A hub in a temporary folder.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use fleet_hub::clock::Clock;
+use fleet_hub::config::Config;
+use fleet_hub::init::{InitOptions, init};
+use fleet_hub::serve::Hub;
+use fleet_hub::{AppState, HubEvent, enrol, pki};
+use fleetloop_protocol::DeviceId;
+use fleetloop_protocol::enrol::{ENROL_PATH, EnrolRequest, EnrolResponse};
+use fleetloop_protocol::hub_keys::{HubKeyUse, HubKeys};
+use fleetloop_protocol::token::EnrolmentToken;
+use tempfile::TempDir;
+
+use crate::device::Device;
+
+/// A hub that serves.
+pub struct Rig {
+    pub dir: TempDir,
+    pub hub: Option<Hub>,
+    pub config: Config,
+    pub keys: HubKeys,
+}
+
+/// Three ports that are free now.
+pub fn free_ports() -> [u16; 3] {
+    // All held at once, so that they differ.
+    let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|socket| socket.local_addr().unwrap().port())
+}
+
+pub fn options(dir: &Path) -> InitOptions {
+    let [admin, device, mqtt] = free_ports();
+    InitOptions {
+        data: dir.join("data"),
+        offline_keys: dir.join("offline"),
+        host: "localhost".into(),
+        labels: vec!["good".into(), "bad".into()],
+        admin_listen: format!("127.0.0.1:{admin}"),
+        device_listen: format!("127.0.0.1:{device}"),
+        mqtt_listen: format!("127.0.0.1:{mqtt}"),
+        broker: "embedded".into(),
+    }
+}
+
+impl Rig {
+    /// A fresh hub with the default limits, but for a disk floor that a small disk has.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A fresh hub whose configuration was changed.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        pki::tls::install_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = init(&options(dir.path()), &Clock::system()).await.unwrap();
+        config.limits.disk_floor_bytes = 1024;
+        change(&mut config);
+        let keys = hub_keys(&config);
+        let mut rig = Self { dir, hub: None, config, keys };
+        rig.serve().await;
+        rig
+    }
+
+    /// Starts the hub again.
+    pub async fn serve(&mut self) {
+        let hub = Box::pin(Hub::start(self.config.clone(), Clock::system())).await;
+        self.hub = Some(hub.unwrap_or_else(|error| panic!("{error:?}")));
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some(hub) = self.hub.take() {
+            hub.stop().await;
+        }
+    }
+
+    pub fn state(&self) -> &AppState {
+        self.hub.as_ref().unwrap().state()
+    }
+
+    /// A client of the admin listener that trusts the hub's CA only.
+    pub fn http(&self) -> reqwest::Client {
+        let ca = std::fs::read(pki::ca_pem(&self.config.paths)).unwrap();
+        let ca = reqwest::Certificate::from_pem(&ca).unwrap();
+        reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().unwrap()
+    }
+
+    pub async fn token(&self) -> EnrolmentToken {
+        let answer = enrol::new_token(self.state(), "cam", 60, "test").await.unwrap();
+        answer.token.parse().unwrap()
+    }
+
+    pub async fn post_enrolment(&self, request: &EnrolRequest) -> reqwest::Response {
+        let url = format!("{}{ENROL_PATH}", self.config.admin_url());
+        self.http().post(url).json(request).send().await.unwrap()
+    }
+
+    /// A device that enrolled over HTTPS.
+    pub async fn enrol(&self) -> Device {
+        let mut device = Device::new();
+        let token = self.token().await;
+        let answer = self.post_enrolment(&device.request(&token)).await;
+        assert_eq!(answer.status(), 200);
+        device.take(answer.json::<EnrolResponse>().await.unwrap());
+        device
+    }
+
+    pub async fn revoke(&self, device: &DeviceId) {
+        let state = self.state();
+        let (id, now) = (device.clone(), state.clock.now());
+        state
+            .store
+            .write(move |tx| fleet_hub::store::devices::revoke(tx, &id, "test", now))
+            .await
+            .unwrap();
+        state.tell(HubEvent::DeviceRevoked { device: device.clone() });
+    }
+
+    /// The keys that devices accept for receipts and refusals.
+    pub fn receipt_keys(&self) -> fleetloop_protocol::keys::KeyRing {
+        self.keys.ring(HubKeyUse::Receipt, Clock::system().now())
+    }
+
+    /// A second connection to the database, as an auditor would open it.
+    pub fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.config.paths.data.join("hub.db")).unwrap()
+    }
+
+    pub fn count(&self, sql: &str) -> i64 {
+        self.database().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+fn hub_keys(config: &Config) -> HubKeys {
+    let pki = pki::Pki::load(&config.paths).unwrap();
+    pki.hub_keys(Clock::system().now())
+}

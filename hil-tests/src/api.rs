@@ -1,0 +1,107 @@
+//! The hub's HTTP API as a program calls it that is no command line: bearer token, the hub's own
+//! CA and no other. Calls block; each gives up after [`LIMIT`].
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use fleetloop_protocol::api::{ApiAccess, ApiError};
+use reqwest::{Certificate, Method, RequestBuilder};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How long one call may take: the hub's slowest answer is a full page of samples.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A hub's API.
+pub struct ApiClient {
+    runtime: tokio::runtime::Runtime,
+    client: reqwest::Client,
+    access: ApiAccess,
+}
+
+impl ApiClient {
+    /// The API that an access file (`admin.toml`, `annotator.toml`) opens.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no access file.
+    pub fn open(file: &Path) -> Result<Self> {
+        // Another part of this process may have installed it before, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read access file {}", file.display()))?;
+        let access: ApiAccess = toml::from_str(&text)
+            .with_context(|| format!("cannot parse access file {}", file.display()))?;
+        let ca = Certificate::from_pem(access.ca_pem.as_bytes()).context("cannot read the CA")?;
+        let client = reqwest::Client::builder()
+            .tls_certs_only([ca])
+            .no_proxy()
+            .timeout(LIMIT)
+            .build()
+            .context("cannot make an HTTPS client")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start a runtime for HTTPS")?;
+        Ok(Self { runtime, client, access })
+    }
+
+    /// The hub's page and the token to log in with.
+    pub fn page(&self) -> (&str, &str) {
+        (&self.access.url, &self.access.token)
+    }
+
+    /// `GET path` as JSON.
+    ///
+    /// # Errors
+    /// When the hub cannot be reached or does not say yes.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        parse(path, &self.call(self.request(Method::GET, path), path)?)
+    }
+
+    /// `GET path` as bytes.
+    ///
+    /// # Errors
+    /// When the hub cannot be reached or does not say yes.
+    pub fn bytes(&self, path: &str) -> Result<Vec<u8>> {
+        self.call(self.request(Method::GET, path), path)
+    }
+
+    /// `POST path` with a JSON body; the answer's body is not looked at.
+    ///
+    /// # Errors
+    /// When the hub cannot be reached or does not say yes.
+    pub fn post(&self, path: &str, body: &impl Serialize) -> Result<()> {
+        self.call(self.request(Method::POST, path).json(body), path).map(drop)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}/api/v1/{path}", self.access.url.trim_end_matches('/'));
+        self.client.request(method, url).bearer_auth(&self.access.token)
+    }
+
+    fn call(&self, request: RequestBuilder, path: &str) -> Result<Vec<u8>> {
+        self.runtime.block_on(async {
+            let answer = request.send().await.with_context(|| format!("cannot call {path}"))?;
+            let status = answer.status();
+            let body = answer
+                .bytes()
+                .await
+                .with_context(|| format!("cannot read the answer of {path}"))?;
+            if status.is_success() {
+                return Ok(body.to_vec());
+            }
+            match serde_json::from_slice::<ApiError>(&body) {
+                Ok(error) => bail!("the hub refused {path} ({status}, {}): {error}", error.code),
+                Err(_) => bail!("the hub refused {path} ({status})"),
+            }
+        })
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).with_context(|| {
+        let shown: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        format!("cannot understand the answer of {path}: {shown}")
+    })
+}

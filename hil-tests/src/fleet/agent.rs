@@ -1,0 +1,265 @@
+//! A device: `edge-agent enroll`, `check` and `run`, with a configuration of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::Assets;
+use crate::files;
+use crate::rig::{Ended, Launch, Process, Program, Rig, Signal, log_tail};
+
+/// How long enrolling or checking may take.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// How long an agent may take to drain and end when it is asked to.
+const END: Duration = Duration::from_secs(60);
+
+/// What a device sends: `[selection]` of `agent.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Selection {
+    /// Normalised entropy from which a frame is worth sending.
+    pub uncertainty_threshold: f32,
+    /// Share of all frames that is sent whatever the model thinks.
+    pub random_rate: f32,
+    /// Bytes of payload that may be selected an hour.
+    pub budget_bytes_per_hour: u64,
+    /// Bytes that may be selected at once after a quiet time.
+    pub burst_bytes: u64,
+    /// Where the random draws start.
+    pub seed: u64,
+}
+
+impl Selection {
+    /// The same, but next to nothing is chosen: for emptying an outbox.
+    pub fn silent(self) -> Self {
+        Self { uncertainty_threshold: 1.0, random_rate: 0.0, ..self }
+    }
+}
+
+/// What `agent.toml` says that differs from its defaults.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AgentConfig {
+    data_dir: PathBuf,
+    source: Source,
+    selection: Selection,
+    http: Http,
+    telemetry: Telemetry,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Source {
+    kind: &'static str,
+    images: PathBuf,
+    rate_hz: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Http {
+    listen: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Telemetry {
+    every_s: u32,
+}
+
+/// An agent's last words, on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub struct Stopped {
+    /// Frames that arrived since this start.
+    pub frames_in: u64,
+    /// Frames that were answered since this start.
+    pub frames_answered: u64,
+    /// Frames that were dropped since this start.
+    pub frames_dropped: u64,
+    /// Samples signed since the device enrolled; survives every restart.
+    pub samples_signed_total: u64,
+    /// Samples receipted since the device enrolled; survives every restart.
+    pub samples_receipted_total: u64,
+    /// The most memory this start ever held resident.
+    pub peak_rss_bytes: u64,
+}
+
+/// What `edge-agent check --json` measured.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Capacity {
+    /// Frames a second through the whole path, one after another.
+    #[serde(rename = "capacity_frames_per_s")]
+    pub frames_per_second: f64,
+}
+
+/// A device.
+pub struct Agent<'r> {
+    rig: &'r dyn Rig,
+    name: String,
+    assets: Assets,
+    config: AgentConfig,
+    process: Option<Process>,
+}
+
+impl<'r> Agent<'r> {
+    /// A device that looks at an IDX file of its own at `rate_hz`; it is not enrolled yet.
+    ///
+    /// # Errors
+    /// When its files cannot be written.
+    pub fn new(
+        rig: &'r dyn Rig,
+        name: &str,
+        assets: &Assets,
+        selection: Selection,
+        rate_hz: f64,
+    ) -> Result<Self> {
+        let folder = rig.folder().join(name);
+        files::folder(&folder)?;
+        let config = AgentConfig {
+            data_dir: folder.join("data"),
+            source: Source { kind: "idx", images: folder.join("images.idx"), rate_hz },
+            selection,
+            http: Http { listen: format!("127.0.0.1:{}", rig.free_port()?) },
+            telemetry: Telemetry { every_s: 5 },
+        };
+        let agent =
+            Self { rig, name: name.to_owned(), assets: assets.clone(), config, process: None };
+        agent.write_config()?;
+        Ok(agent)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file it looks at; replacing it changes its world.
+    pub fn images(&self) -> PathBuf {
+        self.config.source.images.clone()
+    }
+
+    /// Changes how many frames arrive; counts from its next start.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn set_rate(&mut self, rate_hz: f64) -> Result<()> {
+        self.config.source.rate_hz = rate_hz;
+        self.write_config()
+    }
+
+    /// Changes what it sends; counts from its next start.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn set_selection(&mut self, selection: Selection) -> Result<()> {
+        self.config.selection = selection;
+        self.write_config()
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.rig.folder().join(&self.name).join("agent.toml")
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let text = toml::to_string(&self.config).context("cannot write agent.toml")?;
+        files::replace(&self.config_path(), text.as_bytes())
+    }
+
+    fn launch(&self, name: &str, arguments: Vec<OsString>) -> Launch {
+        Launch::new(name, Program::Agent, arguments)
+            .env("FLEETLOOP_ORT_LIB", &self.assets.onnxruntime)
+    }
+
+    /// Enrols it with a token.
+    ///
+    /// # Errors
+    /// When the hub does not take it.
+    pub fn enrol(&self, token: &str) -> Result<()> {
+        let data = self.config.data_dir.clone().into_os_string();
+        let arguments =
+            vec!["enroll".into(), "--token".into(), token.into(), "--data".into(), data];
+        self.rig.run(&self.launch(&format!("{}-enroll", self.name), arguments), COMMAND).map(drop)
+    }
+
+    /// Starts measuring what it can do; [`Self::capacity`] reads the result.
+    ///
+    /// # Errors
+    /// When the check cannot be started.
+    pub fn start_check(&self) -> Result<Process> {
+        let config = self.config_path().into_os_string();
+        let arguments = vec!["check".into(), "--config".into(), config, "--json".into()];
+        self.rig.start(&self.launch(&format!("{}-check", self.name), arguments))
+    }
+
+    /// Waits for a check and reads what it measured.
+    ///
+    /// # Errors
+    /// When the check fails: library, model, golden cases or source are not as they should be.
+    pub fn capacity(&self, check: &Process) -> Result<Capacity> {
+        let ended = self.rig.wait(check, COMMAND)?;
+        let printed = self.rig.printed(check)?;
+        if ended != Ended::Exited(0) {
+            bail!("the check of {} failed ({ended:?}): {printed}{}", self.name, log_tail(check));
+        }
+        serde_json::from_str(&printed)
+            .with_context(|| format!("cannot understand the check of {}: {printed}", self.name))
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        let config = self.config_path().into_os_string();
+        let launch = self.launch(&self.name, vec!["run".into(), "--config".into(), config]);
+        self.process = Some(self.rig.start(&launch)?);
+        Ok(())
+    }
+
+    /// Fails when it should run and does not.
+    ///
+    /// # Errors
+    /// When it has ended by itself; the text holds the end of its log.
+    pub fn must_run(&self) -> Result<()> {
+        let Some(process) = &self.process else { return Ok(()) };
+        match self.rig.ended(process)? {
+            None => Ok(()),
+            Some(ended) => bail!("{} ended ({ended:?}): {}", self.name, log_tail(process)),
+        }
+    }
+
+    /// Asks it to end; [`Self::stopped`] reads its last words.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn ask_to_stop(&self) -> Result<()> {
+        let process = self.process.as_ref().context("cannot stop an agent that does not run")?;
+        self.rig.signal(process, Signal::Terminate)
+    }
+
+    /// Waits until it has ended and reads its last words.
+    ///
+    /// # Errors
+    /// When it does not end in time or not as it should.
+    pub fn stopped(&mut self) -> Result<Stopped> {
+        let process = self.process.take().context("cannot stop an agent that does not run")?;
+        let ended = self.rig.wait(&process, END)?;
+        let printed = self.rig.printed(&process)?;
+        if ended != Ended::Exited(0) {
+            bail!("{} ended with {ended:?}: {}", self.name, log_tail(&process));
+        }
+        let last = printed.lines().rev().find(|line| line.contains(r#""event":"stopped""#));
+        let last = last.with_context(|| format!("{} ended without last words", self.name))?;
+        serde_json::from_str(last)
+            .with_context(|| format!("cannot understand the last words of {}: {last}", self.name))
+    }
+
+    /// Kills it at once, as a power cut would end it.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let process = self.process.take().context("cannot kill an agent that does not run")?;
+        self.rig.signal(&process, Signal::Kill)?;
+        self.rig.wait(&process, END).map(drop)
+    }
+}

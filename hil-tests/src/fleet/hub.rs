@@ -1,0 +1,116 @@
+//! A hub: `fleet-hub init`, `fleet-hub serve`, and what an admin asks of it, with `--json`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::de::DeserializeOwned;
+
+use crate::api::ApiClient;
+use crate::rig::{Launch, Process, Program, Rig, Signal, log_tail};
+use crate::wait;
+
+/// How long a hub may take until it serves: certificates are made, a database is opened.
+const READY: Duration = Duration::from_secs(60);
+
+/// How long one admin command may take; the longest imports thousands of pictures.
+const COMMAND: Duration = Duration::from_secs(180);
+
+/// How long a hub may take to end when it is asked to.
+const END: Duration = Duration::from_secs(30);
+
+/// A hub and how it is reached.
+pub struct Hub<'r> {
+    rig: &'r dyn Rig,
+    data: PathBuf,
+    process: Option<Process>,
+    api: ApiClient,
+}
+
+impl<'r> Hub<'r> {
+    /// Makes a hub with three listeners on loopback that knows `labels`.
+    ///
+    /// # Errors
+    /// When `fleet-hub init` fails.
+    pub fn init(rig: &'r dyn Rig, labels: &[&str]) -> Result<Self> {
+        let data = rig.folder().join("hub");
+        let offline = rig.folder().join("offline-keys");
+        let mut arguments: Vec<OsString> = vec!["init".into()];
+        let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        add("--data", data.clone().into());
+        add("--offline-keys", offline.into());
+        add("--host", "localhost".into());
+        add("--labels", labels.join(",").into());
+        for listener in ["--admin-listen", "--device-listen", "--mqtt-listen"] {
+            add(listener, format!("127.0.0.1:{}", rig.free_port()?).into());
+        }
+        rig.run(&Launch::new("hub-init", Program::Hub, arguments), COMMAND)?;
+        let api = ApiClient::open(&data.join("admin.toml"))?;
+        Ok(Self { rig, data, process: None, api })
+    }
+
+    /// Starts it and waits until it serves.
+    ///
+    /// # Errors
+    /// When it ends or does not serve in time.
+    pub fn start(&mut self) -> Result<()> {
+        let data = self.data.clone().into_os_string();
+        let arguments = ["serve".into(), "--data".into(), data, "--no-worker".into()];
+        let process = self.rig.start(&Launch::new("hub", Program::Hub, arguments))?;
+        let ready = wait::until("the hub to serve", READY, Duration::from_millis(50), || {
+            if self.rig.ended(&process)?.is_some() {
+                return Ok(Some(false));
+            }
+            let printed = self.rig.printed(&process)?;
+            Ok(printed.lines().any(|line| line.starts_with("ready ")).then_some(true))
+        });
+        if !ready.with_context(|| log_tail(&process))? {
+            bail!("the hub ended instead of serving: {}", log_tail(&process));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Kills it at once, as a power cut would end it.
+    ///
+    /// # Errors
+    /// When it was not running.
+    pub fn kill(&mut self) -> Result<()> {
+        let process = self.process.take().context("cannot kill the hub: it does not run")?;
+        self.rig.signal(&process, Signal::Kill)?;
+        self.rig.wait(&process, END).map(drop)
+    }
+
+    /// Its access file for a role: `admin`, `annotator` or `worker`.
+    pub fn access(&self, role: &str) -> PathBuf {
+        self.data.join(format!("{role}.toml"))
+    }
+
+    /// Where it keeps its data.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Its API, with the admin's token.
+    pub fn api(&self) -> &ApiClient {
+        &self.api
+    }
+
+    /// Runs an admin command and reads the document it prints.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else.
+    pub fn admin<T, S>(&self, arguments: impl IntoIterator<Item = S>) -> Result<T>
+    where
+        T: DeserializeOwned,
+        S: Into<OsString>,
+    {
+        let mut all: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        all.extend(["--access".into(), self.access("admin").into(), "--json".into()]);
+        let launch = Launch::new("admin", Program::Hub, all);
+        let printed = self.rig.run(&launch, COMMAND)?;
+        serde_json::from_str(&printed)
+            .with_context(|| format!("cannot understand what an admin command printed: {printed}"))
+    }
+}

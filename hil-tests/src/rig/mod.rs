@@ -1,0 +1,193 @@
+//! Where the product's processes run, so that one scenario serves several places.
+//!
+//! A rig starts processes, signals them, tells how they ended and what they printed, and leaves
+//! none behind. A scenario asks for nothing else, so that a virtual board or a real one over ssh
+//! can stand in for [`ThisMachine`] later.
+//!
+//! Invariants: every process has its own process group; its standard output and its log go to
+//! files of the rig's folder, a new pair at every start; [`Rig::stop_all`] ends what runs and
+//! refuses what would be started after it.
+
+pub mod leash;
+mod this_machine;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+pub use this_machine::ThisMachine;
+
+/// A program of the product, or one that belongs to the scenarios.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Program {
+    /// `fleet-hub`.
+    Hub,
+    /// `edge-agent`.
+    Agent,
+    /// `trainer`.
+    Trainer,
+    /// `fleetloop-demo`, which is also the annotator.
+    Demo,
+}
+
+impl Program {
+    /// The file's name.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Hub => "fleet-hub",
+            Self::Agent => "edge-agent",
+            Self::Trainer => "trainer",
+            Self::Demo => "fleetloop-demo",
+        }
+    }
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// What the process is called in file names and messages: `hub`, `agent-1`.
+    pub name: String,
+    /// The program.
+    pub program: Program,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Added to its environment.
+    pub environment: Vec<(String, OsString)>,
+}
+
+impl Launch {
+    /// `program` with these arguments and our environment.
+    pub fn new<S: Into<OsString>>(
+        name: &str,
+        program: Program,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let arguments = arguments.into_iter().map(Into::into).collect();
+        Self { name: name.to_owned(), program, arguments, environment: Vec::new() }
+    }
+
+    /// The same with one more variable.
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// A process that a rig started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its name.
+    pub name: String,
+    /// Its number on the rig.
+    pub id: u32,
+    /// What it prints.
+    pub output: PathBuf,
+    /// What it logs.
+    pub log: PathBuf,
+}
+
+/// What can be said to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// End now and orderly: SIGTERM.
+    Terminate,
+    /// End, unasked: SIGKILL.
+    Kill,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+/// A place where the product's processes run.
+pub trait Rig: Send + Sync {
+    /// The folder for everything a run leaves; scenarios put their files here.
+    fn folder(&self) -> &Path;
+
+    /// A TCP port on loopback that nobody uses.
+    ///
+    /// # Errors
+    /// When none can be found.
+    fn free_port(&self) -> Result<u16>;
+
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the rig was stopped.
+    fn start(&self, launch: &Launch) -> Result<Process>;
+
+    /// Sends a signal to a process and everything it started; nothing to one that has ended.
+    ///
+    /// # Errors
+    /// When the rig cannot be reached.
+    fn signal(&self, process: &Process, signal: Signal) -> Result<()>;
+
+    /// How a process ended; none while it runs.
+    ///
+    /// # Errors
+    /// When the rig does not know it.
+    fn ended(&self, process: &Process) -> Result<Option<Ended>>;
+
+    /// What a process has printed so far.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    fn printed(&self, process: &Process) -> Result<String>;
+
+    /// Ends every process: asks first, then forces those that are left after `grace`.
+    fn stop_all(&self, grace: Duration);
+
+    /// Waits until a process ends by itself.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    fn wait(&self, process: &Process, limit: Duration) -> Result<Ended> {
+        let what = format!("the end of {}", process.name);
+        crate::wait::until(&what, limit, Duration::from_millis(20), || self.ended(process))
+    }
+
+    /// Runs a program to its successful end and returns what it printed.
+    ///
+    /// # Errors
+    /// When it takes longer than `limit` or does not succeed; the text holds the end of its log.
+    fn run(&self, launch: &Launch, limit: Duration) -> Result<String> {
+        let process = self.start(launch)?;
+        let ended = match self.wait(&process, limit) {
+            Ok(ended) => ended,
+            Err(error) => {
+                self.signal(&process, Signal::Kill)?;
+                return Err(error);
+            }
+        };
+        if ended != Ended::Exited(0) {
+            bail!("{} failed ({ended:?}): {}", describe(launch), log_tail(&process));
+        }
+        self.printed(&process)
+    }
+}
+
+/// A launch as one line.
+fn describe(launch: &Launch) -> String {
+    let mut line = launch.program.file_name().to_owned();
+    for argument in &launch.arguments {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+/// The last lines of a process's log, for an error's text.
+pub fn log_tail(process: &Process) -> String {
+    let Ok(log) = std::fs::read(&process.log) else { return format!("see {:?}", process.log) };
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n    ");
+    format!("the end of {}:\n    {tail}", process.log.display())
+}

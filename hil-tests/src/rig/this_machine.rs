@@ -1,0 +1,248 @@
+//! The machine the scenario itself runs on: child processes over loopback.
+//!
+//! One thread starts all processes and lives as long as the rig, because the kernel ties the
+//! signal at a parent's death to the thread that forked. Ports are taken from below the range for
+//! outgoing connections, so that a server can be started again on the port it had.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::process::{Pid, kill_process_group};
+
+use super::{Ended, Launch, Process, Rig, Signal};
+
+/// The ports that are tried: not privileged, and below Linux's range for outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Processes of this machine.
+pub struct ThisMachine {
+    folder: PathBuf,
+    demo: PathBuf,
+    spawner: Option<(SyncSender<Order>, JoinHandle<()>)>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<u32, Child>,
+    ended: HashMap<u32, Ended>,
+    starts: HashMap<String, u32>,
+    stopped: bool,
+}
+
+struct Order {
+    command: Command,
+    answer: SyncSender<io::Result<Child>>,
+}
+
+impl ThisMachine {
+    /// A rig whose files lie in `folder`. `demo` is the built `fleetloop-demo`; the product's
+    /// programs lie beside it.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn new(folder: &Path, demo: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder.join("logs"))
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        // A rendezvous: whoever orders waits for the answer, so nothing ever queues.
+        let (orders, inbox) = sync_channel::<Order>(0);
+        let thread = std::thread::Builder::new().name("spawner".into()).spawn(move || {
+            while let Ok(mut order) = inbox.recv() {
+                // The asker always waits; if it is gone, the child dies with this thread.
+                let _ = order.answer.send(order.command.spawn());
+            }
+        });
+        let thread = thread.context("cannot start the thread that starts processes")?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            demo: demo.to_owned(),
+            spawner: Some((orders, thread)),
+            state: Mutex::default(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two of its statements, so a panic elsewhere changes
+        // nothing about it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn command(&self, launch: &Launch, files: &(PathBuf, PathBuf)) -> Result<Command> {
+        let create = |path: &Path| {
+            File::create(path).with_context(|| format!("cannot create {}", path.display()))
+        };
+        let program = self.demo.with_file_name(launch.program.file_name());
+        if !program.is_file() {
+            let program = program.display();
+            bail!("cannot find {program}: run 'cargo build --release --workspace' first");
+        }
+        let mut command = Command::new(&self.demo);
+        command
+            .arg("leash")
+            .arg(std::process::id().to_string())
+            .arg(program)
+            .args(&launch.arguments)
+            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.folder)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(create(&files.0)?)
+            .stderr(create(&files.1)?);
+        Ok(command)
+    }
+
+    fn spawn(&self, command: Command) -> io::Result<Child> {
+        let gone = || io::Error::other("the spawning thread is gone");
+        let (answer, reply) = sync_channel(1);
+        let (orders, _) = self.spawner.as_ref().ok_or_else(gone)?;
+        orders.send(Order { command, answer }).map_err(|_| gone())?;
+        reply.recv().map_err(|_| gone())?
+    }
+}
+
+impl State {
+    /// Notes which processes have ended.
+    fn reap(&mut self) {
+        let ended = &mut self.ended;
+        self.running.retain(|id, child| match child.try_wait() {
+            Ok(Some(status)) => {
+                ended.insert(*id, how(status));
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// Signals the group of a process that has not been waited for: its number is still its own.
+    fn signal(&self, id: u32, signal: rustix::process::Signal) {
+        let group = i32::try_from(id).ok().and_then(Pid::from_raw);
+        if let (true, Some(group)) = (self.running.contains_key(&id), group) {
+            // It can only fail because the process has just ended, which is as good.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    fn signal_all(&self, signal: rustix::process::Signal) {
+        for id in self.running.keys() {
+            self.signal(*id, signal);
+        }
+    }
+}
+
+fn how(status: ExitStatus) -> Ended {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Exited(code),
+        (None, signal) => Ended::Killed(signal.unwrap_or(0)),
+    }
+}
+
+impl Rig for ThisMachine {
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn free_port(&self) -> Result<u16> {
+        /// Where the search goes on, in steps that differ between processes.
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let begin = (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
+        for _ in PORTS {
+            let step = NEXT.fetch_add(1, Ordering::Relaxed);
+            let port = PORTS.start + begin.wrapping_add(step) % (PORTS.end - PORTS.start);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return Ok(port);
+            }
+        }
+        bail!("cannot find a free port from {} to {}", PORTS.start, PORTS.end)
+    }
+
+    fn start(&self, launch: &Launch) -> Result<Process> {
+        let mut state = self.state();
+        if state.stopped {
+            bail!("cannot start {}: the run was stopped", launch.name);
+        }
+        let count = state.starts.entry(launch.name.clone()).or_default();
+        *count += 1;
+        let file =
+            |kind: &str| self.folder.join("logs").join(format!("{}.{count}.{kind}", launch.name));
+        let files = (file("out"), file("log"));
+        let command = self.command(launch, &files)?;
+        let child = self
+            .spawn(command)
+            .with_context(|| format!("cannot start {}", super::describe(launch)))?;
+        let id = child.id();
+        state.ended.remove(&id);
+        state.running.insert(id, child);
+        let (output, log) = files;
+        Ok(Process { name: launch.name.clone(), id, output, log })
+    }
+
+    fn signal(&self, process: &Process, signal: Signal) -> Result<()> {
+        let mut state = self.state();
+        state.reap();
+        state.signal(
+            process.id,
+            match signal {
+                Signal::Terminate => rustix::process::Signal::TERM,
+                Signal::Kill => rustix::process::Signal::KILL,
+            },
+        );
+        Ok(())
+    }
+
+    fn ended(&self, process: &Process) -> Result<Option<Ended>> {
+        let mut state = self.state();
+        state.reap();
+        if state.running.contains_key(&process.id) {
+            return Ok(None);
+        }
+        let ended = state.ended.get(&process.id).copied();
+        ended.map(Some).ok_or_else(|| anyhow!("{} was never started here", process.name))
+    }
+
+    fn printed(&self, process: &Process) -> Result<String> {
+        std::fs::read_to_string(&process.output)
+            .with_context(|| format!("cannot read what {} printed", process.name))
+    }
+
+    fn stop_all(&self, grace: Duration) {
+        let begun = Instant::now();
+        self.state().stopped = true;
+        self.state().signal_all(rustix::process::Signal::TERM);
+        let mut forced = false;
+        loop {
+            let mut state = self.state();
+            state.reap();
+            if state.running.is_empty() {
+                return;
+            }
+            if !forced && begun.elapsed() >= grace {
+                state.signal_all(rustix::process::Signal::KILL);
+                forced = true;
+            }
+            drop(state);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for ThisMachine {
+    fn drop(&mut self) {
+        self.stop_all(Duration::ZERO);
+        if let Some((orders, thread)) = self.spawner.take() {
+            drop(orders);
+            // It ends when its channel does; a panic there has been printed already.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `trainer inspect`
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use burn::tensor::Device;
+use clap::Args;
+use fleetloop_models::bundle::Bundle;
+use serde::Serialize;
+
+use crate::graph::{Graph, GraphError, Role};
+use crate::onnx::Model;
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// An ONNX file or a bundle's folder.
+    model: PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Findings {
+    operator_set: i64,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    nodes: usize,
+    trainable: bool,
+    parameters: Vec<Found>,
+    trained_elements: usize,
+    unsupported: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    name: String,
+    role: Role,
+    shape: Vec<usize>,
+    trains: bool,
+}
+
+impl Inspect {
+    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+        let bytes = if self.model.is_dir() {
+            Bundle::open(&self.model, None)?.model().to_vec()
+        } else {
+            std::fs::read(&self.model)
+                .with_context(|| format!("cannot read {}", self.model.display()))?
+        };
+        let findings = findings(Model::parse(bytes)?)?;
+        if json {
+            println!("{}", serde_json::to_string(&findings)?);
+        } else {
+            findings.print();
+        }
+        Ok(())
+    }
+}
+
+fn findings(model: Model) -> anyhow::Result<Findings> {
+    let names = |values: &[crate::onnx::read::DeclaredValue]| {
+        values.iter().map(|v| format!("{v}")).collect()
+    };
+    let mut findings = Findings {
+        operator_set: model.opset,
+        inputs: names(&model.inputs),
+        outputs: names(&model.outputs),
+        nodes: model.proto.graph.node.len(),
+        trainable: false,
+        parameters: Vec::new(),
+        trained_elements: 0,
+        unsupported: Vec::new(),
+    };
+    match Graph::load(model, &Device::default()) {
+        Ok(graph) => {
+            for p in graph.parameters.list {
+                if p.role.trains() {
+                    findings.trainable = true;
+                    findings.trained_elements += p.shape.iter().product::<usize>();
+                }
+                findings.parameters.push(Found {
+                    trains: p.role.trains(),
+                    name: p.name,
+                    role: p.role,
+                    shape: p.shape,
+                });
+            }
+        }
+        Err(GraphError::Refused(refusals)) => {
+            findings.unsupported = refusals.iter().map(ToString::to_string).collect();
+        }
+        Err(GraphError::Shape(why)) => findings.unsupported.push(why),
+        Err(other) => return Err(other.into()),
+    }
+    Ok(findings)
+}
+
+impl Findings {
+    fn print(&self) {
+        println!("operator set {}, {} nodes", self.operator_set, self.nodes);
+        println!("inputs   {}", self.inputs.join(", "));
+        println!("outputs  {}", self.outputs.join(", "));
+        for p in &self.parameters {
+            println!(
+                "  {:40} {:16} {:?}{}",
+                p.name,
+                format!("{:?}", p.role),
+                p.shape,
+                if p.trains { "" } else { "  (no gradient)" }
+            );
+        }
+        if self.trainable {
+            println!("{} values train", self.trained_elements);
+        }
+        if !self.unsupported.is_empty() {
+            println!("cannot be trained:");
+            self.unsupported.iter().for_each(|why| println!("  - {why}"));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line.
+//!
+//! Results go to stdout (one JSON object with `--json`), progress and log lines to stderr: a bar on
+//! a terminal, one JSON object a line otherwise. Exit codes: 0 done, 1 error, 2 wrong usage, 130
+//! cancelled. A cancelled or failed command leaves no half file behind.
+
+mod eval;
+mod inspect;
+mod new;
+mod show;
+mod train;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::job::JobError;
+
+/// Retrains ONNX models: the model file is the training script.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version, about, long_about = None)]
+struct Root {
+    #[command(subcommand)]
+    command: Command,
+    /// Print results as one JSON object.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a starter graph with random weights.
+    New(new::New),
+    /// Train a model on a dataset and write a bundle.
+    Train(train::Train),
+    /// Run a bundle over a dataset in ONNX Runtime and count what is right.
+    Eval(eval::Eval),
+    /// Say what a model is, which of its parameters train, and what cannot be done.
+    Inspect(inspect::Inspect),
+    /// Take jobs from a hub, for as long as it runs.
+    Worker(worker::Worker),
+}
+
+/// How to compute; shared by the commands that do.
+#[derive(Debug, Args)]
+struct Compute {
+    /// Threads to compute with; all processors if not given.
+    #[arg(long, env = "TRAINER_THREADS")]
+    threads: Option<usize>,
+    /// Priority from 0 (normal) to 19 (only when nobody else wants the processor).
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..=19))]
+    nice: Option<i32>,
+    /// ONNX Runtime's library; searched for if not given.
+    #[arg(long, env = "FLEETLOOP_ORT_LIB")]
+    library: Option<PathBuf>,
+}
+
+impl Compute {
+    /// Sets priority and threads of this process and says how many threads there are. Has to run
+    /// before any other thread is made: on Linux a thread inherits the priority of its maker.
+    fn prepare(&self, default_nice: i32) -> anyhow::Result<usize> {
+        let nice = self.nice.unwrap_or(default_nice);
+        if nice > 0 {
+            rustix::process::setpriority_process(None, nice)?;
+        }
+        let threads = match self.threads {
+            Some(threads) => threads.max(1),
+            None => std::thread::available_parallelism()?.get(),
+        };
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+        Ok(threads)
+    }
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let root = Root::parse();
+    let result = match &root.command {
+        Command::New(command) => command.run(root.json),
+        Command::Train(command) => command.run(root.json),
+        Command::Eval(command) => command.run(root.json),
+        Command::Inspect(command) => command.run(root.json),
+        Command::Worker(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let cancelled = error.downcast_ref::<JobError>().is_some_and(JobError::is_cancelled);
+            ExitCode::from(if cancelled { 130 } else { 1 })
+        }
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM set. A second signal ends the process at once; files are written
+/// whole or not at all, so that is harmless.
+fn cancel_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            loop {
+                // Both branches only take a signal that has arrived: nothing is lost when one is dropped.
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if seen.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+            }
+        });
+    })?;
+    Ok(flag)
+}
+
+/// `1x28x28`.
+fn shape(text: &str) -> Result<Vec<usize>, String> {
+    let sizes: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
+    sizes.map_err(|_| format!("'{text}' is no shape such as 1x28x28"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Root::command().debug_assert();
+    }
+
+    #[test]
+    fn shapes_are_read() {
+        assert_eq!(shape("3x64x48"), Ok(vec![3, 64, 48]));
+        assert!(shape("3x").is_err() && shape("a").is_err());
+    }
+}

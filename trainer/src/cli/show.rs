@@ -1,0 +1,84 @@
+//! How far a run is: a bar on a terminal, JSON lines otherwise.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::evaluate::Summary;
+use crate::job::Event;
+
+/// The least time between two JSON lines of the same phase.
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// Shows events on stderr.
+pub struct Show {
+    bar: Option<ProgressBar>,
+    phase: &'static str,
+    last_line: Option<Instant>,
+}
+
+impl Show {
+    /// A bar when stderr is a terminal, lines otherwise.
+    pub fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix:9} {bar:32} {pos}/{len} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(0).with_style(style)
+        });
+        Self { bar, phase: "", last_line: None }
+    }
+
+    /// Shows one event.
+    pub fn event(&mut self, event: &Event) {
+        let (phase, position, length) = match event {
+            Event::Prepare => ("prepare", 0, 1),
+            Event::Train(p) => ("train", p.step, p.steps),
+            Event::Evaluate(done, total) => ("evaluate", *done, *total),
+        };
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(phase);
+            bar.set_length(length as u64);
+            bar.set_position(position as u64);
+            if let Event::Train(p) = event {
+                bar.set_message(format!(
+                    "epoch {}/{}  loss {:.4}  {:.0} s left",
+                    p.epoch, p.epochs, p.loss, p.eta_s
+                ));
+            }
+            return;
+        }
+        let due = self.phase != phase
+            || position == length
+            || self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if due {
+            self.phase = phase;
+            self.last_line = Some(Instant::now());
+            let line = match event {
+                Event::Train(p) => {
+                    serde_json::json!({ "phase": phase, "done": position, "of": length, "epoch": p.epoch, "loss": p.loss, "eta_s": p.eta_s })
+                }
+                _ => serde_json::json!({ "phase": phase, "done": position, "of": length }),
+            };
+            eprintln!("{line}");
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Accuracy as a small table.
+pub fn accuracy(title: &str, summary: &Summary) {
+    println!(
+        "{title:12} {:.4}  ({} of {})",
+        summary.overall.share, summary.overall.correct, summary.overall.total
+    );
+    for (group, counted) in &summary.groups {
+        println!("  {group:10} {:.4}  ({} of {})", counted.share, counted.correct, counted.total);
+    }
+}

@@ -1,0 +1,98 @@
+//! The values that training changes: weights, biases, scales and running statistics.
+//!
+//! Each is kept flat (one dimension), which is what an optimiser needs; a forward pass gives it its
+//! shape. Those that train are leaves of the autodiff graph.
+
+use std::collections::HashMap;
+
+use burn::tensor::{Device, Tensor as Flat, TensorData};
+
+use super::{Observation, Role};
+
+/// One value that training changes.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Name of its initializer.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its shape in the graph.
+    pub shape: Vec<usize>,
+    /// Its elements, without autodiff.
+    pub(super) value: Flat<1>,
+}
+
+/// All values that training changes, in the order of the file.
+#[derive(Debug, Clone)]
+pub struct Parameters {
+    /// The parameters; a plan refers to them by place.
+    pub list: Vec<Parameter>,
+}
+
+impl Parameter {
+    pub(super) fn new(
+        name: &str,
+        role: Role,
+        shape: &[usize],
+        values: Vec<f32>,
+        device: &Device,
+    ) -> Self {
+        let count = values.len();
+        let value = Flat::from_data(TensorData::new(values, [count]), device);
+        Self { name: name.to_owned(), role, shape: shape.to_vec(), value }
+    }
+
+    /// Its elements, without autodiff.
+    pub fn value(&self) -> Flat<1> {
+        self.value.clone()
+    }
+
+    /// Replaces its elements.
+    ///
+    /// # Panics
+    /// When the count differs: the optimiser's result is of the same shape by construction.
+    pub fn set(&mut self, value: Flat<1>) {
+        assert_eq!(value.dims(), self.value.dims(), "parameter {}", self.name);
+        self.value = value.inner();
+    }
+
+    /// Its elements on the host.
+    pub fn to_host(&self) -> Vec<f32> {
+        host(self.value.clone())
+    }
+}
+
+impl Parameters {
+    /// Every value by its initializer's name, for writing back.
+    pub fn values(&self) -> HashMap<String, Vec<f32>> {
+        self.list.iter().map(|p| (p.name.clone(), p.to_host())).collect()
+    }
+
+    /// Leaves of a new autodiff graph: one for each parameter, with a gradient where it trains.
+    pub fn leaves(&self) -> Vec<Flat<1>> {
+        self.list
+            .iter()
+            .map(|p| {
+                if p.role.trains() {
+                    p.value.clone().autodiff().require_grad()
+                } else {
+                    p.value.clone()
+                }
+            })
+            .collect()
+    }
+
+    /// Lets running statistics follow what a training pass observed.
+    pub fn observe(&mut self, observations: Vec<Observation>) {
+        for seen in observations {
+            let parameter = &mut self.list[seen.parameter];
+            let old = parameter.value.clone().mul_scalar(seen.momentum);
+            parameter.value = old + seen.value.inner().mul_scalar(1.0 - seen.momentum);
+        }
+    }
+}
+
+/// A flat tensor's elements on the host.
+pub(crate) fn host(tensor: Flat<1>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}

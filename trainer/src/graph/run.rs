@@ -1,0 +1,112 @@
+//! One forward pass over a plan.
+
+use burn::tensor::{Device, Tensor as Flat};
+
+use super::{Parameters, Plan, Tensor};
+use crate::ops::{Inputs, tensor};
+use crate::random::Random;
+
+/// Whether a pass is for training or for use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, dropout, gradients.
+    Train,
+    /// Running statistics, no dropout, no gradients.
+    Infer,
+}
+
+/// What a normalisation saw of a batch: the running value becomes
+/// `momentum · running + (1 − momentum) · value`.
+#[derive(Debug)]
+pub struct Observation {
+    /// Place of the running statistic in [`Parameters::list`].
+    pub parameter: usize,
+    /// The batch's statistic.
+    pub value: Flat<1>,
+    /// ONNX momentum: the weight of the old value.
+    pub momentum: f32,
+}
+
+/// What a kernel may use and leave behind besides its inputs and outputs.
+#[derive(Debug)]
+pub struct Context {
+    /// Training or use.
+    pub mode: Mode,
+    /// The device the pass runs on.
+    pub device: Device,
+    /// Random numbers for dropout; seeded by the caller.
+    pub random: Random,
+    /// Statistics for [`Parameters::observe`].
+    pub observed: Vec<Observation>,
+}
+
+impl Context {
+    /// The context of a pass for use.
+    pub fn infer(device: &Device) -> Self {
+        Self {
+            mode: Mode::Infer,
+            device: device.clone(),
+            random: Random::new(0),
+            observed: Vec::new(),
+        }
+    }
+
+    /// The context of a training pass.
+    pub fn train(device: &Device, random: Random) -> Self {
+        Self { mode: Mode::Train, device: device.clone(), random, observed: Vec::new() }
+    }
+}
+
+impl Plan {
+    /// Runs the graph on one batch and returns the value in slot `wanted`.
+    ///
+    /// `leaves` are [`Parameters::leaves`] for a training pass (gradients can then be taken for
+    /// them) or the plain values otherwise. `x` has the shape that [`Plan::input_shape`] gives.
+    pub fn run(
+        &self,
+        leaves: &[Flat<1>],
+        x: Tensor,
+        wanted: usize,
+        context: &mut Context,
+    ) -> Tensor {
+        let mut slots: Vec<Option<Tensor>> = vec![None; self.slots];
+        for (slot, constant) in &self.constants {
+            slots[*slot] = Some(constant.clone());
+        }
+        for ((slot, shape), leaf) in self.parameters.iter().zip(leaves) {
+            slots[*slot] = Some(tensor::reshape(leaf.clone().into_dispatch(), shape));
+        }
+        slots[self.input] = Some(x);
+        for step in &self.steps {
+            let values = step
+                .inputs
+                .iter()
+                .map(|i| {
+                    i.and_then(|i| {
+                        if step.last_use.contains(&i) && i != wanted {
+                            slots[i].take()
+                        } else {
+                            slots[i].clone()
+                        }
+                    })
+                })
+                .collect();
+            let outputs = (step.kernel)(&mut Inputs::new(values), context);
+            for (slot, value) in step.outputs.iter().zip(outputs) {
+                if let Some(slot) = slot {
+                    slots[*slot] = Some(value);
+                }
+            }
+            if step.outputs.contains(&Some(wanted)) {
+                break;
+            }
+        }
+        slots[wanted].take().unwrap_or_else(|| unreachable!("a plan computes every slot it offers"))
+    }
+
+    /// The output of a batch for use: no gradients, running statistics.
+    pub fn infer(&self, parameters: &Parameters, x: Tensor, device: &Device) -> Tensor {
+        let values: Vec<Flat<1>> = parameters.list.iter().map(super::Parameter::value).collect();
+        self.run(&values, x, self.output, &mut Context::infer(device))
+    }
+}

@@ -1,0 +1,142 @@
+//! What a new model begins with.
+
+use burn::tensor::Device;
+use fleetloop_models::bundle::{Bundle, Description, Fit, InputSpec, Manifest, PreprocessSpec};
+use fleetloop_models::preprocess::Preprocess;
+use fleetloop_protocol::Digest;
+
+use super::JobError;
+use crate::dataset::Pictures;
+use crate::graph::Graph;
+use crate::onnx::Model;
+use crate::record::BaseRecord;
+use crate::starter::{Kind, starter};
+
+/// What a new model begins with.
+#[derive(Debug)]
+pub enum Base {
+    /// A starter graph with random weights from the seed.
+    Starter {
+        /// Its kind.
+        kind: Kind,
+        /// Its input's shape, without the batch.
+        input: Vec<usize>,
+    },
+    /// A bundle: its preprocessing and labels are kept.
+    Bundle(Box<Bundle>),
+    /// An ONNX file; preprocessing is worked out from the dataset as for a starter.
+    Model(Vec<u8>),
+}
+
+/// A base ready to train.
+#[derive(Debug)]
+pub struct Start {
+    /// Its file.
+    pub model: Model,
+    /// Its input.
+    pub input: InputSpec,
+    /// What happens to a picture before it.
+    pub preprocess: PreprocessSpec,
+    /// How it is recorded.
+    pub record: BaseRecord,
+}
+
+impl Base {
+    /// Reads or makes the base and checks that it fits the labels.
+    pub(super) fn start(
+        &self,
+        labels: &[String],
+        pictures: &Pictures<'_>,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Start, JobError> {
+        let record =
+            |model: &[u8]| BaseRecord { model: Digest::of(model), bundle: None, starter: None };
+        let (bytes, record) = match self {
+            Self::Bundle(bundle) => return from_bundle(bundle, labels),
+            Self::Model(bytes) => (bytes.clone(), record(bytes)),
+            Self::Starter { kind, input } => {
+                let bytes = starter(*kind, input, labels.len(), seed)?;
+                let shape: Vec<String> = input.iter().map(usize::to_string).collect();
+                let made = format!("{kind} {}", shape.join("x"));
+                let record = BaseRecord { starter: Some(made), ..record(&bytes) };
+                (bytes, record)
+            }
+        };
+        let input = input_of(&bytes, device)?;
+        let preprocess = statistics(&input, labels, pictures)?;
+        Ok(Start { model: Model::parse(bytes)?, input, preprocess, record })
+    }
+}
+
+fn from_bundle(bundle: &Bundle, labels: &[String]) -> Result<Start, JobError> {
+    let manifest = bundle.manifest();
+    if manifest.labels != labels {
+        return Err(JobError::Mismatch(format!(
+            "the base knows the labels {:?}, the dataset has {labels:?}; begin with a starter, or freeze a dataset of the base's labels",
+            manifest.labels
+        )));
+    }
+    Ok(Start {
+        model: Model::parse(bundle.model().to_vec())?,
+        input: manifest.input.clone(),
+        preprocess: manifest.preprocess.clone(),
+        record: BaseRecord {
+            model: Digest::of(bundle.model()),
+            bundle: Some(bundle.digest()),
+            starter: None,
+        },
+    })
+}
+
+/// The picture input of a graph.
+fn input_of(bytes: &[u8], device: &Device) -> Result<InputSpec, JobError> {
+    let graph = Graph::load(Model::parse(bytes.to_vec())?, device)?;
+    let shape = &graph.plan.input_shape(1)[1..];
+    let sizes: Vec<u32> = shape.iter().filter_map(|d| u32::try_from(*d).ok()).collect();
+    let &[channels @ (1 | 3), height, width] = sizes.as_slice() else {
+        return Err(JobError::Mismatch(format!(
+            "its input of shape {shape:?} is no picture of 1 or 3 channels"
+        )));
+    };
+    Ok(InputSpec { name: graph.model.inputs[0].name.clone(), channels, height, width })
+}
+
+/// Mean and deviation of each channel over the pictures, to four decimals so that they read well.
+fn statistics(
+    input: &InputSpec,
+    labels: &[String],
+    pictures: &Pictures<'_>,
+) -> Result<PreprocessSpec, JobError> {
+    let channels = input.channels as usize;
+    let plain =
+        PreprocessSpec { fit: Fit::Stretch, mean: vec![0.0; channels], std: vec![1.0; channels] };
+    let about = Description {
+        name: "statistics".into(),
+        version: 1,
+        labels: labels.to_vec(),
+        input: input.clone(),
+        preprocess: plain,
+        lineage: None,
+    };
+    let values = pictures.inputs(&mut Preprocess::new(&Manifest::new(about, b"", b"")?))?;
+    let plane = (input.height * input.width) as usize;
+    let rounded = |v: f64| ((v * 1e4).round() / 1e4) as f32;
+    let (mut mean, mut std) = (Vec::new(), Vec::new());
+    for channel in 0..channels {
+        let all = || {
+            values
+                .chunks_exact(plane)
+                .skip(channel)
+                .step_by(channels)
+                .flatten()
+                .map(|v| f64::from(*v))
+        };
+        let count = (values.len() / channels).max(1) as f64;
+        let middle = all().sum::<f64>() / count;
+        let variance = all().map(|v| (v - middle).powi(2)).sum::<f64>() / count;
+        mean.push(rounded(middle));
+        std.push(rounded(variance.sqrt()).max(1e-2));
+    }
+    Ok(PreprocessSpec { fit: Fit::Stretch, mean, std })
+}

@@ -1,0 +1,75 @@
+//! Why a job was not done.
+
+use fleetloop_models::bundle::BundleError;
+use fleetloop_models::golden::GoldenError;
+use fleetloop_models::session::SessionError;
+use thiserror::Error;
+
+use crate::dataset::DatasetError;
+use crate::evaluate::EvaluateError;
+use crate::graph::GraphError;
+use crate::onnx::OnnxError;
+use crate::starter::StarterError;
+use crate::train::{DataError, TrainError};
+
+/// Why a job was not done. Each names its cause in its source.
+#[derive(Debug, Error)]
+pub enum JobError {
+    /// The dataset cannot be used.
+    #[error("cannot use the dataset")]
+    Dataset(#[from] DatasetError),
+    /// What it holds cannot be trained on.
+    #[error("cannot train on the dataset")]
+    Data(#[from] DataError),
+    /// The base's graph cannot be trained.
+    #[error("cannot train the base model")]
+    Graph(#[from] GraphError),
+    /// The base's file cannot be read or patched.
+    #[error("cannot use the base model's file")]
+    Onnx(#[from] OnnxError),
+    /// The starter cannot be made.
+    #[error("cannot begin with a starter")]
+    Starter(#[from] StarterError),
+    /// Base and dataset do not fit.
+    #[error("cannot train the base on the dataset: {0}")]
+    Mismatch(String),
+    /// The recipe cannot be written down.
+    #[error("cannot record the recipe: {0}")]
+    Recipe(String),
+    /// Training stopped.
+    #[error("cannot train")]
+    Train(#[from] TrainError),
+    /// The new file cannot be evaluated.
+    #[error("cannot evaluate the new model")]
+    Evaluate(#[from] EvaluateError),
+    /// ONNX Runtime does not take the file.
+    #[error("cannot run the model in ONNX Runtime")]
+    Session(#[from] SessionError),
+    /// The golden cases cannot be recorded.
+    #[error("cannot record golden cases")]
+    Golden(#[from] GoldenError),
+    /// The bundle cannot be made.
+    #[error("cannot make the bundle")]
+    Bundle(#[from] BundleError),
+}
+
+impl JobError {
+    /// Whether someone asked it to stop.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self,
+            Self::Train(TrainError::Cancelled(_)) | Self::Evaluate(EvaluateError::Cancelled)
+        )
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}

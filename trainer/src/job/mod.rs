@@ -1,0 +1,306 @@
+//! One retraining: base and dataset in, bundle, reports and run record out.
+//!
+//! ```text
+//!  dataset ─► pictures ─► preprocess ─► train ─► patch ─► evaluate in ONNX Runtime ─► bundle
+//!  base ─────────────────────┴────────────┘                 golden cases ─────────────┘
+//! ```
+//!
+//! The same order gives the same bundle, bit for bit, so a job that was lost half-way can simply be
+//! done again. Nothing is written here; the caller does that once everything is there.
+
+mod base;
+mod error;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::tensor::Device;
+use fleetloop_models::bundle::{Bundle, Description, Lineage, Manifest};
+use fleetloop_models::golden::GoldenCases;
+use fleetloop_models::preprocess::Preprocess;
+use fleetloop_models::session::{Runtime, Session, Threads};
+use fleetloop_protocol::Digest;
+use fleetloop_protocol::api::datasets::{Dataset, Split};
+use fleetloop_protocol::api::reports::{Output, Report};
+
+pub use base::{Base, Start};
+pub use error::JobError;
+
+use crate::blobs::Blobs;
+use crate::dataset::Pictures;
+use crate::evaluate;
+use crate::graph::Graph;
+use crate::onnx::{Model, Patch, patch};
+use crate::record::{Measured, Reproducible, RunRecord, Versions};
+use crate::train::{Epoch, Progress, Recipe, Sample, TrainingSet, train};
+
+/// How many golden cases a bundle gets.
+const GOLDEN_CASES: usize = 16;
+/// The largest difference of a logit that a device may have. Runtimes on other processors add up in
+/// another order; differences seen are below a tenth of this.
+const GOLDEN_TOLERANCE: f32 = 1e-3;
+/// Samples evaluated at a time.
+const EVALUATE_BATCH: usize = 64;
+
+/// What is to be trained.
+#[derive(Debug)]
+pub struct Order {
+    /// Name of the new bundle.
+    pub name: String,
+    /// Version of the new bundle.
+    pub version: u32,
+    /// What it begins with.
+    pub base: Base,
+    /// The frozen dataset.
+    pub dataset: Dataset,
+    /// Its digest.
+    pub dataset_digest: Digest,
+    /// How to train.
+    pub recipe: Recipe,
+    /// The seed of everything random.
+    pub seed: u64,
+}
+
+/// What a job needs from its surroundings.
+pub struct Tools<'a> {
+    /// The dataset's payloads.
+    pub payloads: &'a Blobs,
+    /// ONNX Runtime.
+    pub runtime: &'a Runtime,
+    /// Where burn computes.
+    pub device: Device,
+    /// Threads for computing.
+    pub threads: usize,
+    /// Set from outside to cancel.
+    pub cancel: &'a AtomicBool,
+}
+
+/// What a job came to.
+#[derive(Debug)]
+pub struct Product {
+    /// The new bundle.
+    pub bundle: Bundle,
+    /// How it was made.
+    pub record: RunRecord,
+    /// What it makes of the gate's items.
+    pub report: Report,
+    /// What the base makes of them; none for a starter.
+    pub base_report: Option<Report>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Pictures are read.
+    Prepare,
+    /// A step was made.
+    Train(Progress),
+    /// So many of so many gate items were evaluated.
+    Evaluate(usize, usize),
+}
+
+/// Does an order.
+///
+/// # Errors
+/// [`JobError`]: what is wrong with the order, or that it was cancelled.
+pub fn run(
+    order: &Order,
+    tools: &Tools<'_>,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Product, JobError> {
+    let begun = Instant::now();
+    watch(Event::Prepare);
+    let learning = Pictures::read(&order.dataset, Split::Train, tools.payloads)?;
+    let judging = Pictures::read(&order.dataset, Split::Gate, tools.payloads)?;
+    let start = order.base.start(&order.dataset.labels, &learning, order.seed, &tools.device)?;
+    let about = order.describe(&start)?;
+    let set = training_set(&about, &learning, order.dataset.labels.len())?;
+    let prepared = Instant::now();
+
+    let trained = Trained::make(order, start.model, &set, tools, watch)?;
+    let trained_at = Instant::now();
+
+    let (bundle, report) = trained.bundle(order, about, &judging, tools, watch)?;
+    let base_report = match &order.base {
+        Base::Bundle(base) => Some(order.report(base, &judging, tools, watch)?),
+        _ => None,
+    };
+    let mut learned_from = std::collections::BTreeMap::new();
+    for item in &learning.items {
+        *learned_from.entry(item.group.clone()).or_default() += 1;
+    }
+    let record = RunRecord {
+        format: 1,
+        reproducible: Reproducible {
+            dataset: order.dataset_digest,
+            learned_from,
+            base: start.record,
+            model: Digest::of(bundle.model()),
+            bundle: bundle.digest(),
+            recipe: order.recipe.clone(),
+            seed: order.seed,
+            versions: Versions::of(tools.runtime.version(), tools.threads),
+            curve: trained.curve,
+            patches: trained.patches,
+        },
+        measured: Measured {
+            prepare_s: (prepared - begun).as_secs_f64(),
+            train_s: (trained_at - prepared).as_secs_f64(),
+            evaluate_s: trained_at.elapsed().as_secs_f64(),
+        },
+    };
+    Ok(Product { bundle, record, report, base_report })
+}
+
+/// The new file, before it is a bundle.
+struct Trained {
+    model: Vec<u8>,
+    curve: Vec<Epoch>,
+    patches: Vec<Patch>,
+}
+
+impl Trained {
+    fn make(
+        order: &Order,
+        model: Model,
+        set: &TrainingSet,
+        tools: &Tools<'_>,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<Self, JobError> {
+        let mut graph = Graph::load(model, &tools.device)?;
+        let curve =
+            train(&mut graph, set, &order.recipe, order.seed, &tools.device, tools.cancel, |p| {
+                watch(Event::Train(p.clone()));
+            })?;
+        let patched = patch(&graph.model.bytes, &graph.parameters.values())?;
+        Ok(Self { model: patched.bytes, curve, patches: patched.patches })
+    }
+
+    /// The bundle and its report, both made by the very file that ships.
+    fn bundle(
+        &self,
+        order: &Order,
+        about: Description,
+        judging: &Pictures<'_>,
+        tools: &Tools<'_>,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<(Bundle, Report), JobError> {
+        // The golden cases need a session, the session a manifest: this one is never written.
+        let draft = Manifest::new(about.clone(), &self.model, b"")?;
+        let mut session =
+            Session::from_model(tools.runtime, &self.model, &draft, Threads(tools.threads))?;
+        let golden = GoldenCases::record(
+            &mut session,
+            &golden_payloads(judging, tools.payloads)?,
+            GOLDEN_TOLERANCE,
+        )?
+        .to_json()?;
+        let manifest = Manifest::new(about, &self.model, &golden)?.to_toml()?.into_bytes();
+        let bundle = Bundle::from_parts(manifest, self.model.clone(), golden)?;
+        let report = order.report(&bundle, judging, tools, watch)?;
+        Ok((bundle, report))
+    }
+}
+
+impl Order {
+    fn describe(&self, start: &Start) -> Result<Description, JobError> {
+        let recipe = toml::to_string(&self.recipe).map_err(|e| JobError::Recipe(e.to_string()))?;
+        Ok(Description {
+            name: self.name.clone(),
+            version: self.version,
+            labels: self.dataset.labels.clone(),
+            input: start.input.clone(),
+            preprocess: start.preprocess.clone(),
+            lineage: Some(Lineage {
+                base: start.record.bundle,
+                dataset: Some(self.dataset_digest),
+                recipe: Some(Digest::of(recipe.as_bytes())),
+                trainer: format!("fleetloop trainer {}", env!("CARGO_PKG_VERSION")),
+            }),
+        })
+    }
+
+    /// What a bundle makes of the gate's items.
+    fn report(
+        &self,
+        bundle: &Bundle,
+        judging: &Pictures<'_>,
+        tools: &Tools<'_>,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<Report, JobError> {
+        let outputs =
+            evaluate_bundle(bundle, judging, tools.runtime, tools.threads, tools.cancel, watch)?;
+        Ok(Report {
+            bundle: bundle.digest(),
+            dataset: self.dataset_digest,
+            runtime: tools.runtime.version(),
+            outputs,
+        })
+    }
+}
+
+/// The outputs of a bundle for pictures, in their order.
+///
+/// # Errors
+/// [`JobError`] when the bundle does not run, or on cancelling.
+pub fn evaluate_bundle(
+    bundle: &Bundle,
+    pictures: &Pictures<'_>,
+    runtime: &Runtime,
+    threads: usize,
+    cancel: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Vec<Output>, JobError> {
+    let mut session = Session::open(runtime, bundle, Threads(threads))?;
+    let inputs = pictures.inputs(&mut Preprocess::new(bundle.manifest()))?;
+    let batch =
+        if Model::parse(bundle.model().to_vec())?.has_open_batch() { EVALUATE_BATCH } else { 1 };
+    Ok(evaluate::outputs(&mut session, &pictures.items, &inputs, batch, |done, total| {
+        watch(Event::Evaluate(done, total));
+        !cancel.load(Ordering::Relaxed)
+    })?)
+}
+
+fn training_set(
+    about: &Description,
+    pictures: &Pictures<'_>,
+    classes: usize,
+) -> Result<TrainingSet, JobError> {
+    let manifest = Manifest::new(about.clone(), b"", b"")?;
+    let values = pictures.inputs(&mut Preprocess::new(&manifest))?;
+    let samples = pictures
+        .items
+        .iter()
+        .map(|i| Sample { label: usize::from(i.label), group: i.group.clone() })
+        .collect();
+    let shape =
+        [about.input.channels, about.input.height, about.input.width].map(|d| d as usize).to_vec();
+    let black = about
+        .preprocess
+        .mean
+        .iter()
+        .zip(&about.preprocess.std)
+        .map(|(mean, std)| -mean / std)
+        .collect();
+    Ok(TrainingSet::new(shape, values, samples, classes, black)?)
+}
+
+/// Evenly spread over the gate's items. Imported ones are preferred: golden cases travel to every
+/// device, and what one device saw is no business of the others.
+fn golden_payloads(
+    judging: &Pictures<'_>,
+    payloads: &Blobs,
+) -> Result<Vec<(fleetloop_protocol::sample::MediaType, Vec<u8>)>, JobError> {
+    let imported: Vec<_> = judging.items.iter().filter(|i| i.group == "import").collect();
+    let from = if imported.is_empty() { judging.items.iter().collect() } else { imported };
+    let count = from.len().min(GOLDEN_CASES);
+    (0..count)
+        .map(|n| {
+            let item = from[n * from.len() / count];
+            let payload = payloads.get(item.payload).map_err(|source| {
+                crate::dataset::DatasetError::Payload { sample: item.sample, source }
+            })?;
+            Ok((item.media_type, payload))
+        })
+        .collect()
+}

@@ -1,0 +1,27 @@
+//! The trainer of Fleetloop: retrains ONNX graphs, evaluates them, and works for a hub.
+//!
+//! ```text
+//!  model.onnx ─► onnx ─► graph (load, check, plan, run) ─► train ─► onnx::patch ─► model.onnx
+//!                          └── ops                          │                        │
+//!  dataset ──────────────────────────────────────────────► job ◄──── evaluate ◄──────┘
+//!                                                           │        (ONNX Runtime)
+//!                                        worker ◄── hub ────┘
+//! ```
+//!
+//! The model file is the training script: no code per architecture, no Python. What is evaluated is
+//! the very file that ships.
+
+pub mod blobs;
+pub mod cli;
+pub mod dataset;
+pub mod durable;
+pub mod evaluate;
+pub mod graph;
+pub mod job;
+pub mod onnx;
+pub mod ops;
+pub mod random;
+pub mod record;
+pub mod starter;
+pub mod train;
+pub mod worker;

@@ -1,0 +1,24 @@
+//! The ONNX file: reading it, patching tensors in place, writing new ones.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`read`] | bytes → [`Model`], within a size limit and with what this crate refuses outright |
+//! | [`tensor`] | one `TensorProto` → [`HostTensor`] |
+//! | [`attributes`] | a node's attributes, typed; what an operator did not ask for is refused |
+//! | [`wire`] | the few rules of the protobuf wire format that patching needs |
+//! | [`mod@patch`] | overwrites tensor payloads inside the original bytes and lists what it did |
+//! | [`write`] | builds small graphs for `trainer new` and for tests |
+
+pub mod attributes;
+mod error;
+pub mod patch;
+pub mod read;
+pub mod tensor;
+pub mod wire;
+pub mod write;
+
+pub use error::OnnxError;
+pub use patch::{Patch, Patched, patch};
+pub use read::{MAX_MODEL_BYTES, Model};
+pub use tensor::{Elements, HostTensor};
+pub use write::GraphWriter;

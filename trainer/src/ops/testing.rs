@@ -1,0 +1,231 @@
+//! One-node graphs for operator tests, and gradient checks by central differences.
+//!
+//! A case is a real ONNX file read and planned as any other. Its batch is symbolic; the shape given
+//! to [`Case::new`] has the batch at the front.
+
+use std::collections::HashMap;
+
+use burn::backend::Dispatch;
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::{Device, Tensor as Flat};
+use onnx_ir::AttributeProto;
+
+use super::tensor;
+use crate::graph::{Context, Graph, Mode, Role};
+use crate::onnx::{GraphWriter, Model};
+use crate::random::Random;
+
+/// A graph from `x` to `y`.
+pub struct Case {
+    shape: Vec<usize>,
+    writer: Option<GraphWriter>,
+    bytes: Vec<u8>,
+    random: Random,
+}
+
+/// 1, 2, 3, …
+pub fn sequence(count: usize) -> Vec<f32> {
+    (1..=count).map(|v| v as f32).collect()
+}
+
+/// Asserts that two lists agree within `tolerance`.
+pub fn near(got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len());
+    for (place, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= tolerance, "place {place}: {g} instead of {w}");
+    }
+}
+
+impl Case {
+    pub fn new(shape: &[usize]) -> Self {
+        let mut declared: Vec<Option<usize>> = shape.iter().map(|d| Some(*d)).collect();
+        declared[0] = None;
+        let writer = GraphWriter::new("case").input("x", &declared).output("y", &[]);
+        Self {
+            shape: shape.to_vec(),
+            writer: Some(writer),
+            bytes: Vec::new(),
+            random: Random::new(11),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(GraphWriter) -> GraphWriter) -> Self {
+        self.writer = self.writer.map(change);
+        self
+    }
+
+    pub fn opset(self, version: i64) -> Self {
+        self.with(|w| w.opset(version))
+    }
+
+    pub fn floats(self, name: &str, shape: &[usize], values: &[f32]) -> Self {
+        self.with(|w| w.floats(name, shape, values))
+    }
+
+    /// An initializer with elements of magnitude 0.5 to 1.5, so that dividing by it is harmless.
+    pub fn random(mut self, name: &str, shape: &[usize]) -> Self {
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|_| {
+                let size = self.random.between(0.5, 1.5);
+                if self.random.unit() < 0.5 { -size } else { size }
+            })
+            .collect();
+        self.floats(name, shape, &values)
+    }
+
+    pub fn ints(self, name: &str, values: &[i64]) -> Self {
+        self.with(|w| w.ints(name, values))
+    }
+
+    /// A node before the last.
+    pub fn inner(
+        self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<AttributeProto>,
+    ) -> Self {
+        self.with(|w| w.node(op, inputs, &[output], attributes))
+    }
+
+    /// The last node, which gives `y`.
+    pub fn node(mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> Self {
+        let writer = self.writer.take().expect("one last node");
+        self.bytes = writer.node(op, inputs, &["y"], attributes).finish().expect("serialises");
+        self
+    }
+
+    fn load(&self) -> Graph {
+        Graph::load(Model::parse(self.bytes.clone()).expect("reads"), &Device::default())
+            .expect("loads")
+    }
+
+    /// The reason why the file is not loaded.
+    pub fn refusal(&self) -> String {
+        Graph::load(Model::parse(self.bytes.clone()).expect("reads"), &Device::default())
+            .err()
+            .expect("refused")
+            .to_string()
+    }
+
+    pub fn roles(&self) -> Vec<Role> {
+        self.load().parameters.list.iter().map(|p| p.role).collect()
+    }
+
+    pub fn run(&self, x: &[f32]) -> Vec<f32> {
+        let graph = self.load();
+        let device = Device::default();
+        tensor::to_host(graph.plan.infer(
+            &graph.parameters,
+            tensor::from_host(x.to_vec(), &self.shape, &device),
+            &device,
+        ))
+    }
+
+    pub fn output_shape(&self) -> Vec<usize> {
+        let graph = self.load();
+        let device = Device::default();
+        let x = tensor::from_host(vec![0.5; self.shape.iter().product()], &self.shape, &device);
+        let got = tensor::dims(&graph.plan.infer(&graph.parameters, x, &device));
+        let promised: Vec<usize> =
+            graph.plan.output_dims.iter().map(|d| d.at(self.shape[0])).collect();
+        assert_eq!(got, promised, "the shape promised at load is the shape computed");
+        got
+    }
+
+    /// A training pass: the output, and the parameters once statistics have followed.
+    pub fn train(&self, x: &[f32]) -> (Vec<f32>, HashMap<String, Vec<f32>>) {
+        let mut graph = self.load();
+        let device = Device::default().autodiff();
+        let mut context = Context::train(&device, Random::new(5));
+        let x = tensor::from_host(x.to_vec(), &self.shape, &device);
+        let out = graph.plan.run(&graph.parameters.leaves(), x, graph.plan.output, &mut context);
+        graph.parameters.observe(context.observed);
+        (tensor::to_host(out), graph.parameters.values())
+    }
+
+    /// Gradients of a weighted sum of the output, in use.
+    pub fn check_gradients(&self) {
+        self.check(Mode::Infer);
+    }
+
+    /// Gradients of a weighted sum of the output, while training.
+    pub fn check_training_gradients(&self) {
+        self.check(Mode::Train);
+    }
+
+    fn check(&self, mode: Mode) {
+        const STEP: f32 = 1e-2;
+        let graph = self.load();
+        let device = Device::default().autodiff();
+        let mut random = Random::new(3);
+        let mut values: Vec<Vec<f32>> =
+            graph.parameters.list.iter().map(super::super::graph::Parameter::to_host).collect();
+        // Well apart, so that a maximum or a kink does not change sides within the step.
+        let count: usize = self.shape.iter().product();
+        let mut x: Vec<f32> =
+            (0..count).map(|i| (i as f32 + 0.5 - (count / 2) as f32) * 4.0 * STEP).collect();
+        random.shuffle(&mut x);
+        values.push(x);
+
+        let leaves = |values: &[Vec<f32>]| -> Vec<Flat<1>> {
+            values
+                .iter()
+                .map(|v| Flat::<1>::from_floats(v.as_slice(), &device).require_grad())
+                .collect()
+        };
+        let weights = std::cell::RefCell::new(Vec::new());
+        let loss = |leaves: &[Flat<1>]| -> Flat<1> {
+            let (x, parameters) = leaves.split_last().expect("x is last");
+            let mut context = Context { mode, ..Context::infer(&device) };
+            let out = graph.plan.run(
+                parameters,
+                tensor::reshape(x.clone().into_dispatch(), &self.shape),
+                graph.plan.output,
+                &mut context,
+            );
+            let shape = tensor::dims(&out);
+            let mut weights = weights.borrow_mut();
+            if weights.is_empty() {
+                let mut random = Random::new(9);
+                weights.extend((0..shape.iter().product()).map(|_| random.between(-1.0, 1.0)));
+            }
+            let weighted =
+                Dispatch::float_mul(out, tensor::from_host(weights.clone(), &shape, &device));
+            Flat::from_dispatch(tensor::reshape(Dispatch::float_sum(weighted), &[1]))
+        };
+        let at = |values: &[Vec<f32>]| {
+            f64::from(loss(&leaves(values)).into_data().iter::<f32>().next().expect("one number"))
+        };
+
+        let base = leaves(&values);
+        let mut gradients = loss(&base).backward();
+        for (which, leaf) in base.iter().enumerate() {
+            let changes = graph.parameters.list.get(which).is_none_or(|p| p.role.trains());
+            if !changes {
+                continue;
+            }
+            let got: Vec<f32> = leaf
+                .grad_remove(&mut gradients)
+                .expect("a gradient")
+                .into_data()
+                .iter::<f32>()
+                .collect();
+            let size = got.iter().fold(0f32, |m, v| m.max(v.abs())).max(0.1);
+            for place in 0..got.len() {
+                let mut shifted = |by: f32| {
+                    values[which][place] += by;
+                    let loss = at(&values);
+                    values[which][place] -= by;
+                    loss
+                };
+                let want = ((shifted(STEP) - shifted(-STEP)) / f64::from(2.0 * STEP)) as f32;
+                assert!(
+                    (got[place] - want).abs() <= 5e-3 * size,
+                    "value {which}, place {place}: {} instead of {want}",
+                    got[place]
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The run record: all that is needed to say how a model was made, and to make it again.
+//!
+//! JSON. `reproducible` holds what the same inputs, seed and kind of machine give again, bit for
+//! bit; `measured` holds what they do not.
+
+use std::collections::BTreeMap;
+
+use fleetloop_protocol::{BundleDigest, Digest};
+use serde::{Deserialize, Serialize};
+
+use crate::onnx::Patch;
+use crate::train::{Epoch, Recipe};
+
+/// The version of burn this trainer is built with; a test compares it with the lock file.
+pub const BURN_VERSION: &str = "0.22.1";
+
+/// How a model was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The record's format, 1.
+    pub format: u32,
+    /// What the same inputs give again.
+    pub reproducible: Reproducible,
+    /// What they do not.
+    pub measured: Measured,
+}
+
+/// What the same inputs, seed and kind of machine give again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reproducible {
+    /// The frozen dataset.
+    pub dataset: Digest,
+    /// Items learned from, by group.
+    pub learned_from: BTreeMap<String, usize>,
+    /// What the run began with.
+    pub base: BaseRecord,
+    /// SHA-256 of the new ONNX file.
+    pub model: Digest,
+    /// The new bundle.
+    pub bundle: BundleDigest,
+    /// The recipe, every value filled in.
+    pub recipe: Recipe,
+    /// The seed.
+    pub seed: u64,
+    /// What it was made with.
+    pub versions: Versions,
+    /// Each epoch.
+    pub curve: Vec<Epoch>,
+    /// What was overwritten in the base's file; everything else is as it was.
+    pub patches: Vec<Patch>,
+}
+
+/// What a run began with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRecord {
+    /// SHA-256 of the ONNX file that was patched.
+    pub model: Digest,
+    /// Its bundle, if it came in one.
+    pub bundle: Option<BundleDigest>,
+    /// How the starter was made, if it was one: kind and input shape.
+    pub starter: Option<String>,
+}
+
+/// What a model was made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// This trainer.
+    pub trainer: String,
+    /// burn.
+    pub burn: String,
+    /// The runtime that evaluated.
+    pub runtime: String,
+    /// Processor architecture and operating system.
+    pub target: String,
+    /// Threads that computed.
+    pub threads: usize,
+}
+
+/// Durations, in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Reading and preprocessing.
+    pub prepare_s: f64,
+    /// Training.
+    pub train_s: f64,
+    /// Evaluating and recording golden cases.
+    pub evaluate_s: f64,
+}
+
+impl Versions {
+    /// Of this program, with that runtime.
+    pub fn of(runtime: String, threads: usize) -> Self {
+        Self {
+            trainer: env!("CARGO_PKG_VERSION").to_owned(),
+            burn: BURN_VERSION.to_owned(),
+            runtime,
+            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            threads,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_recorded_version_of_burn_is_the_locked_one() {
+        let lock = include_str!("../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"burn\"\nversion = \"{}\"", super::BURN_VERSION)));
+    }
+}

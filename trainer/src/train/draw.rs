@@ -1,0 +1,145 @@
+//! The order of an epoch.
+//!
+//! An epoch draws as many samples as there are. A group with a share in the recipe gets at least
+//! that share of the draws, so that a few hundred new labels weigh against thousands of old ones
+//! without making the epoch longer; the other groups divide the rest by their size. Each group goes
+//! round its own shuffled order and starts where the last epoch stopped, so no sample is forgotten.
+//! A sample is drawn at most [`MOST_DRAWS`] times an epoch, however small its group is.
+
+use std::collections::BTreeMap;
+
+use super::TrainingSet;
+use crate::random::Random;
+
+/// The most often a sample is drawn in one epoch on average: beyond it, a handful of samples would
+/// be learned by heart.
+pub const MOST_DRAWS: usize = 8;
+
+/// Draws epochs from a set.
+#[derive(Debug)]
+pub struct Draw {
+    groups: Vec<Group>,
+    random: Random,
+}
+
+#[derive(Debug)]
+struct Group {
+    members: Vec<usize>,
+    draws: usize,
+    next: usize,
+}
+
+impl Draw {
+    /// Prepares draws with the shares of a recipe.
+    pub fn new(set: &TrainingSet, shares: &BTreeMap<String, f64>, seed: u64) -> Self {
+        let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (place, sample) in set.samples().iter().enumerate() {
+            members.entry(&sample.group).or_default().push(place);
+        }
+        let total = set.len();
+        let mut groups = Vec::new();
+        let (mut favoured_draws, mut favoured_size) = (0, 0);
+        for (name, members) in &members {
+            let wanted =
+                (shares.get(*name).copied().unwrap_or(0.0) * total as f64).round() as usize;
+            let draws = wanted.min(members.len() * MOST_DRAWS);
+            if draws > members.len() {
+                favoured_draws += draws;
+                favoured_size += members.len();
+                groups.push((members.clone(), Some(draws)));
+            } else {
+                groups.push((members.clone(), None));
+            }
+        }
+        let rest =
+            total.saturating_sub(favoured_draws) as f64 / (total - favoured_size).max(1) as f64;
+        let groups = groups
+            .into_iter()
+            .map(|(members, draws)| {
+                let draws = draws.unwrap_or((members.len() as f64 * rest).round() as usize);
+                let next = members.len();
+                Group { members, draws, next }
+            })
+            .collect();
+        Self { groups, random: Random::stream(seed, 1) }
+    }
+
+    /// How many samples an epoch has.
+    pub fn per_epoch(&self) -> usize {
+        self.groups.iter().map(|g| g.draws).sum()
+    }
+
+    /// The next epoch's samples in order.
+    pub fn epoch(&mut self) -> Vec<usize> {
+        let mut order = Vec::with_capacity(self.per_epoch());
+        for group in &mut self.groups {
+            for _ in 0..group.draws {
+                if group.next == group.members.len() {
+                    self.random.shuffle(&mut group.members);
+                    group.next = 0;
+                }
+                order.push(group.members[group.next]);
+                group.next += 1;
+            }
+        }
+        self.random.shuffle(&mut order);
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sample;
+    use super::*;
+
+    fn set(old: usize, new: usize) -> TrainingSet {
+        let samples = (0..old + new)
+            .map(|i| Sample {
+                label: i % 2,
+                group: if i < old { "import" } else { "fleet" }.into(),
+            })
+            .collect();
+        TrainingSet::new(vec![1], vec![0.0; old + new], samples, 2, vec![]).unwrap()
+    }
+
+    fn counts(set: &TrainingSet, share: f64) -> (usize, usize) {
+        let order = Draw::new(set, &BTreeMap::from([("fleet".to_owned(), share)]), 3).epoch();
+        let new = order.iter().filter(|i| set.samples()[**i].group == "fleet").count();
+        (order.len() - new, new)
+    }
+
+    #[test]
+    fn a_small_group_gets_its_share_and_the_epoch_stays_as_long() {
+        assert_eq!(counts(&set(900, 100), 0.3), (700, 300));
+        assert_eq!(
+            counts(&set(900, 100), 0.05),
+            (900, 100),
+            "a share below the natural one changes nothing"
+        );
+        assert_eq!(
+            counts(&set(990, 10), 0.3),
+            (920, 80),
+            "no sample is drawn more than eight times"
+        );
+        assert_eq!(counts(&set(0, 100), 0.3), (0, 100));
+    }
+
+    #[test]
+    fn an_epoch_without_shares_has_every_sample_once() {
+        let mut draw = Draw::new(&set(50, 0), &BTreeMap::new(), 3);
+        let first = draw.epoch();
+        let mut sorted = first.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..50).collect::<Vec<_>>());
+        assert_ne!(first, draw.epoch(), "epochs differ");
+        assert_eq!(first, Draw::new(&set(50, 0), &BTreeMap::new(), 3).epoch(), "a seed repeats");
+    }
+
+    #[test]
+    fn several_epochs_reach_every_sample_of_the_thinned_group() {
+        let set = set(90, 10);
+        let mut draw = Draw::new(&set, &BTreeMap::from([("fleet".to_owned(), 0.5)]), 3);
+        let seen: std::collections::HashSet<usize> = (0..2).flat_map(|_| draw.epoch()).collect();
+        assert_eq!(seen.len(), 100);
+    }
+}

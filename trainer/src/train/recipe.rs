@@ -1,0 +1,195 @@
+//! The recipe: everything a person may choose about a training run.
+//!
+//! TOML; every key has a default, an unknown key is an error, and all errors are reported together.
+//! There are two sets of defaults. A first model ([`Recipe::starter`]) sees its pictures as they
+//! are. A model that is retrained ([`Recipe::retraining`]) is so because its world changed: the new
+//! labels get two fifths of the draws, and half of the pictures are moved and lit differently, for
+//! a few hundred labels do not show every change there will be.
+//!
+//! ```toml
+//! epochs = 14
+//! batch_size = 64
+//! learning_rate = 0.002      # the peak, reached after the warm-up
+//! weight_decay = 0.01        # weights only; biases and scales never decay
+//! warmup_epochs = 1.0
+//! label_smoothing = 0.0
+//! [group_share]              # share of an epoch's draws that a group gets at least
+//! fleet = 0.4
+//! [augment]
+//! probability = 0.5          # share of the pictures that are changed at all
+//! shift = 0.15               # of the side
+//! flip = false
+//! brightness = [0.4, 1.5]
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::Augment;
+
+/// What a person may choose about a training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Passes over as many samples as the data has.
+    pub epochs: u32,
+    /// Samples a step.
+    pub batch_size: usize,
+    /// The learning rate at its peak.
+    pub learning_rate: f64,
+    /// Decoupled weight decay, for weights only.
+    pub weight_decay: f64,
+    /// Epochs in which the learning rate rises from zero; then it falls along a cosine.
+    pub warmup_epochs: f64,
+    /// Share of the target spread over all classes, 0 to 1.
+    pub label_smoothing: f32,
+    /// The least share of an epoch's draws that a group gets, however few its samples are.
+    pub group_share: BTreeMap<String, f64>,
+    /// Random changes of the pictures.
+    pub augment: Augment,
+}
+
+/// Why a recipe is not one.
+#[derive(Debug, Error)]
+pub enum RecipeError {
+    /// The text is no TOML of that form.
+    #[error("cannot read recipe")]
+    Toml(#[source] Box<toml::de::Error>),
+    /// Values that make no sense, all of them.
+    #[error("cannot use recipe: {}", .0.join("; "))]
+    Values(Vec<String>),
+}
+
+impl Recipe {
+    /// The defaults for a first model.
+    pub fn starter() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 64,
+            learning_rate: 2e-3,
+            weight_decay: 1e-2,
+            warmup_epochs: 1.0,
+            label_smoothing: 0.0,
+            group_share: BTreeMap::new(),
+            augment: Augment::default(),
+        }
+    }
+
+    /// The defaults for a model that is retrained.
+    pub fn retraining() -> Self {
+        Self {
+            epochs: 14,
+            group_share: BTreeMap::from([("fleet".to_owned(), 0.4)]),
+            augment: Augment { probability: 0.5, shift: 0.15, flip: false, brightness: [0.4, 1.5] },
+            ..Self::starter()
+        }
+    }
+
+    /// Reads and checks a recipe; what the text leaves out is taken from `defaults`.
+    ///
+    /// # Errors
+    /// [`RecipeError`]: what does not parse, or every value that makes no sense.
+    pub fn parse(text: &str, defaults: &Self) -> Result<Self, RecipeError> {
+        let given: toml::Table =
+            toml::from_str(text).map_err(|e| RecipeError::Toml(Box::new(e)))?;
+        let mut whole = toml::Table::try_from(defaults)
+            .map_err(|e| RecipeError::Values(vec![e.to_string()]))?;
+        merge(&mut whole, given);
+        let recipe: Self = whole.try_into().map_err(|e| RecipeError::Toml(Box::new(e)))?;
+        let errors = recipe.errors();
+        if errors.is_empty() { Ok(recipe) } else { Err(RecipeError::Values(errors)) }
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let mut errors = Vec::new();
+        let mut want = |good: bool, what: &str| {
+            if !good {
+                errors.push(what.to_owned());
+            }
+        };
+        want((1..=10_000).contains(&self.epochs), "epochs has to be 1 to 10000");
+        want((1..=65_536).contains(&self.batch_size), "batch_size has to be 1 to 65536");
+        want(
+            self.learning_rate > 0.0 && self.learning_rate <= 10.0,
+            "learning_rate has to be above 0 and at most 10",
+        );
+        want((0.0..=1.0).contains(&self.weight_decay), "weight_decay has to be 0 to 1");
+        want(
+            self.warmup_epochs >= 0.0 && self.warmup_epochs < f64::from(self.epochs),
+            "warmup_epochs has to be at least 0 and below epochs",
+        );
+        want(
+            (0.0..1.0).contains(&self.label_smoothing),
+            "label_smoothing has to be at least 0 and below 1",
+        );
+        want(
+            self.group_share.values().all(|s| (0.0..=1.0).contains(s)),
+            "each group_share has to be 0 to 1",
+        );
+        want(
+            self.group_share.values().sum::<f64>() <= 1.0,
+            "the group shares add up to more than 1",
+        );
+        want(
+            (0.0..=1.0).contains(&self.augment.probability),
+            "augment.probability has to be 0 to 1",
+        );
+        want((0.0..=0.5).contains(&self.augment.shift), "augment.shift has to be 0 to 0.5");
+        let [low, high] = self.augment.brightness;
+        want(
+            low > 0.0 && low <= high && high <= 10.0,
+            "brightness has to be two rising factors above 0 and at most 10",
+        );
+        errors
+    }
+}
+
+/// Lays `over` on `under`, table by table.
+fn merge(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Recipe, RecipeError> {
+        Recipe::parse(text, &Recipe::retraining())
+    }
+
+    #[test]
+    fn what_is_left_out_keeps_its_default() {
+        assert_eq!(parse("").unwrap(), Recipe::retraining());
+        let recipe =
+            parse("epochs = 3\n[augment]\nflip = true\n[group_share]\nline = 0.1").unwrap();
+        assert_eq!(recipe.epochs, 3);
+        assert_eq!(recipe.augment, Augment { flip: true, ..Recipe::retraining().augment });
+        assert_eq!(recipe.group_share.len(), 2);
+        assert_eq!(parse(&toml::to_string(&recipe).unwrap()).unwrap(), recipe);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        assert!(matches!(parse("epoch = 3"), Err(RecipeError::Toml(_))));
+        assert!(matches!(parse("[augment]\nshfit = 3"), Err(RecipeError::Toml(_))));
+    }
+
+    #[test]
+    fn all_wrong_values_are_reported_together() {
+        let text = parse("epochs = 0\nlearning_rate = nan\n[augment]\nbrightness = [2.0, 1.0]")
+            .unwrap_err()
+            .to_string();
+        for word in ["epochs", "learning_rate", "brightness"] {
+            assert!(text.contains(word), "{text}");
+        }
+    }
+}

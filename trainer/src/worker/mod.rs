@@ -1,0 +1,355 @@
+//! The worker: takes jobs from a hub, does them, brings the results back.
+//!
+//! lease → download (by digest, into a cache) → [`crate::job::run`] → upload (by digest) → done.
+//! While a job is under way its lease is renewed three times as often as it ends. A worker may die
+//! at any moment: the lease ends, the job is leased again, and because a job gives the same bytes
+//! every time, nothing that was uploaded before is wrong. A worker whose lease was given to another
+//! stops at once.
+//!
+//! A job that cannot be done (bad data, a graph that cannot be trained) is reported as failed. A
+//! hub that cannot be reached is tried again, with growing pauses.
+
+mod client;
+mod lease;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use fleetloop_models::bundle::{Bundle, Manifest, Role};
+use fleetloop_models::session::Runtime;
+use fleetloop_protocol::api::ApiAccess;
+use fleetloop_protocol::api::jobs::{Base as WireBase, Done, Lease};
+use fleetloop_protocol::{BundleDigest, Digest};
+use thiserror::Error;
+
+pub use client::{Hub, HubError};
+use lease::Renewing;
+
+use crate::blobs::{BlobError, Blobs};
+use crate::dataset::{self, DATASET_BYTES, DatasetError};
+use crate::job::{self, Base, Event, JobError, Order, Product, Tools};
+use crate::starter::StarterError;
+use crate::train::{Recipe, RecipeError};
+
+/// How often an idle worker asks for a job.
+const POLL: Duration = Duration::from_secs(1);
+/// The longest pause while the hub cannot be reached.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Payloads fetched at the same time: enough to hide the round trip, few enough for a small hub.
+const DOWNLOADS: usize = 8;
+/// The largest payload that is fetched, in bytes.
+const PAYLOAD_BYTES: usize = 64 << 20;
+/// The largest artefact that is fetched, in bytes.
+const ARTEFACT_BYTES: usize = fleetloop_models::bundle::FILE_BYTES as usize;
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The hub.
+    pub access: ApiAccess,
+    /// The worker's name, for people.
+    pub name: String,
+    /// Where downloads are kept.
+    pub cache: PathBuf,
+    /// The most that is kept there, in bytes; the oldest goes first.
+    pub cache_limit_bytes: u64,
+    /// Threads for computing.
+    pub threads: usize,
+    /// Ends after the first job that was done or failed.
+    pub once: bool,
+}
+
+/// Why a worker does not go on with a job.
+#[derive(Debug, Error)]
+pub enum WorkError {
+    /// The hub refused, or could not be reached.
+    #[error("cannot go on with the job")]
+    Hub(#[from] HubError),
+    /// The cache cannot be used.
+    #[error("cannot use the cache")]
+    Cache(#[from] BlobError),
+    /// The job itself cannot be done.
+    #[error("cannot do the job")]
+    Job(#[from] JobError),
+    /// The recipe is not one.
+    #[error("cannot use the job's recipe")]
+    Recipe(#[from] RecipeError),
+    /// The dataset is not one.
+    #[error("cannot use the job's dataset")]
+    Dataset(#[from] DatasetError),
+    /// The base is not one.
+    #[error("cannot use the job's base: {0}")]
+    Base(String),
+    /// The starter's kind is not known.
+    #[error("cannot use the job's base")]
+    Starter(#[from] StarterError),
+    /// The thread that computed came to an unexpected end.
+    #[error("the job's thread ended unexpectedly; see the log")]
+    Panicked,
+}
+
+impl WorkError {
+    /// Whether doing the job again would end the same way.
+    fn is_permanent(&self) -> bool {
+        match self {
+            Self::Hub(e) => e.is_permanent(),
+            Self::Cache(_) => false,
+            Self::Job(e) => !e.is_cancelled(),
+            _ => true,
+        }
+    }
+
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}
+
+/// Works until `stop` is set.
+///
+/// # Errors
+/// The cache cannot be opened, or the hub's address or certificate is unusable.
+pub async fn work(
+    settings: Settings,
+    runtime: Runtime,
+    stop: Arc<AtomicBool>,
+) -> Result<(), WorkError> {
+    let worker = Worker {
+        hub: Hub::new(&settings.access)?,
+        cache: Blobs::open(&settings.cache)?,
+        settings,
+        runtime,
+        stop,
+    };
+    let mut pause = POLL;
+    while !worker.stopping() {
+        match worker.hub.lease(&worker.settings.name).await {
+            Ok(Some(lease)) => {
+                pause = POLL;
+                worker.take(lease).await;
+                if worker.settings.once {
+                    break;
+                }
+                continue;
+            }
+            Ok(None) => pause = POLL,
+            Err(error) => {
+                tracing::warn!(error = %WorkError::from(error).chain(), pause_s = pause.as_secs(), "no answer from the hub");
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+        worker.rest(pause).await;
+    }
+    Ok(())
+}
+
+struct Worker {
+    settings: Settings,
+    hub: Hub,
+    cache: Blobs,
+    runtime: Runtime,
+    stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, in short pieces so that stopping is noticed.
+    async fn rest(&self, pause: Duration) {
+        let piece = Duration::from_millis(200);
+        let mut left = pause;
+        while !left.is_zero() && !self.stopping() {
+            tokio::time::sleep(piece.min(left)).await;
+            left = left.saturating_sub(piece);
+        }
+    }
+
+    /// Does one job and tells the hub how it ended.
+    async fn take(&self, lease: Lease) {
+        let job = lease.job.0;
+        tracing::info!(job, model = lease.spec.model, version = lease.spec.version, "job leased");
+        let renewing = Renewing::start(self.hub.clone(), &lease, Arc::clone(&self.stop));
+        let result = self.attempt(&lease, &renewing).await;
+        let ended = match result {
+            Ok(done) => self
+                .hub
+                .done(lease.job, &done)
+                .await
+                .map(|()| tracing::info!(job, bundle = %done.bundle, "job done")),
+            Err(_) if renewing.is_lost() => {
+                tracing::warn!(job, "the lease was given to another worker");
+                Ok(())
+            }
+            Err(error) if error.is_permanent() && !self.stopping() => {
+                tracing::error!(job, error = %error.chain(), "job failed");
+                self.hub.failed(&lease, error.chain()).await
+            }
+            Err(error) => {
+                tracing::warn!(job, error = %error.chain(), "job left; its lease will end");
+                Ok(())
+            }
+        };
+        renewing.stop().await;
+        if let Err(error) = ended {
+            tracing::warn!(job, error = %WorkError::from(error).chain(), "the hub was not told");
+        }
+        if let Err(error) = self.cache.shrink(self.settings.cache_limit_bytes) {
+            tracing::warn!(error = %WorkError::from(error).chain(), "cache not tidied");
+        }
+    }
+
+    async fn attempt(&self, lease: &Lease, renewing: &Renewing) -> Result<Done, WorkError> {
+        let order = self.download(lease, renewing).await?;
+        let (runtime, cache, threads) =
+            (self.runtime.clone(), self.cache.clone(), self.settings.threads);
+        let (progress, cancel) = (renewing.progress(), renewing.cancel());
+        let computing = tokio::task::spawn_blocking(move || {
+            let tools = Tools {
+                payloads: &cache,
+                runtime: &runtime,
+                device: Device::default(),
+                threads,
+                cancel: &cancel,
+            };
+            job::run(&order, &tools, &mut |event| progress.set(&event))
+        });
+        let product = computing.await.map_err(|_| WorkError::Panicked)??;
+        self.upload(lease, product, renewing).await
+    }
+
+    async fn download(&self, lease: &Lease, renewing: &Renewing) -> Result<Order, WorkError> {
+        let spec = &lease.spec;
+        let recipe = Recipe::parse(&spec.recipe, &defaults(&spec.base))?;
+        let bytes = self.fetch(Kind::Dataset, spec.dataset).await?;
+        let (dataset, dataset_digest) = dataset::parse(&bytes)?;
+        let base = match &spec.base {
+            WireBase::Starter { kind, input } => {
+                Base::Starter { kind: kind.parse()?, input: input.clone() }
+            }
+            WireBase::Bundle { bundle } => Base::Bundle(Box::new(self.bundle(*bundle).await?)),
+        };
+        let mut wanted: Vec<Digest> = dataset.items.iter().map(|i| i.payload).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|digest| !self.cache.has(*digest));
+        let total = wanted.len();
+        let mut under_way = tokio::task::JoinSet::new();
+        let mut fetched = 0;
+        let mut wanted = wanted.into_iter();
+        loop {
+            while under_way.len() < DOWNLOADS
+                && let Some(digest) = wanted.next()
+            {
+                let (hub, cache) = (self.hub.clone(), self.cache.clone());
+                under_way.spawn(async move {
+                    cache.put(&hub.payload(digest, PAYLOAD_BYTES).await?)?;
+                    Ok::<(), WorkError>(())
+                });
+            }
+            let Some(ended) = under_way.join_next().await else { break };
+            ended.map_err(|_| WorkError::Panicked)??;
+            fetched += 1;
+            renewing.progress().phase("download", fetched as f32 / total as f32);
+            if renewing.is_cancelled() {
+                return Err(JobError::Train(crate::train::TrainError::Cancelled(0)).into());
+            }
+        }
+        Ok(Order {
+            name: spec.model.clone(),
+            version: spec.version,
+            base,
+            dataset,
+            dataset_digest,
+            recipe,
+            seed: spec.seed,
+        })
+    }
+
+    /// A file from the cache, or from the hub through the cache.
+    async fn fetch(&self, kind: Kind, digest: Digest) -> Result<Vec<u8>, WorkError> {
+        match self.cache.get(digest) {
+            Ok(bytes) => return Ok(bytes),
+            Err(BlobError::Missing { .. } | BlobError::Damaged { .. }) => {}
+            Err(other) => return Err(other.into()),
+        }
+        let bytes = match kind {
+            Kind::Dataset => self.hub.dataset(digest, DATASET_BYTES).await?,
+            Kind::Artefact => self.hub.artefact(digest, ARTEFACT_BYTES).await?,
+        };
+        self.cache.put(&bytes)?;
+        Ok(bytes)
+    }
+
+    async fn bundle(&self, digest: BundleDigest) -> Result<Bundle, WorkError> {
+        let unusable = |e: fleetloop_models::bundle::BundleError| WorkError::Base(e.to_string());
+        let manifest_bytes = self.fetch(Kind::Artefact, digest.0).await?;
+        let manifest = Manifest::parse(&manifest_bytes).map_err(unusable)?;
+        let mut files = Vec::new();
+        for role in [Role::Model, Role::Golden] {
+            let entry = manifest
+                .file(role)
+                .ok_or_else(|| WorkError::Base(format!("it has no file of the role {role:?}")))?;
+            files.push(self.fetch(Kind::Artefact, entry.sha256).await?);
+        }
+        let golden = files.pop().unwrap_or_default();
+        Bundle::from_parts(manifest_bytes, files.pop().unwrap_or_default(), golden)
+            .map_err(unusable)
+    }
+
+    /// The manifest goes last: whoever sees it finds the files it names.
+    async fn upload(
+        &self,
+        lease: &Lease,
+        product: Product,
+        renewing: &Renewing,
+    ) -> Result<Done, WorkError> {
+        let record = serde_json::to_vec_pretty(&product.record)
+            .map_err(|e| WorkError::Base(e.to_string()))?;
+        let mut files: Vec<&[u8]> = vec![&record];
+        files.extend(product.bundle.files().into_iter().map(|(_, bytes)| bytes));
+        for (place, bytes) in files.iter().enumerate() {
+            renewing.progress().phase("upload", place as f32 / files.len() as f32);
+            self.hub.put_artefact(Digest::of(bytes), bytes.to_vec()).await?;
+        }
+        Ok(Done {
+            lease: lease.lease.clone(),
+            bundle: product.bundle.digest(),
+            run_record: Digest::of(&record),
+            report: product.report,
+            base_report: product.base_report,
+        })
+    }
+}
+
+/// A first model and a retrained one have other defaults.
+fn defaults(base: &WireBase) -> Recipe {
+    match base {
+        WireBase::Starter { .. } => Recipe::starter(),
+        WireBase::Bundle { .. } => Recipe::retraining(),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Dataset,
+    Artefact,
+}
+
+/// The phase and fraction of an event, as the hub shows them.
+fn phase(event: &Event) -> (&'static str, f32, Option<f32>) {
+    match event {
+        Event::Prepare => ("train", 0.0, None),
+        Event::Train(p) => ("train", p.step as f32 / p.steps.max(1) as f32, Some(p.loss)),
+        Event::Evaluate(done, total) => ("evaluate", *done as f32 / (*total).max(1) as f32, None),
+    }
+}

@@ -1,0 +1,104 @@
+//! The command as a person runs it.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::data;
+
+fn trainer(args: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .args(args)
+        .current_dir(dir)
+        .env("FLEETLOOP_ORT_LIB", data::runtime().library())
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn from_a_starter_to_a_retrained_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    data::folder(dir.path(), 80);
+    let shape = format!("1x{0}x{0}", data::SIDE);
+    let new =
+        ["new", "--input", &shape, "--classes", "2", "--seed", "4", "--out", "a.onnx", "--json"];
+    let first = json(&trainer(&new, dir.path()));
+    assert_eq!(first, json(&trainer(&new, dir.path())), "the same seed, the same file");
+
+    let seen = json(&trainer(&["inspect", "a.onnx", "--json"], dir.path()));
+    assert_eq!(seen["trainable"], true);
+    assert_eq!(seen["parameters"].as_array().unwrap().len(), 14);
+    assert_eq!(seen["unsupported"].as_array().unwrap().len(), 0);
+
+    let train = |base: &str, out: &str| {
+        json(&trainer(
+            &["train", "--base", base, "--dataset", ".", "--out", out, "--threads", "1", "--json"],
+            dir.path(),
+        ))
+    };
+    let one = train("a.onnx", "one");
+    assert!(one["after"]["overall"]["share"].as_f64().unwrap() > 0.9, "{one}");
+    let two = train("one", "two");
+    assert_eq!(two["before"], one["after"]);
+    for file in ["bundle.toml", "model.onnx", "golden.json", "run-record.json"] {
+        assert!(dir.path().join("two").join(file).is_file(), "{file}");
+    }
+    let eval = json(&trainer(&["eval", "--bundle", "two", "--dataset", ".", "--json"], dir.path()));
+    assert_eq!(eval["summary"], two["after"]);
+
+    let again = trainer(&["train", "--base", "one", "--dataset", ".", "--out", "two"], dir.path());
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("choose another --out"));
+    assert_eq!(trainer(&["train", "--dataset", "."], dir.path()).status.code(), Some(2));
+}
+
+#[test]
+fn an_interrupt_ends_cleanly_and_leaves_no_half_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = dir.path().join("set");
+    data::folder(&sets, 80);
+    let recipe = dir.path().join("long.toml");
+    trainer::durable::write(&recipe, b"epochs = 10000").unwrap();
+    let shape = format!("1x{0}x{0}", data::SIDE);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .args([
+            "train",
+            "--starter",
+            "picture-cnn",
+            "--input",
+            &shape,
+            "--dataset",
+            "set",
+            "--recipe",
+            "long.toml",
+            "--out",
+            "out",
+            "--threads",
+            "1",
+        ])
+        .current_dir(dir.path())
+        .env("FLEETLOOP_ORT_LIB", data::runtime().library())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Progress lines are JSON; the first of training says that the run is under way.
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut lines = lines.map_while(Result::ok);
+    let training =
+        lines.find(|line| line.contains(r#""phase":"train""#)).expect("a line about training");
+    serde_json::from_str::<serde_json::Value>(&training).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    let mut left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["long.toml", "set"]);
+}

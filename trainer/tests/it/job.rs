@@ -1,0 +1,142 @@
+//! A whole job, from a folder of pictures to a bundle that proves itself.
+
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use fleetloop_models::session::{Session, Threads};
+use fleetloop_protocol::api::datasets::{Dataset, Split};
+use trainer::blobs::Blobs;
+use trainer::dataset;
+use trainer::evaluate::summary;
+use trainer::job::{Base, JobError, Order, Product, Tools, run};
+use trainer::starter::Kind;
+use trainer::train::Recipe;
+
+use super::data;
+
+pub fn order(dataset: Dataset, base: Base) -> Order {
+    let dataset_digest = fleetloop_protocol::Digest::of(&serde_json::to_vec(&dataset).unwrap());
+    let recipe = Recipe::parse("epochs = 3\nbatch_size = 16", &Recipe::retraining()).unwrap();
+    Order { name: "sides".into(), version: 2, base, dataset, dataset_digest, recipe, seed: 9 }
+}
+
+pub fn starter() -> Base {
+    Base::Starter { kind: Kind::PictureCnn, input: vec![1, data::SIDE, data::SIDE] }
+}
+
+fn attempt(order: &Order, payloads: &Blobs, cancel: &AtomicBool) -> Result<Product, JobError> {
+    let runtime = data::runtime();
+    let tools =
+        Tools { payloads, runtime: &runtime, device: Device::default(), threads: 1, cancel };
+    run(order, &tools, &mut |_| {})
+}
+
+fn make(order: &Order, payloads: &Blobs) -> Product {
+    attempt(order, payloads, &AtomicBool::new(false)).unwrap()
+}
+
+#[test]
+fn a_job_gives_a_bundle_that_proves_itself_and_the_same_one_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = data::folder(dir.path(), 160);
+    let (read, _, payloads) = dataset::open(dir.path()).unwrap();
+    assert_eq!(read, dataset);
+
+    let first = make(&order(dataset.clone(), starter()), &payloads);
+    assert_eq!(
+        first.bundle.digest(),
+        make(&order(dataset.clone(), starter()), &payloads).bundle.digest()
+    );
+    assert!(first.base_report.is_none());
+    let runtime = data::runtime();
+    let mut session = Session::open(&runtime, &first.bundle, Threads(1)).unwrap();
+    assert_eq!(first.bundle.golden().check(&mut session).unwrap().cases, 16);
+    let judged = summary(&first.report.outputs);
+    assert_eq!(
+        judged.overall.total,
+        dataset.items.iter().filter(|i| i.split == Split::Gate).count()
+    );
+    assert!(judged.overall.share > 0.9, "{judged:?}");
+    assert!(first.report.outputs.is_sorted_by(|a, b| a.sample < b.sample));
+
+    let second = make(&order(dataset, Base::Bundle(Box::new(first.bundle.clone()))), &payloads);
+    assert_eq!(
+        second.base_report.unwrap().outputs,
+        first.report.outputs,
+        "the base is judged as it was"
+    );
+    let record = &second.record.reproducible;
+    assert_eq!(record.base.bundle, Some(first.bundle.digest()));
+    assert_eq!(record.patches.len(), 14);
+    let changed = first
+        .bundle
+        .model()
+        .iter()
+        .zip(second.bundle.model())
+        .enumerate()
+        .filter(|(_, (a, b))| a != b);
+    for (at, _) in changed {
+        let at = at as u64;
+        assert!(
+            record
+                .patches
+                .iter()
+                .any(|p| (p.offset_bytes..p.offset_bytes + p.length_bytes).contains(&at)),
+            "byte {at}"
+        );
+    }
+    assert_eq!(second.bundle.manifest().preprocess, first.bundle.manifest().preprocess);
+    let text = serde_json::to_string(&second.record).unwrap();
+    assert_eq!(serde_json::from_str::<trainer::record::RunRecord>(&text).unwrap(), second.record);
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_refused_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let whole = data::dataset(&blobs, 40);
+    let refuse = |change: &dyn Fn(&mut Dataset)| {
+        let mut dataset = whole.clone();
+        change(&mut dataset);
+        attempt(&order(dataset, starter()), &blobs, &AtomicBool::new(false)).unwrap_err().chain()
+    };
+    let text = refuse(&|d| d.items.retain(|i| i.split == Split::Train));
+    assert!(text.contains("no item to judge by"), "{text}");
+    let text = refuse(&|d| d.items.retain(|i| i.label == 0));
+    assert!(text.contains("same label"), "{text}");
+    let missing = fleetloop_protocol::Digest::of(b"missing");
+    let text = refuse(&|d| d.items[0].payload = missing);
+    assert!(
+        text.contains(&whole.items[0].sample.to_string()) && text.contains(&missing.to_string()),
+        "{text}"
+    );
+    let noise = blobs.put(b"no picture").unwrap();
+    let text = refuse(&|d| d.items[1].payload = noise);
+    assert!(
+        text.contains("cannot decode") && text.contains(&whole.items[1].sample.to_string()),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_base_with_other_labels_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let mut dataset = data::dataset(&blobs, 40);
+    let base = make(&order(dataset.clone(), starter()), &blobs).bundle;
+    dataset.labels.push("middle".into());
+    let error =
+        attempt(&order(dataset, Base::Bundle(Box::new(base))), &blobs, &AtomicBool::new(false))
+            .unwrap_err();
+    assert!(matches!(error, JobError::Mismatch(_)), "{error}");
+}
+
+#[test]
+fn a_cancelled_job_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let error =
+        attempt(&order(data::dataset(&blobs, 40), starter()), &blobs, &AtomicBool::new(true))
+            .unwrap_err();
+    assert!(error.is_cancelled());
+}

@@ -1,0 +1,10 @@
+//! The trainer as a whole: against ONNX Runtime, on a small dataset, at the command line, and
+//! working for a hub that is played by the test.
+
+#![allow(missing_docs)]
+
+mod cli;
+mod data;
+mod forward;
+mod job;
+mod worker;

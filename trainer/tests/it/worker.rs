@@ -1,0 +1,331 @@
+//! The worker against a hub that the test plays: real HTTPS, real jobs.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router, body::Bytes};
+use axum_server::tls_rustls::RustlsConfig;
+use fleetloop_protocol::Digest;
+use fleetloop_protocol::api::ApiAccess;
+use fleetloop_protocol::api::jobs::{
+    Base, Done, JobFailed, JobId, Lease, LeaseRequest, Renew, TrainJob,
+};
+use trainer::blobs::Blobs;
+use trainer::worker::{Hub, HubError, Settings, work};
+
+use super::{data, job};
+
+const TOKEN: &str = "secret";
+
+/// What the played hub holds and has seen.
+#[derive(Default)]
+struct Seen {
+    job: Option<TrainJob>,
+    /// The lease in force; an old one is refused.
+    lease: Option<String>,
+    leases: usize,
+    files: HashMap<Digest, Vec<u8>>,
+    phases: Vec<String>,
+    refuse_renewal: bool,
+    requests: usize,
+    done: Option<Done>,
+    failed: Option<JobFailed>,
+}
+
+#[derive(Clone, Default)]
+struct Played(Arc<Mutex<Seen>>);
+
+impl Played {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap()
+    }
+
+    /// Counts the request and checks its token.
+    fn enter(&self, headers: &HeaderMap) -> Result<MutexGuard<'_, Seen>, StatusCode> {
+        let mut seen = self.seen();
+        seen.requests += 1;
+        let given = headers.get("authorization").and_then(|v| v.to_str().ok());
+        if given == Some(&format!("Bearer {TOKEN}")) {
+            Ok(seen)
+        } else {
+            Err(StatusCode::UNAUTHORIZED)
+        }
+    }
+
+    /// Serves on a port of its own; returns how to reach it.
+    async fn serve(&self) -> ApiAccess {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let tls =
+            RustlsConfig::from_pem(cert.clone().into_bytes(), key.into_bytes()).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let routes = Router::new()
+            .route("/api/v1/worker/lease", post(lease))
+            .route("/api/v1/worker/jobs/{id}/renew", post(renew))
+            .route("/api/v1/worker/jobs/{id}/done", post(done))
+            .route("/api/v1/worker/jobs/{id}/failed", post(failed))
+            .route("/api/v1/datasets/{digest}", get(file))
+            .route("/api/v1/payloads/{digest}", get(file))
+            .route("/api/v1/artefacts/{digest}", get(file).put(store))
+            .with_state(self.clone());
+        tokio::spawn(
+            axum_server::from_tcp_rustls(listener, tls).unwrap().serve(routes.into_make_service()),
+        );
+        ApiAccess { url, token: TOKEN.into(), ca_pem: cert }
+    }
+
+    /// Offers a job that trains a starter on a small dataset.
+    fn offer(&self, dir: &Path, recipe: &str) {
+        let blobs = Blobs::open(&dir.join("hub")).unwrap();
+        let dataset = data::dataset(&blobs, 80);
+        let bytes = serde_json::to_vec(&dataset).unwrap();
+        let mut seen = self.seen();
+        for item in &dataset.items {
+            seen.files.insert(item.payload, blobs.get(item.payload).unwrap());
+        }
+        let digest = Digest::of(&bytes);
+        seen.files.insert(digest, bytes);
+        let base =
+            Base::Starter { kind: "picture-cnn".into(), input: vec![1, data::SIDE, data::SIDE] };
+        seen.job = Some(TrainJob {
+            model: "sides".into(),
+            version: 2,
+            base,
+            dataset: digest,
+            recipe: recipe.into(),
+            seed: 9,
+        });
+    }
+}
+
+async fn lease(
+    State(hub): State<Played>,
+    headers: HeaderMap,
+    Json(_): Json<LeaseRequest>,
+) -> Result<Json<Option<Lease>>, StatusCode> {
+    let mut seen = hub.enter(&headers)?;
+    let free = seen.lease.is_none() && seen.done.is_none() && seen.failed.is_none();
+    let Some(spec) = seen.job.clone().filter(|_| free) else { return Ok(Json(None)) };
+    seen.leases += 1;
+    let lease = format!("lease-{}", seen.leases);
+    seen.lease = Some(lease.clone());
+    Ok(Json(Some(Lease { job: JobId(7), lease, spec })))
+}
+
+fn current(seen: &Seen, lease: &str) -> Result<(), StatusCode> {
+    if seen.lease.as_deref() == Some(lease) { Ok(()) } else { Err(StatusCode::CONFLICT) }
+}
+
+async fn renew(
+    State(hub): State<Played>,
+    headers: HeaderMap,
+    Json(body): Json<Renew>,
+) -> Result<(), StatusCode> {
+    let mut seen = hub.enter(&headers)?;
+    current(&seen, &body.lease)?;
+    seen.phases.push(body.progress.phase);
+    if seen.refuse_renewal { Err(StatusCode::CONFLICT) } else { Ok(()) }
+}
+
+async fn done(
+    State(hub): State<Played>,
+    headers: HeaderMap,
+    Json(body): Json<Done>,
+) -> Result<(), StatusCode> {
+    let mut seen = hub.enter(&headers)?;
+    current(&seen, &body.lease)?;
+    seen.done = Some(body);
+    Ok(())
+}
+
+async fn failed(
+    State(hub): State<Played>,
+    headers: HeaderMap,
+    Json(body): Json<JobFailed>,
+) -> Result<(), StatusCode> {
+    let mut seen = hub.enter(&headers)?;
+    current(&seen, &body.lease)?;
+    seen.failed = Some(body);
+    Ok(())
+}
+
+async fn file(
+    State(hub): State<Played>,
+    headers: HeaderMap,
+    UrlPath(digest): UrlPath<Digest>,
+) -> Result<Vec<u8>, StatusCode> {
+    let seen = hub.enter(&headers)?;
+    seen.files.get(&digest).cloned().ok_or(StatusCode::NOT_FOUND)
+}
+
+async fn store(
+    State(hub): State<Played>,
+    headers: HeaderMap,
+    UrlPath(digest): UrlPath<Digest>,
+    body: Bytes,
+) -> Result<(), StatusCode> {
+    let mut seen = hub.enter(&headers)?;
+    if Digest::of(&body) != digest {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    seen.files.insert(digest, body.to_vec());
+    Ok(())
+}
+
+fn settings(access: ApiAccess, dir: &Path) -> Settings {
+    Settings {
+        access,
+        name: "test".into(),
+        cache: dir.join("cache"),
+        cache_limit_bytes: 1 << 30,
+        threads: 1,
+        once: true,
+    }
+}
+
+async fn one_job(access: ApiAccess, dir: &Path) {
+    work(settings(access, dir), data::runtime(), Arc::new(AtomicBool::new(false))).await.unwrap();
+}
+
+const SHORT: &str = "epochs = 3\nbatch_size = 16";
+
+/// The bundle that the offered job gives when it is done without a hub.
+fn expected(dir: &Path) -> fleetloop_protocol::BundleDigest {
+    let blobs = Blobs::open(&dir.join("hub")).unwrap();
+    let mut order = job::order(data::dataset(&blobs, 80), job::starter());
+    order.recipe =
+        trainer::train::Recipe::parse(SHORT, &trainer::train::Recipe::starter()).unwrap();
+    let runtime = data::runtime();
+    let cancel = AtomicBool::new(false);
+    let tools = trainer::job::Tools {
+        payloads: &blobs,
+        runtime: &runtime,
+        device: burn::tensor::Device::default(),
+        threads: 1,
+        cancel: &cancel,
+    };
+    trainer::job::run(&order, &tools, &mut |_| {}).unwrap().bundle.digest()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_brings_back_a_bundle_whose_every_file_the_hub_then_holds() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), SHORT);
+    one_job(hub.serve().await, dir.path()).await;
+    let seen = hub.seen();
+    let done = seen.done.as_ref().expect("handed in");
+    assert_eq!(done.bundle, expected(dir.path()), "the same bundle as without a hub");
+    let part = |digest: &Digest| seen.files.get(digest).expect("uploaded").clone();
+    let manifest = fleetloop_models::bundle::Manifest::parse(&part(&done.bundle.0)).unwrap();
+    assert!(manifest.files.iter().all(|f| seen.files.contains_key(&f.sha256)));
+    serde_json::from_slice::<trainer::record::RunRecord>(&part(&done.run_record)).unwrap();
+    assert_eq!(done.report.bundle, done.bundle);
+    assert!(done.base_report.is_none() && seen.failed.is_none());
+    assert!(!seen.phases.is_empty(), "the lease was renewed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_leaves_a_job_that_the_next_one_does() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), "epochs = 10000");
+    let access = hub.serve().await;
+    let path = dir.path().join("worker.toml");
+    trainer::durable::write(&path, toml::to_string(&access).unwrap().as_bytes()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .args(["worker", "--access"])
+        .arg(&path)
+        .arg("--cache")
+        .arg(dir.path().join("cache"))
+        .args(["--threads", "1"])
+        .env("FLEETLOOP_ORT_LIB", data::runtime().library())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !hub.seen().phases.iter().any(|phase| phase == "train") {
+        assert!(child.try_wait().unwrap().is_none(), "the worker runs");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    {
+        let mut seen = hub.seen();
+        assert!(seen.done.is_none() && seen.failed.is_none());
+        seen.lease = None; // It was not renewed, so it ended.
+        seen.job.as_mut().unwrap().recipe = SHORT.into();
+    }
+    one_job(access, dir.path()).await;
+    let seen = hub.seen();
+    assert_eq!(seen.leases, 2);
+    assert_eq!(seen.done.as_ref().expect("handed in").bundle, expected(dir.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_lease_was_given_away_hands_nothing_in() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), "epochs = 10000");
+    hub.seen().refuse_renewal = true;
+    one_job(hub.serve().await, dir.path()).await;
+    let seen = hub.seen();
+    assert!(seen.done.is_none() && seen.failed.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_cannot_be_done_is_reported_with_its_reason() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), "epochs = 0\nbatch_size = 0");
+    one_job(hub.serve().await, dir.path()).await;
+    let seen = hub.seen();
+    let reason = &seen.failed.as_ref().expect("reported").reason;
+    assert!(reason.contains("epochs") && reason.contains("batch_size"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_that_is_not_its_digest_is_not_learned_from() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), SHORT);
+    {
+        let mut seen = hub.seen();
+        let dataset = seen.job.as_ref().unwrap().dataset;
+        let payload = *seen.files.keys().find(|digest| **digest != dataset).unwrap();
+        seen.files.insert(payload, b"something else".to_vec());
+    }
+    one_job(hub.serve().await, dir.path()).await;
+    let seen = hub.seen();
+    assert!(seen.done.is_none() && seen.failed.is_none(), "the job is left for another attempt");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_of_another_ca_hears_nothing() {
+    let (hub, other) = (Played::default(), Played::default());
+    let access = hub.serve().await;
+    let ca_pem = other.serve().await.ca_pem;
+    let error = Hub::new(&ApiAccess { ca_pem, ..access }).unwrap().lease("test").await.unwrap_err();
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
+    assert_eq!(hub.seen().requests, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_is_told_apart_from_an_absent_hub() {
+    let hub = Played::default();
+    let access = hub.serve().await;
+    let error = Hub::new(&ApiAccess { token: "guess".into(), ..access })
+        .unwrap()
+        .lease("test")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, HubError::Refused { status, .. } if status == StatusCode::UNAUTHORIZED),
+        "{error}"
+    );
+}
