@@ -238,7 +238,7 @@ mod tests {
         assert!(report.capacity_frames_per_s.unwrap() > 5.0);
         assert!(report.golden_largest_difference.unwrap() < 1e-3);
         let json = serde_json::to_string(&report).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap().checks, report.checks);
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Sampler {
         }
         let now = self.clock.monotonic();
         // Encoding what cannot be afforded would cost more than all the rest.
-        if self.budget.level_bytes(now) < self.last_len / 2 {
+        if self.budget.level_bytes(now, &chosen.selection) < self.last_len / 2 {
             return self.meter.count(|counters| counters.not_selected_budget += 1);
         }
         let payload = match chosen.frame.frame.encode_png() {
@@ -134,7 +134,7 @@ impl Sampler {
         }
         let len = payload.len() as u64;
         self.last_len = len;
-        if !self.budget.take(now, len) {
+        if !self.budget.take(now, len, &chosen.selection) {
             return self.meter.count(|counters| counters.not_selected_budget += 1);
         }
         let draft = Draft {
@@ -268,13 +268,16 @@ mod tests {
     #[tokio::test]
     async fn over_the_budget_nothing_is_sent_and_everything_is_counted() {
         let len = frame().encode_png().unwrap().len() as u64;
-        let mut bench = bench(2 * len);
+        // A quarter is kept for random samples.
+        let mut bench = bench(3 * len);
         (0..5).for_each(|_| bench.answer(&UNSURE));
         assert_eq!(bench.waiting().await.len(), 2);
         assert_eq!(bench.meter.counters().not_selected_budget, 3);
         bench.time.advance(Duration::from_secs(3600));
         bench.answer(&UNSURE);
-        assert_eq!(bench.waiting().await.len(), 1);
+        // The first two are offered again: an hour went by without a receipt.
+        assert_eq!(bench.waiting().await.len(), 3);
+        assert_eq!(bench.meter.counters().not_selected_budget, 3);
         assert_eq!(bench.meter.counters().frames_answered, 6);
     }
 }

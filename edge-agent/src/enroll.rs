@@ -110,7 +110,9 @@ pub enum EnrollError {
         source: reqwest::Error,
     },
     /// The hub's answer cannot be right.
-    #[error("cannot take the answer of {hub}: {reason}; hub and agent may be of different versions")]
+    #[error(
+        "cannot take the answer of {hub}: {reason}; hub and agent may be of different versions"
+    )]
     BadAnswer {
         /// The hub's address.
         hub: String,
@@ -217,10 +219,9 @@ impl Hub {
         let response = post.send().await.map_err(|error| self.failed(error))?;
         let (status, body) = self.body(response, RESPONSE_BYTES).await?;
         match status {
-            StatusCode::CONFLICT | StatusCode::GONE => Err(EnrollError::TokenUsed {
-                hub: self.url.clone(),
-                detail: detail(&body),
-            }),
+            StatusCode::CONFLICT | StatusCode::GONE => {
+                Err(EnrollError::TokenUsed { hub: self.url.clone(), detail: detail(&body) })
+            }
             status if status.is_success() => serde_json::from_slice(&body).map_err(|error| {
                 EnrollError::BadAnswer { hub: self.url.clone(), reason: error.to_string() }
             }),

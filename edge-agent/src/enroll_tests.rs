@@ -50,7 +50,8 @@ async fn a_hub_with_another_ca_is_refused_before_anything_is_sent() {
 #[tokio::test]
 async fn a_hub_under_another_name_than_its_certificates_is_refused() {
     let (hub, dir) = (hub().await, tempfile::tempdir().unwrap());
-    let token = EnrolmentToken { hub: hub.token().hub.replace("localhost", "127.0.0.1"), ..hub.token() };
+    let token =
+        EnrolmentToken { hub: hub.token().hub.replace("localhost", "127.0.0.1"), ..hub.token() };
     let error = enroll_at(&token, dir.path(), &clock().0).await.unwrap_err();
     assert!(matches!(error, EnrollError::Unreachable { .. }), "{error:?}");
     assert!(hub.asked().is_empty());
@@ -136,7 +137,8 @@ async fn a_hub_that_is_not_there_leaves_the_token_good() {
 async fn a_damaged_token_is_refused_with_what_to_do() {
     let (dir, hub) = (tempfile::tempdir().unwrap(), hub().await);
     let text = hub.token().to_string();
-    for bad in ["", "hello", &text[..text.len() - 3], &text.replacen("fleetloop1", "fleetloop2", 1)] {
+    for bad in ["", "hello", &text[..text.len() - 3], &text.replacen("fleetloop1", "fleetloop2", 1)]
+    {
         let error = enroll(bad, dir.path()).await.unwrap_err();
         assert!(matches!(error, EnrollError::Token(_)), "{error:?}");
         assert!(error.to_string().contains("copy"), "{error}");
@@ -165,7 +167,10 @@ async fn an_identity_with_a_foreign_ca_or_root_is_not_used() {
         let before = std::fs::read(&path).unwrap();
         crate::durable::write(&path, &bytes).unwrap();
         let error = Identity::load(dir.path()).unwrap_err();
-        assert!(matches!(&error, IdentityError::Broken { path, .. } if path.ends_with(file)), "{error}");
+        assert!(
+            matches!(&error, IdentityError::Broken { path, .. } if path.ends_with(file)),
+            "{error}"
+        );
         crate::durable::write(&path, &before).unwrap();
     }
 }

@@ -3,7 +3,9 @@
 //! [`Selector`] looks at one answer: uncertain from a threshold of normalised entropy on, or drawn
 //! at random at a base rate, so that what the model is sure of is seen too. [`Budget`] is a token
 //! bucket of bytes: it fills at a rate per hour up to a burst, and a sample that does not fit is
-//! not sent. Over any span of `t` hours at most `burst + rate × t` bytes pass.
+//! not sent. Over any span of `t` hours at most `burst + rate × t` bytes pass. Uncertain samples
+//! leave a quarter of the burst to random ones: in a world where everything is uncertain the base
+//! rate, by which that is seen at the hub, would starve.
 
 use std::time::Duration;
 
@@ -74,6 +76,9 @@ pub struct Budget {
 
 const HOUR_NS: u128 = 3_600_000_000_000;
 
+/// The share of the burst that only random samples may use: one in so many.
+const KEPT_FOR_RANDOM: u64 = 4;
+
 impl Budget {
     /// A full bucket at monotonic time `now`.
     pub fn new(config: &SelectionConfig, now: Duration) -> Self {
@@ -85,21 +90,25 @@ impl Budget {
         }
     }
 
-    /// The bytes that could pass at `now`.
-    pub fn level_bytes(&mut self, now: Duration) -> u64 {
+    /// The bytes that a sample chosen for this reason could have at `now`.
+    pub fn level_bytes(&mut self, now: Duration, why: &Selection) -> u64 {
         let elapsed_ns = now.saturating_sub(self.at).as_nanos();
         let full = u128::from(self.burst_bytes) * HOUR_NS;
         let gained = elapsed_ns.saturating_mul(u128::from(self.bytes_per_hour));
         self.level = self.level.saturating_add(gained).min(full);
         self.at = self.at.max(now);
         // The level is at most the burst.
-        (self.level / HOUR_NS) as u64
+        let level = (self.level / HOUR_NS) as u64;
+        match why {
+            Selection::Random { .. } => level,
+            Selection::Uncertain { .. } => level.saturating_sub(self.burst_bytes / KEPT_FOR_RANDOM),
+        }
     }
 
-    /// Takes `bytes` out at `now` if they fit; whether they did. A frame larger than the burst
-    /// never fits.
-    pub fn take(&mut self, now: Duration, bytes: u64) -> bool {
-        if self.level_bytes(now) < bytes {
+    /// Takes `bytes` out at `now` if they fit; whether they did. A random sample larger than the
+    /// burst never fits, nor an uncertain one larger than three quarters of it.
+    pub fn take(&mut self, now: Duration, bytes: u64, why: &Selection) -> bool {
+        if self.level_bytes(now, why) < bytes {
             return false;
         }
         self.level -= u128::from(bytes) * HOUR_NS;
@@ -118,6 +127,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const RANDOM: Selection = Selection::Random { rate: 0.1 };
+    const UNCERTAIN: Selection = Selection::Uncertain { score: 0.9 };
+
+    #[test]
+    fn when_everything_is_uncertain_random_samples_still_fit() {
+        let config = SelectionConfig {
+            budget_bytes_per_hour: 3_600_000, burst_bytes: 10_000, ..SelectionConfig::default()
+        };
+        let mut budget = Budget::new(&config, Duration::ZERO);
+        let mut random = 0;
+        for ms in 0..100_000 {
+            let now = Duration::from_millis(ms);
+            // 100 bytes every millisecond are a hundred times what the budget gives.
+            budget.take(now, 100, &UNCERTAIN);
+            random += usize::from(ms % 1000 == 0 && budget.take(now, 100, &RANDOM));
+        }
+        assert_eq!(random, 100);
+    }
 
     fn config(threshold: f32, rate: f32) -> SelectionConfig {
         SelectionConfig {
@@ -170,7 +198,7 @@ mod tests {
         #[test]
         fn no_span_passes_more_than_the_burst_and_what_the_rate_adds(
             rate in 0u64..100_000_000, burst in 1u64..10_000_000,
-            steps in prop::collection::vec((0u64..600_000, 1u64..200_000), 1..80),
+            steps in prop::collection::vec((0u64..600_000, 1u64..200_000, any::<bool>()), 1..80),
         ) {
             let config = SelectionConfig {
                 budget_bytes_per_hour: rate, burst_bytes: burst, ..SelectionConfig::default()
@@ -178,9 +206,9 @@ mod tests {
             let mut budget = Budget::new(&config, Duration::ZERO);
             let mut now = Duration::ZERO;
             let mut passed: Vec<(Duration, u64)> = Vec::new();
-            for (wait_ms, bytes) in steps {
+            for (wait_ms, bytes, random) in steps {
                 now += Duration::from_millis(wait_ms);
-                if budget.take(now, bytes) {
+                if budget.take(now, bytes, if random { &RANDOM } else { &UNCERTAIN }) {
                     passed.push((now, bytes));
                 }
             }
@@ -202,8 +230,11 @@ mod tests {
                 budget_bytes_per_hour: 1_000_000, burst_bytes: burst, ..SelectionConfig::default()
             };
             let mut budget = Budget::new(&config, Duration::ZERO);
-            budget.take(Duration::ZERO, burst);
-            prop_assert_eq!(budget.take(Duration::from_secs(3600), bytes), bytes <= burst);
+            budget.take(Duration::ZERO, burst, &RANDOM);
+            let later = Duration::from_secs(3600);
+            let uncertain = budget.clone().take(later, bytes, &UNCERTAIN);
+            prop_assert_eq!(uncertain, bytes <= burst - burst / 4);
+            prop_assert_eq!(budget.take(later, bytes, &RANDOM), bytes <= burst);
         }
     }
 }

@@ -258,6 +258,11 @@ async fn artefact(
 
 /// An answer that breaks after `bytes`.
 fn broken(bytes: Vec<u8>) -> Response {
-    let chunks = vec![Ok(Bytes::from(bytes)), Err(std::io::Error::other("cut by the test"))];
-    Body::from_stream(futures::stream::iter(chunks)).into_response()
+    let first = futures::stream::iter([Ok(Bytes::from(bytes))]);
+    let cut = futures::stream::once(async {
+        // The server sends what it has when the body makes it wait.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        Err(std::io::Error::other("cut by the test"))
+    });
+    Body::from_stream(futures::StreamExt::chain(first, cut)).into_response()
 }

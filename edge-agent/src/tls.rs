@@ -171,7 +171,10 @@ impl HubVerifier {
 
     /// The trusted CA: the one that is known or, while enrolling, the presented certificate whose
     /// digest the token names.
-    fn anchor(&self, chain: &[CertificateDer<'_>]) -> Result<CertificateDer<'static>, rustls::Error> {
+    fn anchor(
+        &self,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<CertificateDer<'static>, rustls::Error> {
         self.known
             .clone()
             .or_else(|| {

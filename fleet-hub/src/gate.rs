@@ -105,7 +105,7 @@ pub fn verdict(candidate: &Report, base: Option<&Report>, policy: &Policy) -> Ve
     let mut checks = vec![at_least("items judged", count(candidate.outputs.len()), 1.0)];
     match base {
         None => {
-            checks.push(at_least("accuracy over all", accuracy(&candidate.outputs), policy.floor))
+            checks.push(at_least("accuracy over all", accuracy(&candidate.outputs), policy.floor));
         }
         Some(base) => against(candidate, base, policy, &mut checks),
     }

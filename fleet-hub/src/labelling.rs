@@ -18,7 +18,9 @@
 //! and asking for a hundred give the same shares.
 //!
 //! **Which of its samples?** A share of [`Policy::random_share`] is the newest random-base sample,
-//! which shows what the model is wrongly sure of; the rest is the most uncertain one.
+//! which shows what the model is wrongly sure of; the rest is the most uncertain one among the
+//! newest [`Policy::window_samples`], then among those before them, and so on: labels are for the
+//! world as it is, and yesterday's doubts must not crowd out what changed today.
 //!
 //! Same input, same answer: ties fall to the smaller id or digest, and no clock or random number is
 //! used. An uncertainty is between 0 (sure) and 1 (no idea).
@@ -62,11 +64,13 @@ pub struct Policy {
     pub random_share: f64,
     /// How many samples the fleet's mean counts for in a device's doubt.
     pub prior_samples: f64,
+    /// Uncertain samples of one device that compete with each other, by age, at least 1.
+    pub window_samples: usize,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { random_share: 0.25, prior_samples: 8.0 }
+        Self { random_share: 0.25, prior_samples: 8.0, window_samples: 128 }
     }
 }
 
@@ -194,16 +198,15 @@ fn queues<'a>(policy: &Policy, view: View<'a>) -> Vec<Queue<'a>> {
         .into_iter()
         .map(|(device, mut seen)| {
             seen.sort_by(|a, b| {
-                b.uncertainty
-                    .total_cmp(&a.uncertainty)
-                    .then_with(|| b.stored_at_ms.cmp(&a.stored_at_ms))
-                    .then_with(|| a.sample.cmp(&b.sample))
-            });
-            let uncertain = of_kind(&seen, Kind::Uncertain);
-            seen.sort_by(|a, b| {
                 b.stored_at_ms.cmp(&a.stored_at_ms).then_with(|| a.sample.cmp(&b.sample))
             });
             let random = of_kind(&seen, Kind::Random);
+            seen.retain(|seen| seen.kind == Kind::Uncertain);
+            for window in seen.chunks_mut(policy.window_samples.max(1)) {
+                // Stable: of equals the newest first.
+                window.sort_by(|a, b| b.uncertainty.total_cmp(&a.uncertainty));
+            }
+            let uncertain = of_kind(&seen, Kind::Uncertain);
             let labelled = view.labelled.iter().filter(|seen| &seen.device == device);
             Queue {
                 device,
@@ -306,6 +309,17 @@ mod tests {
             .collect();
         assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
         assert!((scores[0] - 0.89).abs() < 1e-6, "{scores:?}");
+    }
+
+    #[test]
+    fn what_changed_today_is_asked_for_before_yesterdays_greater_doubts() {
+        let policy = Policy { window_samples: 10, ..Policy::default() };
+        let all: Vec<Seen> = (0..20)
+            .map(|n| seen("a", n, Kind::Uncertain, if n < 10 { 0.9 } else { 0.6 }))
+            .collect();
+        let asked = order(&policy, View { candidates: &all, recent: &all, labelled: &[] }, 10);
+        let newest: BTreeSet<Digest> = all[10..].iter().map(|seen| seen.sample).collect();
+        assert_eq!(asked.into_iter().collect::<BTreeSet<_>>(), newest);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! the very file that ships.
 
 pub mod blobs;
+pub mod chain;
 pub mod cli;
 pub mod dataset;
 pub mod durable;

@@ -26,8 +26,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use keys::DeviceKeys;
-pub use record::Record;
 pub(crate) use record::FORMAT;
+pub use record::Record;
 
 use crate::durable::{self, DurableError};
 
@@ -103,7 +103,8 @@ impl IdentityDir {
     pub fn record(&self) -> Result<Option<Record>, IdentityError> {
         let path = self.path("identity.json");
         let Some(bytes) = durable::read(&path, FILE_BYTES)? else { return Ok(None) };
-        let record = Record::parse(&bytes).map_err(|reason| IdentityError::Broken { path, reason })?;
+        let record =
+            Record::parse(&bytes).map_err(|reason| IdentityError::Broken { path, reason })?;
         Ok(Some(record))
     }
 

@@ -23,7 +23,7 @@ impl Backoff {
     }
 
     /// It failed: how long to wait now.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         // Without random bytes the longest wait is the safe one.
         let random = random_bytes::<8>().map_or(u64::MAX, u64::from_le_bytes);
         let wait = delay(self.failures, random);
@@ -35,7 +35,8 @@ impl Backoff {
 /// Between [`FIRST`] and twice as much for each failure before, at most [`LONGEST`]; where in
 /// between, `random` decides.
 fn delay(failures: u32, random: u64) -> Duration {
-    let ceiling = FIRST.saturating_mul(1u32.checked_shl(failures.saturating_add(1)).unwrap_or(u32::MAX));
+    let ceiling =
+        FIRST.saturating_mul(1u32.checked_shl(failures.saturating_add(1)).unwrap_or(u32::MAX));
     let spread = ceiling.min(LONGEST).saturating_sub(FIRST);
     FIRST + spread.mul_f64(random as f64 / u64::MAX as f64)
 }
@@ -55,6 +56,6 @@ mod tests {
         }
         let mut backoff = Backoff { failures: 9 };
         backoff.reset();
-        assert!(backoff.next() <= Duration::from_secs(1));
+        assert!(backoff.next_wait() <= Duration::from_secs(1));
     }
 }

@@ -7,8 +7,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`session`] | one connection: what is sent and what comes |
-//! | [`window`] | how much may be under way at once, and when there is no progress |
+//! | `session` | one connection: what is sent and what comes |
+//! | `window` | how much may be under way at once, and when there is no progress |
 //! | [`inbox`] | what the hub sends, verified |
 //! | [`backoff`] | how long to wait before the next connection |
 //!
@@ -163,7 +163,7 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
             // Cancel-safe: both only wait. Draining without a link has nothing to wait for.
             tokio::select! {
                 () = reached(&mut shutdown, Shutdown::Drain) => return,
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.next_wait()) => {}
             }
         }
     };

@@ -117,7 +117,12 @@ impl Session {
         // What was under way on the connection before is offered again.
         self.parts.outbox.connection_lost().await.map_err(|error| chain(&error))?;
         let mut link = Connection::open(self.options()?, self.now());
-        link.connected().await?;
+        let mut shutdown = self.parts.shutdown.clone();
+        // Cancel-safe: the connection is dropped with the attempt.
+        tokio::select! {
+            connected = link.connected() => connected?,
+            () = reached(&mut shutdown, Shutdown::Drain) => return Ok(()),
+        }
         link.subscribe(&self.parts.identity.record().device)?;
         self.work(&mut link).await
     }
@@ -150,7 +155,11 @@ impl Session {
             tokio::select! {
                 event = link.events.recv() => self.on_events(link, event).await?,
                 () = wake.notified(), if link.ready => link.more = true,
-                Ok(()) = keys.changed() => link.more = true,
+                Ok(()) = keys.changed() => {
+                    link.more = true;
+                    // An order that came before could not be believed; the hub answers with it again.
+                    self.report(link);
+                }
                 Ok(()) = progress.changed() => self.report(link),
                 Ok(()) = self.running.changed() => self.report(link),
                 Some(telemetry) = self.parts.telemetry.recv(), if slack => {
@@ -261,7 +270,9 @@ impl Session {
             match result.map_err(|error| chain(&error))? {
                 Settled::Deleted | Settled::Unknown => {}
                 Settled::OtherDigest => {
-                    tracing::error!("the hub stored another sample under an identity of this device");
+                    tracing::error!(
+                        "the hub stored another sample under an identity of this device"
+                    );
                 }
             }
         }
@@ -307,7 +318,11 @@ impl Session {
             if message.bytes.len() > link.payload_limit {
                 // It stays in the outbox and is offered again; the ones beside it go on.
                 let (bytes, limit) = (message.bytes.len(), link.payload_limit);
-                tracing::error!(bytes, limit, "the broker takes no message of this size; raise its limit");
+                tracing::error!(
+                    bytes,
+                    limit,
+                    "the broker takes no message of this size; raise its limit"
+                );
             } else if link.publish(&topic, message.bytes, self.now()) {
                 link.window.awaits_receipt(self.now());
             }

@@ -161,8 +161,10 @@ impl Bundles {
 
     fn record(&self, installed: Installed) -> Result<(), UpdateError> {
         let path = self.data_dir.join(CURRENT);
-        let bytes = serde_json::to_vec_pretty(&installed)
-            .map_err(|error| UpdateError::Record { path: path.clone(), reason: error.to_string() })?;
+        let bytes = serde_json::to_vec_pretty(&installed).map_err(|error| UpdateError::Record {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
         Ok(durable::write(&path, &bytes)?)
     }
 

@@ -107,7 +107,10 @@ impl Channel {
             match self.bundles.open(assignment.bundle) {
                 Ok(bundle) => return named(bundle.manifest(), &assignment.target).map(|()| bundle),
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "a kept bundle is damaged; fetching it again");
+                    tracing::warn!(
+                        error = chain(&error),
+                        "a kept bundle is damaged; fetching it again"
+                    );
                 }
             }
         }

@@ -38,10 +38,7 @@ const A_FEW_TIMES: u32 = 6;
 pub trait ModelHost: Send + Sync + 'static {
     /// Swaps `bundle` in. Success means that it reproduced its golden cases and has answered;
     /// otherwise the one before answers on.
-    fn swap(
-        &self,
-        bundle: Bundle,
-    ) -> impl Future<Output = Result<(), NotSwapped>> + Send;
+    fn swap(&self, bundle: Bundle) -> impl Future<Output = Result<(), NotSwapped>> + Send;
 
     /// The bundle that answered last.
     fn running(&self) -> watch::Receiver<Option<BundleDigest>>;
@@ -253,7 +250,7 @@ impl<M: ModelHost> Driver<M> {
             return REFRESH_EVERY;
         }
         self.ledger.publish(Some(reason));
-        self.backoff.next()
+        self.backoff.next_wait()
     }
 
     /// Steps 4 to 6 of [`super::bundles`].
@@ -340,7 +337,11 @@ impl Ledger {
         let generation = desired.generation.0;
         match self.order.receive(desired) {
             Received::Stale => {
-                tracing::warn!(generation, known = self.order.generation.0, "an older order is ignored");
+                tracing::warn!(
+                    generation,
+                    known = self.order.generation.0,
+                    "an older order is ignored"
+                );
                 false
             }
             Received::Known => false,
@@ -348,7 +349,11 @@ impl Ledger {
                 // A power cut before this leaves the older order; the hub sends this one again.
                 if let Err(error) = self.store.save(&order) {
                     let reason = chain(&error);
-                    tracing::error!(generation, reason, "an order cannot be kept, so it is not followed");
+                    tracing::error!(
+                        generation,
+                        reason,
+                        "an order cannot be kept, so it is not followed"
+                    );
                     self.publish(Some(reason));
                     return false;
                 }

@@ -70,7 +70,9 @@ pub enum UpdateError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The released target is not what was ordered.
-    #[error("the channel releases {target} as {released}, the order names {ordered}; assign it again")]
+    #[error(
+        "the channel releases {target} as {released}, the order names {ordered}; assign it again"
+    )]
     OtherBundle {
         /// The target.
         target: String,
@@ -94,7 +96,10 @@ pub enum UpdateError {
     #[error("cannot install a bundle")]
     Swap(#[source] NotSwapped),
     /// The hub's keys cannot be read.
-    #[error("cannot read the hub's keys (target {})", fleetloop_protocol::hub_keys::HUB_KEYS_TARGET)]
+    #[error(
+        "cannot read the hub's keys (target {})",
+        fleetloop_protocol::hub_keys::HUB_KEYS_TARGET
+    )]
     HubKeys(#[source] serde_json::Error),
     /// The disk is full.
     #[error("cannot keep {}: the disk is full; make room on the device", path.display())]
@@ -133,7 +138,9 @@ impl UpdateError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Unreachable { .. } | Self::ClockUnsynced { .. } => Retry::Always,
-            Self::Status { .. } | Self::BadAnswer { .. } | Self::DiskFull { .. } => Retry::AFewTimes,
+            Self::Status { .. } | Self::BadAnswer { .. } | Self::DiskFull { .. } => {
+                Retry::AFewTimes
+            }
             Self::Durable(_) | Self::Store(StoreError::Durable(_)) => Retry::AFewTimes,
             // A hub that was down signs anew within moments of its start.
             Self::Tuf(TufError::Expired { .. } | TufError::Missing { .. }) => Retry::AFewTimes,

@@ -118,7 +118,9 @@ impl HubHttp {
         }
         match self.artefact_once(digest, len, part).await? {
             Fetched::Good => Ok(()),
-            Fetched::Wrong { found, .. } => Err(UpdateError::WrongBytes { expected: digest, found }),
+            Fetched::Wrong { found, .. } => {
+                Err(UpdateError::WrongBytes { expected: digest, found })
+            }
         }
     }
 
@@ -153,14 +155,10 @@ impl HubHttp {
         if part.have > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             part.restart().await?;
         }
-        while let Some(chunk) = chunk(&url, &mut response).await? {
-            if part.have + chunk.len() as u64 > len {
-                let reason = format!("more than the {len} bytes that were named");
-                return Err(UpdateError::BadAnswer { url, reason });
-            }
-            part.append(&chunk).await?;
-        }
+        let poured = pour(&url, &mut response, len, part).await;
+        // Whatever came is for the next attempt, so it must have left this process's buffers.
         part.file.flush().await.map_err(|source| disk("write", part.path, source))?;
+        poured?;
         if part.have < len {
             let reason = format!("{} of {len} bytes", part.have);
             return Err(UpdateError::BadAnswer { url, reason });
@@ -179,6 +177,22 @@ impl HubHttp {
         }
         request.send().await.map_err(|source| unreachable(url, source))
     }
+}
+
+async fn pour(
+    url: &str,
+    response: &mut Response,
+    len: u64,
+    part: &mut Part<'_>,
+) -> Result<(), UpdateError> {
+    while let Some(chunk) = chunk(url, response).await? {
+        if part.have + chunk.len() as u64 > len {
+            let reason = format!("more than the {len} bytes that were named");
+            return Err(UpdateError::BadAnswer { url: url.to_owned(), reason });
+        }
+        part.append(&chunk).await?;
+    }
+    Ok(())
 }
 
 enum Fetched {

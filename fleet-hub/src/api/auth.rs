@@ -9,6 +9,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use fleetloop_protocol::api::Role;
 
+use super::PREFIX;
 use super::error::Failure;
 use crate::AppState;
 use crate::store::tokens::{self, role_name};
@@ -42,7 +43,7 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
-        let ask = format!("cannot {} {}", parts.method, parts.uri.path());
+        let ask = ask(parts);
         let token = bearer(parts).ok_or_else(|| {
             Failure::unauthorized(format!("{ask}: send a token as 'Authorization: Bearer …'"))
         })?;
@@ -59,6 +60,11 @@ impl FromRequestParts<AppState> for Caller {
     }
 }
 
+/// What was asked, as the beginning of an error. The router strips what it nests the API under.
+fn ask(parts: &Parts) -> String {
+    format!("cannot {} {PREFIX}{}", parts.method, parts.uri.path())
+}
+
 fn bearer(parts: &Parts) -> Option<String> {
     let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
@@ -72,9 +78,8 @@ async fn one_of(parts: &mut Parts, state: &AppState, roles: &[Role]) -> Result<C
     }
     let names: Vec<&str> = roles.iter().map(|role| role_name(*role)).collect();
     Err(Failure::forbidden(format!(
-        "cannot {} {}: the token's role is {}; use one whose role is {}",
-        parts.method,
-        parts.uri.path(),
+        "{}: the token's role is {}; use one whose role is {}",
+        ask(parts),
         role_name(caller.role),
         names.join(" or ")
     )))

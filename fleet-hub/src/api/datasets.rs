@@ -24,11 +24,12 @@ pub fn router() -> Router<AppState> {
     Router::new().route("/datasets", get(list).post(freeze)).route("/datasets/{digest}", get(fetch))
 }
 
-/// Whether the gate keeps a fleet sample: the first eight bytes of its digest, big endian, over
-/// 2^64, are below the share. So a sample is for the gate in every dataset of that share, or never.
-pub fn is_gate(sample: Digest, share: f64) -> bool {
+/// Whether the gate keeps a fleet sample: the first eight bytes of its payload's digest, big
+/// endian, over 2^64, are below the share. So a picture is for the gate in every dataset of that
+/// share, or never, however often a device sent it.
+pub fn is_gate(payload: Digest, share: f64) -> bool {
     let mut head = [0; 8];
-    head.copy_from_slice(&sample.as_bytes()[..8]);
+    head.copy_from_slice(&payload.as_bytes()[..8]);
     (u64::from_be_bytes(head) as f64) / 2f64.powi(64) < share
 }
 
@@ -62,7 +63,7 @@ pub fn assemble(
         .into_iter()
         .filter(|one| request.groups.is_empty() || request.groups.contains(&one.group))
         .map(|one| Item {
-            split: one.split.unwrap_or(if is_gate(one.sample, request.gate_share) {
+            split: one.split.unwrap_or(if is_gate(one.payload, request.gate_share) {
                 Split::Gate
             } else {
                 Split::Train

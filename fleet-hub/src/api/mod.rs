@@ -30,6 +30,9 @@ use axum::routing::get;
 use crate::AppState;
 use error::Failure;
 
+/// Where the API begins.
+pub const PREFIX: &str = "/api/v1";
+
 /// Everything the admin listener serves but enrolment: `/api/v1`, the page, `/healthz`.
 pub fn router(state: AppState) -> Router {
     let limit = DefaultBodyLimit::max(state.config.limits.request_bytes);
@@ -48,7 +51,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method);
     Router::new()
-        .nest("/api/v1", v1)
+        .nest(PREFIX, v1)
         .route("/healthz", get(async || "ok\n"))
         .merge(crate::pages::router())
         .layer(limit)
@@ -57,7 +60,7 @@ pub fn router(state: AppState) -> Router {
 
 async fn unknown(uri: Uri) -> Failure {
     Failure::not_found(format!(
-        "cannot find {}: there is no such endpoint; see docs/api.md",
+        "cannot find {PREFIX}{}: there is no such endpoint; see docs/api.md",
         uri.path()
     ))
 }
@@ -66,6 +69,6 @@ async fn wrong_method(uri: Uri) -> Failure {
     Failure::new(
         axum::http::StatusCode::METHOD_NOT_ALLOWED,
         "method",
-        format!("cannot use this method on {}; see docs/api.md", uri.path()),
+        format!("cannot use this method on {PREFIX}{}; see docs/api.md", uri.path()),
     )
 }

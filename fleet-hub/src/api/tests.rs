@@ -205,7 +205,7 @@ async fn freezing_twice_gives_the_same_dataset_and_a_label_gives_another() {
     assert_eq!(dataset.items.len(), 23);
     assert!(dataset.items.is_sorted_by(|a, b| a.sample < b.sample));
     for item in dataset.items.iter().filter(|item| item.group == "fleet") {
-        assert_eq!(item.split == Split::Gate, is_gate(item.sample, 0.5));
+        assert_eq!(item.split == Split::Gate, is_gate(item.payload, 0.5));
     }
     assert_eq!(first.train + first.gate, 23);
     hub.post("/api/v1/labels", &label(samples[0], "bag")).await;

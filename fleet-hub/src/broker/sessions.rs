@@ -151,11 +151,11 @@ impl Handler for Guard {
             Parameter::ClientConnected(session) => {
                 // Between being admitted and having a session it may have been revoked, and the
                 // kick have found nobody. Not awaited: the session runs only after this hook.
-                if let Some(Peer::Device(device)) = Peer::named(session.id.username_ref()) {
-                    if !self.is_enrolled(&device).await {
-                        let sessions = self.sessions.clone();
-                        tokio::spawn(async move { sessions.kick(device.as_str()).await });
-                    }
+                if let Some(Peer::Device(device)) = Peer::named(session.id.username_ref())
+                    && !self.is_enrolled(&device).await
+                {
+                    let sessions = self.sessions.clone();
+                    tokio::spawn(async move { sessions.kick(device.as_str()).await });
                 }
                 (true, acc)
             }

@@ -5,8 +5,12 @@ use fleetloop_protocol::api::datasets::DatasetSummary;
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::{BundleDigest, Digest};
 
-use super::Usage;
 use super::client::Client;
+
+/// A text that means nothing, or more than one thing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unclear(String);
 
 /// The shortest beginning of a digest that is looked for.
 const LEAST_DIGITS: usize = 4;
@@ -38,7 +42,7 @@ pub async fn bundle(client: &Client, text: &str) -> anyhow::Result<BundleDigest>
     Ok(BundleDigest(one("bundle", "fleet-hub model list", text, &known)?))
 }
 
-fn one(kind: &str, list: &str, text: &str, known: &[(Digest, String)]) -> Result<Digest, Usage> {
+fn one(kind: &str, list: &str, text: &str, known: &[(Digest, String)]) -> Result<Digest, Unclear> {
     let by_digest = text.len() >= LEAST_DIGITS;
     let meant: Vec<&(Digest, String)> = known
         .iter()
@@ -48,8 +52,8 @@ fn one(kind: &str, list: &str, text: &str, known: &[(Digest, String)]) -> Result
         .collect();
     match meant.as_slice() {
         [(digest, _)] => Ok(*digest),
-        [] => Err(Usage(format!("no {kind} is called {text:?}; see '{list}'"))),
-        several => Err(Usage(format!(
+        [] => Err(Unclear(format!("no {kind} is called {text:?}; see '{list}'"))),
+        several => Err(Unclear(format!(
             "{text:?} may mean {} {kind}s ({}); write more of the digest, see '{list}'",
             several.len(),
             several.iter().map(|(d, _)| d.short()).collect::<Vec<_>>().join(", ")

@@ -20,9 +20,6 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload
 
 use super::StoreError;
 
-/// Bytes of one piece of a streamed file: what a slow reader or writer keeps in memory.
-const PIECE_BYTES: usize = 256 * 1024;
-
 /// A folder of files by content hash; cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
@@ -210,15 +207,6 @@ impl Blobs {
     }
 }
 
-/// Pieces of `bytes` of at most [`PIECE_BYTES`], for [`Blobs::put_stream`] and its callers' tests.
-pub fn pieces(bytes: Bytes) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-    let starts = (0..bytes.len()).step_by(PIECE_BYTES);
-    let pieces: Vec<_> = starts
-        .map(|start| Ok(bytes.slice(start..bytes.len().min(start + PIECE_BYTES))))
-        .collect();
-    futures::stream::iter(pieces)
-}
-
 fn location(digest: Digest) -> object_store::path::Path {
     let text = digest.to_string();
     object_store::path::Path::from_iter([&text[..2], &text[..]])
@@ -260,6 +248,11 @@ fn sweep(root: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    fn pieces(bytes: &Bytes) -> impl Stream<Item = Result<Bytes, std::io::Error>> + use<> {
+        let pieces: Vec<_> = bytes.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        futures::stream::iter(pieces)
+    }
+
     #[tokio::test]
     async fn what_is_put_is_got_again_and_only_under_its_digest() {
         let dir = tempfile::tempdir().unwrap();
@@ -271,7 +264,7 @@ mod tests {
         assert_eq!(blobs.get(digest).await.unwrap(), bytes);
         let wrong = blobs.put(Digest::of(b"other"), bytes.clone()).await;
         assert!(matches!(wrong, Err(StoreError::Mismatch { .. })));
-        let wrong = blobs.put_stream(Digest::of(b"other"), 1 << 20, pieces(bytes.clone())).await;
+        let wrong = blobs.put_stream(Digest::of(b"other"), 1 << 20, pieces(&bytes)).await;
         assert!(matches!(wrong, Err(StoreError::Mismatch { .. })));
         assert!(!blobs.exists(Digest::of(b"other")).await.unwrap());
         let part: Vec<Bytes> =
@@ -285,11 +278,11 @@ mod tests {
         let blobs = Blobs::open("artefact", dir.path(), 0).unwrap();
         let bytes = Bytes::from(vec![7; 600_000]);
         let digest = Digest::of(&bytes);
-        let over = blobs.put_stream(digest, 500_000, pieces(bytes.clone())).await;
+        let over = blobs.put_stream(digest, 500_000, pieces(&bytes)).await;
         assert!(matches!(over, Err(StoreError::Invalid { .. })));
         let folder = dir.path().join(&digest.to_string()[..2]);
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
-        assert_eq!(blobs.put_stream(digest, 600_000, pieces(bytes)).await.unwrap(), 600_000);
+        assert_eq!(blobs.put_stream(digest, 600_000, pieces(&bytes)).await.unwrap(), 600_000);
     }
 
     #[tokio::test]

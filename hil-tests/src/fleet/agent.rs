@@ -45,6 +45,7 @@ pub struct AgentConfig {
     data_dir: PathBuf,
     source: Source,
     selection: Selection,
+    inference: Inference,
     http: Http,
     telemetry: Telemetry,
 }
@@ -54,6 +55,19 @@ struct Source {
     kind: &'static str,
     images: PathBuf,
     rate_hz: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Inference {
+    queue_frames: usize,
+}
+
+impl Inference {
+    /// Room for four seconds of frames: on a machine that also trains, a process may not be
+    /// scheduled for a while, and every frame shall be answered all the same.
+    fn at(rate_hz: f64) -> Self {
+        Self { queue_frames: (4.0 * rate_hz).clamp(256.0, 65_536.0) as usize }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -118,6 +132,7 @@ impl<'r> Agent<'r> {
             data_dir: folder.join("data"),
             source: Source { kind: "idx", images: folder.join("images.idx"), rate_hz },
             selection,
+            inference: Inference::at(rate_hz),
             http: Http { listen: format!("127.0.0.1:{}", rig.free_port()?) },
             telemetry: Telemetry { every_s: 5 },
         };
@@ -143,6 +158,7 @@ impl<'r> Agent<'r> {
     /// When the configuration cannot be written.
     pub fn set_rate(&mut self, rate_hz: f64) -> Result<()> {
         self.config.source.rate_hz = rate_hz;
+        self.config.inference = Inference::at(rate_hz);
         self.write_config()
     }
 

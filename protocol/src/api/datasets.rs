@@ -54,9 +54,10 @@ pub struct Dataset {
 pub struct FreezeRequest {
     /// A name for people.
     pub name: String,
-    /// The share of fleet samples that the gate keeps, 0 to 1, chosen by the sample's digest: the
-    /// first eight bytes, big endian, over 2^64, below the share. Imported samples keep the split
-    /// they were imported with.
+    /// The share of fleet samples that the gate keeps, 0 to 1, chosen by the payload's digest:
+    /// its first eight bytes, big endian, over 2^64, are below the share. A picture that a device
+    /// sent twice so never stands on both sides. Imported samples keep the split they were
+    /// imported with.
     pub gate_share: f64,
     /// Only samples of these groups; all when empty.
     #[serde(default)]

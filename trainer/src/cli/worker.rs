@@ -1,6 +1,9 @@
 //! `trainer worker`
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -13,14 +16,20 @@ use crate::worker::{Settings, work};
 /// The priority of a worker that was told nothing: inference on the same machine goes first.
 const NICE: i32 = 19;
 
+/// Set by a hub that starts a worker beside itself: the worker ends when its stdin does, so that a
+/// hub that was killed leaves none behind.
+const EXIT_WITH_STDIN: &str = "FLEETLOOP_EXIT_WITH_STDIN";
+/// How long a worker may take to stop by itself then.
+const GRACE: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Args)]
 pub struct Worker {
     /// The access file that `fleet-hub init` wrote (worker.toml).
     #[arg(long, env = "TRAINER_ACCESS")]
     access: PathBuf,
-    /// Where downloads are kept.
+    /// Where downloads are kept; worker-cache beside the access file if not given.
     #[arg(long, env = "TRAINER_CACHE")]
-    cache: PathBuf,
+    cache: Option<PathBuf>,
     /// The most that is kept there, in bytes; the oldest goes first.
     #[arg(long, default_value_t = 4 << 30)]
     cache_limit_bytes: u64,
@@ -38,6 +47,9 @@ impl Worker {
     pub fn run(&self) -> anyhow::Result<()> {
         let threads = self.compute.prepare(NICE)?;
         let stop = super::cancel_on_signal()?;
+        if std::env::var_os(EXIT_WITH_STDIN).is_some() {
+            stop_with_stdin(Arc::clone(&stop))?;
+        }
         let text = std::fs::read_to_string(&self.access)
             .with_context(|| format!("cannot read {}", self.access.display()))?;
         let access: ApiAccess = toml::from_str(&text)
@@ -46,7 +58,7 @@ impl Worker {
         let settings = Settings {
             access,
             name: self.name.clone(),
-            cache: self.cache.clone(),
+            cache: self.cache.clone().unwrap_or_else(|| self.access.with_file_name("worker-cache")),
             cache_limit_bytes: self.cache_limit_bytes,
             threads,
             once: self.once,
@@ -55,4 +67,17 @@ impl Worker {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         Ok(tokio.block_on(work(settings, runtime, stop))?)
     }
+}
+
+fn stop_with_stdin(stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    let wait = move || {
+        // An unreadable stdin is as good as a closed one.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        stop.store(true, Ordering::Relaxed);
+        std::thread::sleep(GRACE);
+        // Nothing is lost: the lease ends, and the job is done again.
+        std::process::exit(0);
+    };
+    std::thread::Builder::new().name("stdin".into()).spawn(wait)?;
+    Ok(())
 }

@@ -61,15 +61,4 @@ impl JobError {
             Self::Train(TrainError::Cancelled(_)) | Self::Evaluate(EvaluateError::Cancelled)
         )
     }
-
-    /// The error and its causes in one line.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
-    }
 }

@@ -8,6 +8,9 @@ use std::collections::HashSet;
 
 use onnx_ir::{AttributeProto, AttributeType, NodeProto, TensorProto};
 
+/// The largest entry of a list of sizes; arithmetic on sizes up to it cannot overflow.
+const MAX_SIZE: usize = 1 << 31;
+
 /// The attributes of one node.
 #[derive(Debug)]
 pub struct Attributes<'a> {
@@ -95,9 +98,9 @@ impl<'a> Attributes<'a> {
         values
             .iter()
             .map(|v| {
-                usize::try_from(*v).ok().filter(|v| *v >= least).ok_or_else(|| {
-                    format!("attribute '{name}' holds {v}, at least {least} is needed")
-                })
+                usize::try_from(*v).ok().filter(|v| (least..=MAX_SIZE).contains(v)).ok_or_else(
+                    || format!("attribute '{name}' holds {v}, {least} to {MAX_SIZE} is needed"),
+                )
             })
             .collect()
     }

@@ -7,7 +7,7 @@
 //! | [`attributes`] | a node's attributes, typed; what an operator did not ask for is refused |
 //! | [`wire`] | the few rules of the protobuf wire format that patching needs |
 //! | [`mod@patch`] | overwrites tensor payloads inside the original bytes and lists what it did |
-//! | [`write`] | builds small graphs for `trainer new` and for tests |
+//! | [`mod@write`] | builds small graphs for `trainer new` and for tests |
 
 pub mod attributes;
 mod error;

@@ -15,6 +15,9 @@ use super::{HostTensor, OnnxError};
 /// The largest file that is parsed: protobuf's own limit of 2 GiB less one byte.
 pub const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
 
+/// The largest dimension that is believed; arithmetic on sizes up to it cannot overflow.
+const MAX_DIM: usize = 1 << 31;
+
 /// A dimension of a graph input as the file declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeclaredDim {
@@ -127,7 +130,7 @@ fn declared(value: &ValueInfoProto) -> DeclaredValue {
             .dim
             .iter()
             .map(|d| match usize::try_from(d.dim_value()) {
-                Ok(n) if n > 0 => DeclaredDim::Fixed(n),
+                Ok(n) if (1..=MAX_DIM).contains(&n) => DeclaredDim::Fixed(n),
                 _ => DeclaredDim::Open(d.dim_param().to_owned()),
             })
             .collect()

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use onnx_ir::NodeProto;
 
-use crate::graph::{Context, Fact, Role, Tensor};
+use crate::graph::{Context, Dim, Fact, Role, Tensor};
 use crate::onnx::attributes::Attributes;
 
 mod activation;
@@ -96,10 +96,12 @@ impl NodeView<'_> {
     fn float(&self, place: usize) -> Result<&Fact, String> {
         let fact = self.input(place)?;
         if fact.is_int() {
-            Err(format!("input {place} holds integers, floats are needed"))
-        } else {
-            Ok(fact)
+            return Err(format!("input {place} holds integers, floats are needed"));
         }
+        if fact.dims.contains(&Dim::Fixed(0)) {
+            return Err(format!("input {place} of shape {fact} has no elements"));
+        }
+        Ok(fact)
     }
 
     /// The integers of an input, which have to be known at load.

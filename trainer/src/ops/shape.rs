@@ -89,6 +89,9 @@ fn keep_batch(x: &Fact, dims: &mut [Dim], total: Dim) {
 
 fn transpose(node: &NodeView<'_>) -> Result<Built, String> {
     let x = node.float(0)?;
+    if x.rank() == 0 {
+        return Err("a single number has no axes to put in order".into());
+    }
     let order: Vec<usize> = match node.attributes.ints("perm")? {
         None => (0..x.rank()).rev().collect(),
         Some(order) => order.iter().map(|a| axis(*a, x.rank())).collect::<Result<_, _>>()?,

@@ -29,6 +29,7 @@ pub use client::{Hub, HubError};
 use lease::Renewing;
 
 use crate::blobs::{BlobError, Blobs};
+use crate::chain::chain;
 use crate::dataset::{self, DATASET_BYTES, DatasetError};
 use crate::job::{self, Base, Event, JobError, Order, Product, Tools};
 use crate::starter::StarterError;
@@ -86,6 +87,12 @@ pub enum WorkError {
     /// The starter's kind is not known.
     #[error("cannot use the job's base")]
     Starter(#[from] StarterError),
+    /// The run record cannot be written down.
+    #[error("cannot write the run record")]
+    Record(#[source] serde_json::Error),
+    /// Someone asked it to stop.
+    #[error("the job was cancelled")]
+    Cancelled,
     /// The thread that computed came to an unexpected end.
     #[error("the job's thread ended unexpectedly; see the log")]
     Panicked,
@@ -96,20 +103,10 @@ impl WorkError {
     fn is_permanent(&self) -> bool {
         match self {
             Self::Hub(e) => e.is_permanent(),
-            Self::Cache(_) => false,
+            Self::Cache(_) | Self::Cancelled => false,
             Self::Job(e) => !e.is_cancelled(),
             _ => true,
         }
-    }
-
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
     }
 }
 
@@ -142,7 +139,7 @@ pub async fn work(
             }
             Ok(None) => pause = POLL,
             Err(error) => {
-                tracing::warn!(error = %WorkError::from(error).chain(), pause_s = pause.as_secs(), "no answer from the hub");
+                tracing::warn!(error = %chain(&error), pause_s = pause.as_secs(), "no answer from the hub");
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
@@ -191,20 +188,20 @@ impl Worker {
                 Ok(())
             }
             Err(error) if error.is_permanent() && !self.stopping() => {
-                tracing::error!(job, error = %error.chain(), "job failed");
-                self.hub.failed(&lease, error.chain()).await
+                tracing::error!(job, error = %chain(&error), "job failed");
+                self.hub.failed(&lease, chain(&error)).await
             }
             Err(error) => {
-                tracing::warn!(job, error = %error.chain(), "job left; its lease will end");
+                tracing::warn!(job, error = %chain(&error), "job left; its lease will end");
                 Ok(())
             }
         };
         renewing.stop().await;
         if let Err(error) = ended {
-            tracing::warn!(job, error = %WorkError::from(error).chain(), "the hub was not told");
+            tracing::warn!(job, error = %chain(&error), "the hub was not told");
         }
         if let Err(error) = self.cache.shrink(self.settings.cache_limit_bytes) {
-            tracing::warn!(error = %WorkError::from(error).chain(), "cache not tidied");
+            tracing::warn!(error = %chain(&error), "cache not tidied");
         }
     }
 
@@ -261,7 +258,7 @@ impl Worker {
             fetched += 1;
             renewing.progress().phase("download", fetched as f32 / total as f32);
             if renewing.is_cancelled() {
-                return Err(JobError::Train(crate::train::TrainError::Cancelled(0)).into());
+                return Err(WorkError::Cancelled);
             }
         }
         Ok(Order {
@@ -313,8 +310,7 @@ impl Worker {
         product: Product,
         renewing: &Renewing,
     ) -> Result<Done, WorkError> {
-        let record = serde_json::to_vec_pretty(&product.record)
-            .map_err(|e| WorkError::Base(e.to_string()))?;
+        let record = serde_json::to_vec_pretty(&product.record).map_err(WorkError::Record)?;
         let mut files: Vec<&[u8]> = vec![&record];
         files.extend(product.bundle.files().into_iter().map(|(_, bytes)| bytes));
         for (place, bytes) in files.iter().enumerate() {

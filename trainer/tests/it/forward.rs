@@ -213,3 +213,20 @@ fn every_node_that_cannot_be_done_is_named() {
     assert!(text.contains("Erfinv 'erfinv_0'") && text.contains("Sphere 'sphere_3'"), "{text}");
     assert!(!text.contains("relu_1"), "a node that can be done is not blamed: {text}");
 }
+
+#[test]
+fn a_damaged_file_is_refused_or_loads_but_never_ends_the_process() {
+    let whole = varied();
+    let mut random = Random::new(6);
+    let mut refused = 0;
+    for _ in 0..4000 {
+        let mut bytes = whole.clone();
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len());
+            bytes[at] = random.bits() as u8;
+        }
+        let loaded = Model::parse(bytes).ok().map(|model| Graph::load(model, &Device::default()));
+        refused += usize::from(!matches!(loaded, Some(Ok(_))));
+    }
+    assert!(refused > 400, "{refused}");
+}

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use fleetloop_models::session::{Session, Threads};
 use fleetloop_protocol::api::datasets::{Dataset, Split};
 use trainer::blobs::Blobs;
+use trainer::chain::chain;
 use trainer::dataset;
 use trainer::evaluate::summary;
 use trainer::job::{Base, JobError, Order, Product, Tools, run};
@@ -98,7 +99,7 @@ fn what_cannot_be_trained_on_is_refused_with_its_name() {
     let refuse = |change: &dyn Fn(&mut Dataset)| {
         let mut dataset = whole.clone();
         change(&mut dataset);
-        attempt(&order(dataset, starter()), &blobs, &AtomicBool::new(false)).unwrap_err().chain()
+        chain(&attempt(&order(dataset, starter()), &blobs, &AtomicBool::new(false)).unwrap_err())
     };
     let text = refuse(&|d| d.items.retain(|i| i.split == Split::Train));
     assert!(text.contains("no item to judge by"), "{text}");

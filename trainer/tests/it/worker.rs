@@ -243,11 +243,8 @@ async fn a_killed_worker_leaves_a_job_that_the_next_one_does() {
     let path = dir.path().join("worker.toml");
     trainer::durable::write(&path, toml::to_string(&access).unwrap().as_bytes()).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .args(["worker", "--access"])
+        .args(["worker", "--threads", "1", "--access"])
         .arg(&path)
-        .arg("--cache")
-        .arg(dir.path().join("cache"))
-        .args(["--threads", "1"])
         .env("FLEETLOOP_ORT_LIB", data::runtime().library())
         .stderr(Stdio::null())
         .spawn()
@@ -328,4 +325,28 @@ async fn a_wrong_token_is_told_apart_from_an_absent_hub() {
         matches!(error, HubError::Refused { status, .. } if status == StatusCode::UNAUTHORIZED),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_started_by_a_hub_ends_with_it() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    let path = dir.path().join("worker.toml");
+    let access = toml::to_string(&hub.serve().await).unwrap();
+    trainer::durable::write(&path, access.as_bytes()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .args(["worker", "--threads", "1", "--access"])
+        .arg(&path)
+        .env("FLEETLOOP_ORT_LIB", data::runtime().library())
+        .env("FLEETLOOP_EXIT_WITH_STDIN", "1")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while hub.seen().requests == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it works while the pipe is open");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    assert!(dir.path().join("worker-cache").is_dir());
 }

@@ -14,7 +14,9 @@ pub enum TufError {
         expected: Digest,
     },
     /// The repository lacks a file that must be there.
-    #[error("cannot refresh release metadata: the repository has no {file}; publish the channel again")]
+    #[error(
+        "cannot refresh release metadata: the repository has no {file}; publish the channel again"
+    )]
     Missing {
         /// The file.
         file: String,

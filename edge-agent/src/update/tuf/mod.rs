@@ -1,6 +1,6 @@
 //! The TUF client workflow (The Update Framework specification 1.0, section 5), without I/O.
 //!
-//! [`walk::Walk`] is a step machine: it names the next file it wants and takes its bytes; whoever
+//! [`Walk`] is a step machine: it names the next file it wants and takes its bytes; whoever
 //! drives it fetches. [`verify`] drives it over files in memory. There is no other way to a
 //! [`Fresh`], and only a [`Fresh`] names targets for installing.
 //!

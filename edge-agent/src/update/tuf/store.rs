@@ -23,13 +23,17 @@ pub enum StoreError {
     #[error("cannot keep trusted release metadata")]
     Durable(#[from] DurableError),
     /// What lies there was written by something else.
-    #[error("cannot read trusted release metadata: {reason}; restore tuf/ or enrol the device anew")]
+    #[error(
+        "cannot read trusted release metadata: {reason}; restore tuf/ or enrol the device anew"
+    )]
     Format {
         /// What is wrong.
         reason: String,
     },
     /// What lies there does not verify.
-    #[error("cannot use the trusted release metadata on the disk; restore tuf/ or enrol the device anew")]
+    #[error(
+        "cannot use the trusted release metadata on the disk; restore tuf/ or enrol the device anew"
+    )]
     Untrusted(#[from] TufError),
 }
 

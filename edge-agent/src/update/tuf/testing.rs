@@ -100,12 +100,7 @@ pub(crate) struct Edition<'a> {
 
 impl Edition<'_> {
     pub(crate) fn of(version: u64) -> Self {
-        Self {
-            version,
-            timestamp_expires: LATER,
-            snapshot_expires: LATER,
-            targets_expires: LATER,
-        }
+        Self { version, timestamp_expires: LATER, snapshot_expires: LATER, targets_expires: LATER }
     }
 }
 

@@ -34,7 +34,12 @@ fn refused(trusted: &TrustedState, files: &Files) -> TufError {
 }
 
 /// The role in `file`, changed, and signed again by `key`.
-fn resign<T>(files: &Files, file: &str, key: &super::testing::TestKey, change: impl FnOnce(&mut T)) -> Vec<u8>
+fn resign<T>(
+    files: &Files,
+    file: &str,
+    key: &super::testing::TestKey,
+    change: impl FnOnce(&mut T),
+) -> Vec<u8>
 where
     T: tough::schema::Role + serde::Serialize + serde::de::DeserializeOwned,
 {
@@ -82,7 +87,10 @@ async fn expired_metadata_is_refused_by_the_name_of_its_file() {
         (Edition { targets_expires: PAST, ..good }, "1.targets.json"),
     ] {
         let error = refused(&channel.trusted, &channel.publish(edition).await);
-        assert!(matches!(&error, TufError::Expired { file: f, now, .. } if f == file && *now == NOW), "{error}");
+        assert!(
+            matches!(&error, TufError::Expired { file: f, now, .. } if f == file && *now == NOW),
+            "{error}"
+        );
     }
     let root = sign(channel.keys.root(1, PAST), &[&channel.keys.root]);
     let trusted = TrustedState::begin(&root, Digest::of(&root)).unwrap();
@@ -109,7 +117,10 @@ async fn a_role_signed_by_another_roles_key_is_refused() {
     let forged = resign::<Timestamp>(&files, "timestamp.json", &keys.snapshot, |_| {});
     files.insert("timestamp.json".into(), forged);
     let error = refused(&channel.trusted, &files);
-    assert!(matches!(&error, TufError::Signature { file, .. } if file == "timestamp.json"), "{error}");
+    assert!(
+        matches!(&error, TufError::Signature { file, .. } if file == "timestamp.json"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -133,13 +144,18 @@ async fn targets_signed_with_online_keys_only_are_refused() {
     files.insert("1.snapshot.json".into(), snapshot);
     files.insert("timestamp.json".into(), timestamp);
     let error = refused(&channel.trusted, &files);
-    assert!(matches!(&error, TufError::Signature { file, .. } if file == "1.targets.json"), "{error}");
+    assert!(
+        matches!(&error, TufError::Signature { file, .. } if file == "1.targets.json"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn altered_bytes_are_refused_before_they_are_parsed() {
     let channel = channel();
-    for (file, named) in [("1.snapshot.json", "timestamp.json"), ("1.targets.json", "snapshot.json")] {
+    for (file, named) in
+        [("1.snapshot.json", "timestamp.json"), ("1.targets.json", "snapshot.json")]
+    {
         let mut files = channel.edition(1).await;
         let bytes = files.get_mut(file).unwrap();
         let last = bytes.len() - 1;
@@ -160,9 +176,7 @@ async fn versions_never_go_back() {
     let trusted = verify(&channel.trusted, &new, NOW).unwrap().trusted().clone();
 
     let error = refused(&trusted, &old);
-    let back = |e: &TufError, name: &str| {
-        matches!(e, TufError::Rollback { file, found: 4, trusted: 5 } if file == name)
-    };
+    let back = |e: &TufError, name: &str| matches!(e, TufError::Rollback { file, found: 4, trusted: 5 } if file == name);
     assert!(back(&error, "timestamp.json"), "{error}");
 
     // A newer timestamp that names the older snapshot.
@@ -222,7 +236,10 @@ async fn a_root_needs_the_old_keys_and_its_own() {
         let root = sign(next.root(2, LATER), &signers);
         let files = Files::from([("2.root.json".into(), root)]);
         let error = refused(&channel.trusted, &files);
-        assert!(matches!(&error, TufError::Signature { file, .. } if file == "2.root.json"), "{error}");
+        assert!(
+            matches!(&error, TufError::Signature { file, .. } if file == "2.root.json"),
+            "{error}"
+        );
     }
     let root = sign(next.root(2, LATER), &[&next.root, &channel.keys.root]);
     let files = publish(&next, &root, Edition::of(1), &[]).await;
@@ -285,7 +302,10 @@ async fn a_file_over_its_limit_is_refused_unread() {
     let mut files = good.clone();
     files.get_mut("1.targets.json").unwrap().push(b'\n');
     let error = refused(&channel.trusted, &files);
-    assert!(matches!(&error, TufError::TooLarge { file, .. } if file == "1.targets.json"), "{error}");
+    assert!(
+        matches!(&error, TufError::TooLarge { file, .. } if file == "1.targets.json"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -326,10 +326,8 @@ fn metafile<'a>(
     meta: &'a std::collections::HashMap<String, Metafile>,
     name: &str,
 ) -> Result<&'a Metafile, TufError> {
-    meta.get(name).ok_or_else(|| TufError::Incomplete {
-        file: file.to_owned(),
-        missing: name.to_owned(),
-    })
+    meta.get(name)
+        .ok_or_else(|| TufError::Incomplete { file: file.to_owned(), missing: name.to_owned() })
 }
 
 /// A role's threshold and keys, for comparison.

@@ -78,7 +78,7 @@ impl Plan {
             test: 10_000,
             rate: Rate::OfCapacity(0.5),
             quiet: Duration::from_secs(20),
-            noticing: Duration::from_secs(20),
+            noticing: Duration::from_secs(45),
             drift: DRIFT,
             selection: SELECTION,
             labels_at_most: 500,
