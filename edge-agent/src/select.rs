@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn when_everything_is_uncertain_random_samples_still_fit() {
         let config = SelectionConfig {
-            budget_bytes_per_hour: 3_600_000, burst_bytes: 10_000, ..SelectionConfig::default()
+            budget_bytes_per_hour: 3_600_000,
+            burst_bytes: 10_000,
+            ..SelectionConfig::default()
         };
         let mut budget = Budget::new(&config, Duration::ZERO);
         let mut random = 0;

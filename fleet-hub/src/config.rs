@@ -125,8 +125,10 @@ impl Config {
     /// As [`load`](Self::load).
     pub fn parse(data_dir: &Path, text: &str) -> Result<Self, ConfigError> {
         let path = data_dir.join(FILE);
-        let file: ConfigFile = toml::from_str(text)
-            .map_err(|source| ConfigError::Parse { path: path.clone(), source: Box::new(source) })?;
+        let file: ConfigFile = toml::from_str(text).map_err(|source| ConfigError::Parse {
+            path: path.clone(),
+            source: Box::new(source),
+        })?;
         let mut problems = Vec::new();
         let mut address = |key: &str, text: &str| match text.parse::<SocketAddr>() {
             Ok(address) if address.port() != 0 => Some(address),
@@ -289,7 +291,8 @@ mod tests {
     fn all_problems_are_named_together() {
         let text = "host = \"a b\"\nadmin_listen = \"x\"\ndevice_listen = \"0.0.0.0:0\"\n\
             mqtt_listen = \"0.0.0.0:8883\"\nbroker = \"tcp://x\"\n[limits]\nbacklog_messages = 0\n";
-        let Err(ConfigError::Invalid { problems, .. }) = Config::parse(Path::new("/x"), text) else {
+        let Err(ConfigError::Invalid { problems, .. }) = Config::parse(Path::new("/x"), text)
+        else {
             panic!("accepted");
         };
         assert_eq!(problems.len(), 5, "{problems:?}");

@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 use crate::pki::{self, Pki, PkiError};
 use crate::state::{AppState, HubEvent};
-use crate::store::devices::{self, DeviceRow, NewDevice};
 use crate::store::StoreError;
+use crate::store::devices::{self, DeviceRow, NewDevice};
 
 /// The longest life of a token, in seconds: a day.
 pub const TOKEN_MAX_S: u64 = 24 * 3600;
@@ -219,7 +219,9 @@ async fn root(state: &AppState) -> Result<Vec<u8>, EnrolError> {
 impl IntoResponse for EnrolError {
     fn into_response(self) -> Response {
         let (status, code) = match &self {
-            Self::Request(_) | Self::Pki(PkiError::Request(_)) => (StatusCode::BAD_REQUEST, "invalid"),
+            Self::Request(_) | Self::Pki(PkiError::Request(_)) => {
+                (StatusCode::BAD_REQUEST, "invalid")
+            }
             // An unknown secret and a used one are told apart only by who has the secret.
             Self::Store(StoreError::NotFound { .. }) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Store(StoreError::Conflict { .. }) => (StatusCode::CONFLICT, "conflict"),

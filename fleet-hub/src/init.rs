@@ -50,13 +50,17 @@ pub struct InitOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// The folder is in use.
-    #[error("cannot make a hub in {path}: it is not empty; choose another folder, or serve the hub that is there")]
+    #[error(
+        "cannot make a hub in {path}: it is not empty; choose another folder, or serve the hub that is there"
+    )]
     NotEmpty {
         /// The folder.
         path: PathBuf,
     },
     /// An earlier init was cut short.
-    #[error("cannot use {path}: an earlier 'fleet-hub init' of it did not finish; remove it and the keys of that attempt in {offline_keys}, then run init again")]
+    #[error(
+        "cannot use {path}: an earlier 'fleet-hub init' of it did not finish; remove it and the keys of that attempt in {offline_keys}, then run init again"
+    )]
     Unfinished {
         /// The folder.
         path: PathBuf,
@@ -64,7 +68,9 @@ pub enum InitError {
         offline_keys: String,
     },
     /// The offline keys would lie where the hub's process finds them.
-    #[error("cannot make a hub: the offline keys ({offline_keys}) would lie inside its data directory ({data}); name a folder elsewhere")]
+    #[error(
+        "cannot make a hub: the offline keys ({offline_keys}) would lie inside its data directory ({data}); name a folder elsewhere"
+    )]
     KeysInside {
         /// The folder for the keys.
         offline_keys: PathBuf,
@@ -179,9 +185,7 @@ fn claim(options: &InitOptions) -> Result<(), InitError> {
 /// [`InitError::Unfinished`].
 pub fn refuse_unfinished(data: &Path) -> Result<(), InitError> {
     match std::fs::read_to_string(data.join(UNFINISHED)) {
-        Ok(offline_keys) => {
-            Err(InitError::Unfinished { path: data.to_owned(), offline_keys })
-        }
+        Ok(offline_keys) => Err(InitError::Unfinished { path: data.to_owned(), offline_keys }),
         Err(_) => Ok(()),
     }
 }

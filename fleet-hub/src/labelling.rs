@@ -70,7 +70,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { random_share: 0.25, prior_samples: 8.0, window_samples: 128 }
+        Self { random_share: 0.5, prior_samples: 8.0, window_samples: 128 }
     }
 }
 
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_is_random_and_the_rest_is_the_most_uncertain_first() {
+    fn half_is_random_and_the_rest_is_the_most_uncertain_first() {
         let all: Vec<Seen> = (0..40)
             .flat_map(|n| {
                 [
@@ -300,7 +300,7 @@ mod tests {
             all.iter().find(|seen| seen.sample == *sample).expect("known").clone()
         };
         let random = asked.iter().filter(|s| kind(s).kind == Kind::Random).count();
-        assert_eq!(random, 5);
+        assert_eq!(random, 10);
         let scores: Vec<f32> = asked
             .iter()
             .map(kind)

@@ -13,8 +13,8 @@
 //! broker; `listeners` serve HTTPS; nothing is promised before it is on disk.
 
 pub mod api;
-pub mod cli;
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod durable;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleetloop_protocol::{Digest, DeviceId, state::Desired, state::Reported};
+use fleetloop_protocol::{DeviceId, Digest, state::Desired, state::Reported};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::clock::Clock;

@@ -35,7 +35,9 @@ pub async fn run(access: PathBuf, mut stopping: watch::Receiver<bool>, drain: Du
                     () = stopped(&mut stopping) => return end(child, drain).await,
                 }
             }
-            Err(error) => tracing::error!(%error, program = %program().display(), "cannot start the worker; build the trainer, or serve with --no-worker"),
+            Err(error) => {
+                tracing::error!(%error, program = %program().display(), "cannot start the worker; build the trainer, or serve with --no-worker");
+            }
         }
         wait = if started.elapsed() > WELL { BACK_OFF } else { (wait * 2).min(BACK_OFF_MAX) };
         tracing::info!(?wait, "the worker is started again");
@@ -79,7 +81,9 @@ async fn end(mut child: Child, drain: Duration) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
     if tokio::time::timeout(drain, child.wait()).await.is_err() {
-        tracing::warn!("the worker did not end in time and is killed; its lease runs out by itself");
+        tracing::warn!(
+            "the worker did not end in time and is killed; its lease runs out by itself"
+        );
         let _ = child.kill().await;
     }
 }

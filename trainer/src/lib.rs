@@ -21,6 +21,7 @@ pub mod graph;
 pub mod job;
 pub mod onnx;
 pub mod ops;
+pub mod pack;
 pub mod random;
 pub mod record;
 pub mod starter;

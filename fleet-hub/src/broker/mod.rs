@@ -101,8 +101,9 @@ impl Broker {
                 tracing::error!(%error, "the broker stopped");
             }
         });
-        let watcher =
-            tokio::spawn(sessions.clone().kick_revoked(state.store.clone(), state.events.subscribe()));
+        let watcher = tokio::spawn(
+            sessions.clone().kick_revoked(state.store.clone(), state.events.subscribe()),
+        );
         Ok(Self { sessions, server, watcher })
     }
 

@@ -80,8 +80,13 @@ mod tests {
         assert!(!me.may_publish("fleetloop/v1/device/dev-a/receipt", false));
         assert!(!me.may_publish("anything", false));
         assert!(me.may_subscribe("fleetloop/v1/device/dev-a/receipt", false));
-        for filter in ["#", "fleetloop/#", "fleetloop/v1/device/+/receipt",
-            "fleetloop/v1/device/dev-b/receipt", "fleetloop/v1/device/dev-a/+"] {
+        for filter in [
+            "#",
+            "fleetloop/#",
+            "fleetloop/v1/device/+/receipt",
+            "fleetloop/v1/device/dev-b/receipt",
+            "fleetloop/v1/device/dev-a/+",
+        ] {
             assert!(!me.may_subscribe(filter, false), "{filter}");
         }
         assert!(!me.may_subscribe("fleetloop/v1/device/dev-a/receipt", true));

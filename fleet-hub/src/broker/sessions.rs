@@ -1,8 +1,8 @@
 //! The broker's hooks, and the kicking of sessions.
 
 use async_trait::async_trait;
-use fleetloop_protocol::api::devices::DeviceState;
 use fleetloop_protocol::DeviceId;
+use fleetloop_protocol::api::devices::DeviceState;
 use rmqtt::codec::v5::SubscribeAckReason;
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType};

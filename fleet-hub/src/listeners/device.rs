@@ -6,9 +6,7 @@
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE,
-};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -97,8 +95,9 @@ async fn artefact(
     Path(digest): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let digest: Digest =
-        digest.parse().map_err(|_| Refused::not_found("an artefact is named by 64 hexadecimal digits"))?;
+    let digest: Digest = digest
+        .parse()
+        .map_err(|_| Refused::not_found("an artefact is named by 64 hexadecimal digits"))?;
     let len = state.artefacts.size(digest).await?;
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
     let (status, first, last) = match wanted(range, len) {

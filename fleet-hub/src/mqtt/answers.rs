@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::receipt::{Receipt, Refusal};
 use fleetloop_protocol::signed::Signed;
 use fleetloop_protocol::state::Desired;
 use fleetloop_protocol::topic::{Kind, Topic};
 use fleetloop_protocol::wire::DecodeError;
-use fleetloop_protocol::DeviceId;
 use tokio::sync::mpsc;
 
 use crate::pki::Pki;
@@ -99,10 +99,7 @@ impl Answers {
 }
 
 /// Signs and sends the orders that the rollout driver hands over.
-pub(super) async fn sign_orders(
-    answers: Answers,
-    mut orders: mpsc::Receiver<(DeviceId, Desired)>,
-) {
+pub(super) async fn sign_orders(answers: Answers, mut orders: mpsc::Receiver<(DeviceId, Desired)>) {
     while let Some((device, desired)) = orders.recv().await {
         answers.order(&device, &desired).await;
     }

@@ -131,11 +131,8 @@ impl Ingest {
     async fn sample(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
         let sample = Arc::new(VerifiedSample::open(bytes, device, &self.ring(device).await?)?);
         let looked_up = Arc::clone(&sample);
-        let known = self
-            .state
-            .store
-            .read(move |connection| rows::look_up(connection, &looked_up))
-            .await?;
+        let known =
+            self.state.store.read(move |connection| rows::look_up(connection, &looked_up)).await?;
         let digest = sample.header().body_digest();
         let now = self.state.clock.now();
         let receipt = Receipt {
@@ -156,9 +153,7 @@ impl Ingest {
                 let (stored, signed) = (Arc::clone(&sample), receipt.clone());
                 self.state
                     .store
-                    .write(move |tx| {
-                        rows::store_sample(tx, &stored, payload_digest, &signed, now)
-                    })
+                    .write(move |tx| rows::store_sample(tx, &stored, payload_digest, &signed, now))
                     .await?
             }
         };
@@ -189,11 +184,8 @@ impl Ingest {
             .sign_receipt(device, &receipt)
             .map_err(|error| Rejected::Refused(RefusalReason::Malformed, error.to_string()))?;
         let (stored, signed) = (gap.clone(), receipt.clone());
-        let outcome = self
-            .state
-            .store
-            .write(move |tx| rows::store_gap(tx, &stored, &signed, now))
-            .await?;
+        let outcome =
+            self.state.store.write(move |tx| rows::store_gap(tx, &stored, &signed, now)).await?;
         let identity = format!("{device}/{:016x}/{}..{}", epoch.0, from.0, to.0);
         self.settle(device, bytes, outcome, receipt, (identity, gap.body_digest(), gap.envelope()))
             .await
@@ -256,15 +248,15 @@ impl Ingest {
         let reported = Verified::<Reported>::open(bytes, device, &self.ring(device).await?)?;
         let reported = reported.into_inner();
         let (id, stored, now) = (device.clone(), reported.clone(), self.state.clock.now());
-        self.state
-            .store
-            .write(move |tx| devices::set_reported(tx, &id, &stored, now))
-            .await?;
+        self.state.store.write(move |tx| devices::set_reported(tx, &id, &stored, now)).await?;
         let id = device.clone();
         let order = self.state.store.read(move |connection| desired::get(connection, &id)).await?;
         if let Some(order) = order.filter(|order| order.generation > reported.generation) {
-            let order =
-                Desired { generation: order.generation, at: order.at, assignment: order.assignment };
+            let order = Desired {
+                generation: order.generation,
+                at: order.at,
+                assignment: order.assignment,
+            };
             self.answers.order(device, &order).await;
         }
         self.state.tell(HubEvent::Reported { device: device.clone(), reported });

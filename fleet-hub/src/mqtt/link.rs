@@ -113,9 +113,7 @@ impl Link {
                 Handled::Progress
             }
             Event::Incoming(Packet::SubAck(ack)) => {
-                let granted = |code: &SubscribeReasonCode| {
-                    matches!(code, SubscribeReasonCode::Success(qos) if *qos != QoS::AtMostOnce)
-                };
+                let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(qos) if *qos != QoS::AtMostOnce);
                 if ack.return_codes.iter().all(granted) {
                     Handled::Subscribed
                 } else {

@@ -54,7 +54,8 @@ impl Authority {
             what: format!("use the CA in {}; restore it from a backup", folder.display()),
             source,
         };
-        let text = |name: &str| Ok(String::from_utf8_lossy(&read(&folder.join(name))?).into_owned());
+        let text =
+            |name: &str| Ok(String::from_utf8_lossy(&read(&folder.join(name))?).into_owned());
         let pem: String = text("ca.pem")?;
         let key: String = text("ca.key")?;
         let key = KeyPair::from_pem(&key).map_err(failed)?;

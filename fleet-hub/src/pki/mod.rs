@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fleetloop_protocol::Digest;
+use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::hub_keys::{HubKey, HubKeyUse, HubKeys};
 use fleetloop_protocol::keys::{KeyError, SigningKey};
-use fleetloop_protocol::UnixMillis;
 
 use crate::config::{Config, Paths};
 use crate::durable::{self, Access};
@@ -92,8 +92,11 @@ impl Pki {
     pub fn create(config: &Config, now: UnixMillis) -> Result<Self, PkiError> {
         let paths = &config.paths;
         let folder = paths.pki();
-        std::fs::create_dir_all(&folder)
-            .map_err(|source| PkiError::File { verb: "write", path: folder.clone(), source })?;
+        std::fs::create_dir_all(&folder).map_err(|source| PkiError::File {
+            verb: "write",
+            path: folder.clone(),
+            source,
+        })?;
         for name in ["receipt.pk8", "assignment.pk8"] {
             let path = folder.join(name);
             let key = SigningKey::generate_pkcs8()
@@ -189,11 +192,17 @@ pub fn ca_digest(paths: &Paths) -> Result<Digest, PkiError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PkiError> {
-    std::fs::read(path)
-        .map_err(|source| PkiError::File { verb: "read", path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| PkiError::File {
+        verb: "read",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), PkiError> {
-    durable::write(path, bytes, access)
-        .map_err(|source| PkiError::File { verb: "write", path: path.to_owned(), source })
+    durable::write(path, bytes, access).map_err(|source| PkiError::File {
+        verb: "write",
+        path: path.to_owned(),
+        source,
+    })
 }

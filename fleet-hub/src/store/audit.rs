@@ -3,7 +3,7 @@
 use fleetloop_protocol::UnixMillis;
 use rusqlite::{Connection, Transaction, params};
 
-use super::{StoreError, from_sql, as_sql};
+use super::{StoreError, as_sql, from_sql};
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -196,7 +196,8 @@ pub fn look_up_token(
             let what = format!("cannot enrol: the token is used; {ask}");
             return Err(StoreError::Conflict { what });
         }
-        let id = used_by.parse().map_err(|_| StoreError::damaged(format_args!("device {used_by:?}")))?;
+        let id =
+            used_by.parse().map_err(|_| StoreError::damaged(format_args!("device {used_by:?}")))?;
         let device = get(connection, &id)?;
         if device.state == DeviceState::Revoked {
             let what = format!("cannot enrol: the token's device is revoked; {ask}");
@@ -205,7 +206,9 @@ pub fn look_up_token(
         return Ok(TokenUse::Again(Box::new(device)));
     }
     if from_sql(expires_at) <= now.0 {
-        return Err(StoreError::Conflict { what: format!("cannot enrol: the token is expired; {ask}") });
+        return Err(StoreError::Conflict {
+            what: format!("cannot enrol: the token is expired; {ask}"),
+        });
     }
     Ok(TokenUse::Fresh { name })
 }
@@ -232,7 +235,11 @@ pub struct NewDevice {
 ///
 /// # Errors
 /// As [`look_up_token`], looked at again within the transaction.
-pub fn add(tx: &Transaction<'_>, new: &NewDevice, now: UnixMillis) -> Result<DeviceRow, StoreError> {
+pub fn add(
+    tx: &Transaction<'_>,
+    new: &NewDevice,
+    now: UnixMillis,
+) -> Result<DeviceRow, StoreError> {
     let name = match look_up_token(tx, new.secret_sha256, new.keys_sha256, now)? {
         TokenUse::Again(device) => return Ok(*device),
         TokenUse::Fresh { name } => name,
@@ -292,8 +299,9 @@ pub fn set_telemetry(
     telemetry: &Telemetry,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let json = serde_json::to_string(telemetry)
-        .map_err(|error| StoreError::Invalid { what: format!("cannot store telemetry: {error}") })?;
+    let json = serde_json::to_string(telemetry).map_err(|error| StoreError::Invalid {
+        what: format!("cannot store telemetry: {error}"),
+    })?;
     tx.prepare_cached("UPDATE device SET telemetry = ?2, last_seen_ms = ?3 WHERE id = ?1")?
         .execute(params![id.as_str(), json, as_sql(now.0)])?;
     Ok(())

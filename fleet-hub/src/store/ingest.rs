@@ -270,10 +270,7 @@ fn known_sample(connection: &Connection, id: &SampleId) -> Result<Option<Known>,
         .prepare_cached(
             "SELECT sample, receipt FROM sample WHERE device = ?1 AND epoch = ?2 AND sequence = ?3",
         )?
-        .query_row(
-            params![id.device.as_str(), as_sql(id.epoch.0), as_sql(id.sequence.0)],
-            known,
-        )
+        .query_row(params![id.device.as_str(), as_sql(id.epoch.0), as_sql(id.sequence.0)], known)
         .optional()?;
     Ok(found)
 }

@@ -2,7 +2,7 @@
 //! history. The set of labels grows at its end; a label is never removed or moved, because its
 //! index is what models learned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
@@ -183,34 +183,42 @@ pub fn history(connection: &Connection, sample: Digest) -> Result<Vec<Given>, St
 pub struct QueueView {
     /// The hub's labels.
     pub labels: Vec<String>,
-    /// Unlabelled samples of devices.
+    /// Unlabelled samples of devices, one a picture.
     pub candidates: Vec<Seen>,
     /// Each device's last samples.
     pub recent: Vec<Seen>,
     /// The samples that the last labels were given to.
     pub labelled: Vec<Seen>,
-    /// How many unlabelled samples of devices there are, older ones included.
+    /// How many unlabelled pictures of devices there are, older ones included.
     pub waiting: u64,
 }
 
 const SEEN: &str = "s.sample, s.device, s.selection, s.predictions, s.stored_at_ms";
 
-/// Gathers what the labelling policy looks at.
+/// Whether somebody labelled the picture of sample `s`, be it this sample or another with the same
+/// payload: a camera at a stopped belt sends one picture many times.
+const KNOWN: &str = "EXISTS (SELECT 1 FROM label l JOIN sample same ON same.id = l.sample
+    WHERE same.payload = s.payload)";
+
+/// Gathers what the labelling policy looks at. A picture is a candidate once, as its newest sample,
+/// however often it was sent, and not at all when it is labelled.
 ///
 /// # Errors
 /// The database failed.
 pub fn queue_view(connection: &Connection) -> Result<QueueView, StoreError> {
     let labels = set(connection)?.labels;
     let waiting: i64 = connection.query_row(
-        "SELECT count(*) FROM sample s WHERE s.grp = 'fleet'
-         AND NOT EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id)",
+        &format!(
+            "SELECT count(DISTINCT s.payload) FROM sample s WHERE s.grp = 'fleet' AND NOT {KNOWN}"
+        ),
         [],
         |row| row.get(0),
     )?;
     let mut view = QueueView { waiting: from_sql(waiting), ..QueueView::default() };
     let mut counts: BTreeMap<DeviceId, [usize; 2]> = BTreeMap::new();
+    let mut pictures = HashSet::new();
     let sql = format!(
-        "SELECT {SEEN}, EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id)
+        "SELECT {SEEN}, {KNOWN}, s.payload
          FROM sample s WHERE s.grp = 'fleet' ORDER BY s.id DESC LIMIT ?1"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -223,7 +231,7 @@ pub fn queue_view(connection: &Connection) -> Result<QueueView, StoreError> {
             *count += 1;
             view.recent.push(seen.clone());
         }
-        if !row.get::<_, bool>(5)? {
+        if !row.get::<_, bool>(5)? && pictures.insert(digest_at(row, 6)?) {
             view.candidates.push(seen);
         }
     }

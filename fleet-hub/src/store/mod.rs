@@ -55,7 +55,9 @@ const MIGRATIONS: &[(u32, &str)] = &[
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full, or has less free than the configured floor.
-    #[error("cannot store {what}: the disk has too little space left; free some or lower `limits.disk_floor_bytes`")]
+    #[error(
+        "cannot store {what}: the disk has too little space left; free some or lower `limits.disk_floor_bytes`"
+    )]
     Full {
         /// What was to be stored.
         what: String,
@@ -120,7 +122,9 @@ pub enum StoreError {
     #[error("cannot reach the hub's database: it is closing")]
     Closed,
     /// Written by a newer build.
-    #[error("cannot open {path}: it was written by a newer fleet-hub (schema {found}, this build knows {known}); upgrade")]
+    #[error(
+        "cannot open {path}: it was written by a newer fleet-hub (schema {found}, this build knows {known}); upgrade"
+    )]
     Newer {
         /// The database.
         path: PathBuf,
@@ -207,11 +211,8 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate(&mut connection, &path)?;
-        let readers = Readers {
-            idle: Mutex::new(Vec::new()),
-            permits: Semaphore::new(READERS),
-            path,
-        };
+        let readers =
+            Readers { idle: Mutex::new(Vec::new()), permits: Semaphore::new(READERS), path };
         Ok(Self { writer: Writer::start(connection)?, readers: Arc::new(readers) })
     }
 
@@ -281,7 +282,8 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY) STRICT",
     )?;
     let found: u32 =
-        connection.query_row("SELECT coalesce(max(number), 0) FROM migration", [], |row| row.get(0))?;
+        connection
+            .query_row("SELECT coalesce(max(number), 0) FROM migration", [], |row| row.get(0))?;
     let known = MIGRATIONS.iter().map(|(number, _)| *number).max().unwrap_or(0);
     if found > known {
         return Err(StoreError::Newer { path: path.to_owned(), found, known });

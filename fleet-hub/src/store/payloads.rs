@@ -40,7 +40,10 @@ impl Blobs {
         std::fs::create_dir_all(root).map_err(failed)?;
         sweep(root).map_err(failed)?;
         let files = LocalFileSystem::new_with_prefix(root)
-            .map_err(|source| StoreError::Object { what: format!("open {}", root.display()), source })?
+            .map_err(|source| StoreError::Object {
+                what: format!("open {}", root.display()),
+                source,
+            })?
             .with_fsync(true);
         Ok(Self { what, root: root.to_owned(), files: Arc::new(files), floor_bytes })
     }
@@ -89,10 +92,12 @@ impl Blobs {
             let piece = match stream.next().await {
                 None => break Ok(()),
                 Some(Ok(piece)) => piece,
-                Some(Err(error)) => break Err(StoreError::Io {
-                    what: format!("receive {} {}", self.what, digest.short()),
-                    source: std::io::Error::other(error),
-                }),
+                Some(Err(error)) => {
+                    break Err(StoreError::Io {
+                        what: format!("receive {} {}", self.what, digest.short()),
+                        source: std::io::Error::other(error),
+                    });
+                }
             };
             len += piece.len() as u64;
             if len > limit_bytes {
@@ -108,8 +113,9 @@ impl Blobs {
                 break Err(self.failed("write", digest, source));
             }
         };
-        let outcome = outcome
-            .and_then(|()| if hasher.finish() == digest { Ok(()) } else { Err(self.mismatch(digest)) });
+        let outcome = outcome.and_then(|()| {
+            if hasher.finish() == digest { Ok(()) } else { Err(self.mismatch(digest)) }
+        });
         if let Err(error) = outcome {
             // The staged file goes; should even that fail, the next start sweeps it.
             let _ = upload.abort().await;
@@ -161,8 +167,7 @@ impl Blobs {
         digest: Digest,
         range: Option<Range<u64>>,
     ) -> Result<BoxStream<'static, Result<Bytes, std::io::Error>>, StoreError> {
-        let options =
-            GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
         let result = self
             .files
             .get_opts(&location(digest), options)
@@ -249,7 +254,8 @@ mod tests {
     use super::*;
 
     fn pieces(bytes: &Bytes) -> impl Stream<Item = Result<Bytes, std::io::Error>> + use<> {
-        let pieces: Vec<_> = bytes.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        let pieces: Vec<_> =
+            bytes.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
         futures::stream::iter(pieces)
     }
 

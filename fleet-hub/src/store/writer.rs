@@ -44,7 +44,10 @@ impl Writer {
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || run(connection, operations))
-            .map_err(|source| StoreError::Io { what: "start the store's writer thread".into(), source })?;
+            .map_err(|source| StoreError::Io {
+                what: "start the store's writer thread".into(),
+                source,
+            })?;
         Ok(Self { queue })
     }
 
@@ -81,8 +84,8 @@ fn in_savepoint<R>(
         return Err(StoreError::GroupLost);
     }
     tx.execute_batch("SAVEPOINT operation")?;
-    let result = catch_unwind(AssertUnwindSafe(|| operation(tx)))
-        .unwrap_or(Err(StoreError::Panicked));
+    let result =
+        catch_unwind(AssertUnwindSafe(|| operation(tx))).unwrap_or(Err(StoreError::Panicked));
     if tx.is_autocommit() {
         return Err(result.err().unwrap_or(StoreError::GroupLost));
     }

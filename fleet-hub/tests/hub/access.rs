@@ -2,11 +2,11 @@
 
 use fleet_hub::release;
 use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rumqttc::v5::mqttbytes::v5::LastWill;
 use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::LastWill;
 use rustls::ClientConfig;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use crate::device::{Mqtt, client};
 use crate::rig::Rig;

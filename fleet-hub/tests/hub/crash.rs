@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
+use fleetloop_protocol::Digest;
 use fleetloop_protocol::receipt::Subject;
 use fleetloop_protocol::topic::{Kind, Topic};
-use fleetloop_protocol::Digest;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 

@@ -79,7 +79,10 @@ impl Device {
             .unwrap();
         let key = PrivateKeyDer::from_pem_slice(self.tls_key.serialize_pem().as_bytes()).unwrap();
         let roots = roots(&self.ca_pem);
-        ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap()
+        ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap()
     }
 
     /// The same without a certificate.
@@ -157,8 +160,7 @@ impl Mqtt {
         tls: ClientConfig,
         will: Option<LastWill>,
     ) -> Result<Self, String> {
-        let mut options =
-            MqttOptions::new(client_id, "localhost", rig.config.mqtt_listen.port());
+        let mut options = MqttOptions::new(client_id, "localhost", rig.config.mqtt_listen.port());
         options
             .set_max_packet_size(Some(1 << 20))
             .set_outgoing_inflight_upper_limit(16)
@@ -173,7 +175,10 @@ impl Mqtt {
     }
 
     /// Polls until `wanted` finds what it wants; an error of the connection ends it.
-    async fn until<T>(&mut self, mut wanted: impl FnMut(&Packet) -> Option<T>) -> Result<T, String> {
+    async fn until<T>(
+        &mut self,
+        mut wanted: impl FnMut(&Packet) -> Option<T>,
+    ) -> Result<T, String> {
         let polling = async {
             loop {
                 match self.events.poll().await {

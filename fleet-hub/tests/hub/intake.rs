@@ -72,19 +72,36 @@ async fn what_is_not_a_trusted_sample_is_refused_in_words_and_blocks_nothing() {
     let cases: Vec<(&str, Vec<u8>, RefusalReason)> = vec![
         ("altered payload", wire::encode(&altered_payload).unwrap(), RefusalReason::NotTrusted),
         ("altered header", wire::encode(&altered_header).unwrap(), RefusalReason::NotTrusted),
-        ("signed by another device's key, in its name", other.sample(3, b"x"), RefusalReason::NotTrusted),
-        ("signed by another key, in this device's name", forged.sample(4, b"x"), RefusalReason::NotTrusted),
+        (
+            "signed by another device's key, in its name",
+            other.sample(3, b"x"),
+            RefusalReason::NotTrusted,
+        ),
+        (
+            "signed by another key, in this device's name",
+            forged.sample(4, b"x"),
+            RefusalReason::NotTrusted,
+        ),
         ("unknown version byte", unknown_version, RefusalReason::UnknownVersion),
         ("trailing bytes", trailing, RefusalReason::Malformed),
         ("no bytes", Vec::new(), RefusalReason::Malformed),
-        ("noise", vec![1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1], RefusalReason::Malformed),
+        (
+            "noise",
+            vec![1, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1],
+            RefusalReason::Malformed,
+        ),
         ("over the limit", vec![1; MESSAGE_BYTES + 1], RefusalReason::TooLarge),
     ];
     for (what, message, reason) in cases {
         let digest = Digest::of(&message);
         mqtt.send(&topic, message).await;
         let refusal = mqtt.refusal(&device.id, &rig.receipt_keys()).await;
-        assert_eq!((refusal.reason, refusal.message), (reason, digest), "{what}: {}", refusal.detail);
+        assert_eq!(
+            (refusal.reason, refusal.message),
+            (reason, digest),
+            "{what}: {}",
+            refusal.detail
+        );
     }
     // A telemetry message that is none is refused as well.
     mqtt.send(&Topic::new(&device.id, Kind::Telemetry), b"junk".to_vec()).await;
@@ -199,8 +216,7 @@ async fn a_gap_is_stored_with_a_receipt_and_a_contradicting_one_is_quarantined()
     let seal = |gap: &Gap| Signed::seal(gap, &device.id, &device.signing).unwrap().into_bytes();
     mqtt.send(&topic, seal(&gap)).await;
     let (receipt, first) = mqtt.receipt(&device.id, &rig.receipt_keys()).await;
-    let subject =
-        Subject::Gap { epoch: Epoch(u64::MAX), from: Sequence(3), to: Sequence(9) };
+    let subject = Subject::Gap { epoch: Epoch(u64::MAX), from: Sequence(3), to: Sequence(9) };
     assert_eq!(receipt.subject, subject);
     mqtt.send(&topic, seal(&gap)).await;
     assert_eq!(mqtt.receipt(&device.id, &rig.receipt_keys()).await.1, first);
@@ -307,5 +323,7 @@ async fn receipts_are_signed_by_the_receipt_key_only() {
     let bytes = mqtt.next(&device.id, Kind::Receipt).await;
     let usage = fleetloop_protocol::hub_keys::HubKeyUse::Assignment;
     let wrong: KeyRing = rig.keys.ring(usage, rig.state().clock.now());
-    assert!(Verified::<fleetloop_protocol::receipt::Receipt>::open(&bytes, &device.id, &wrong).is_err());
+    assert!(
+        Verified::<fleetloop_protocol::receipt::Receipt>::open(&bytes, &device.id, &wrong).is_err()
+    );
 }

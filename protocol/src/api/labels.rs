@@ -10,9 +10,9 @@ use crate::digest::Digest;
 pub struct LabelQueue {
     /// The labels to choose from.
     pub labels: Vec<String>,
-    /// Unlabelled samples, the most useful first.
+    /// Unlabelled samples, the most useful first, one a picture.
     pub samples: Vec<Sample>,
-    /// How many unlabelled samples there are in all.
+    /// How many unlabelled pictures there are in all.
     pub waiting: u64,
 }
 

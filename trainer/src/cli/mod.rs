@@ -4,6 +4,7 @@
 //! a terminal, one JSON object a line otherwise. Exit codes: 0 done, 1 error, 2 wrong usage, 130
 //! cancelled. A cancelled or failed command leaves no half file behind.
 
+mod bundle;
 mod eval;
 mod inspect;
 mod new;
@@ -36,6 +37,8 @@ struct Root {
 enum Command {
     /// Make a starter graph with random weights.
     New(new::New),
+    /// Make a bundle of an ONNX model as it is, for a hub to take in.
+    Bundle(bundle::Bundle),
     /// Train a model on a dataset and write a bundle.
     Train(train::Train),
     /// Run a bundle over a dataset in ONNX Runtime and count what is right.
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
     let root = Root::parse();
     let result = match &root.command {
         Command::New(command) => command.run(root.json),
+        Command::Bundle(command) => command.run(root.json),
         Command::Train(command) => command.run(root.json),
         Command::Eval(command) => command.run(root.json),
         Command::Inspect(command) => command.run(root.json),

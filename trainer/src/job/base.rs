@@ -1,14 +1,13 @@
 //! What a new model begins with.
 
-use burn::tensor::Device;
 use fleetloop_models::bundle::{Bundle, Description, Fit, InputSpec, Manifest, PreprocessSpec};
 use fleetloop_models::preprocess::Preprocess;
 use fleetloop_protocol::Digest;
 
 use super::JobError;
 use crate::dataset::Pictures;
-use crate::graph::Graph;
 use crate::onnx::Model;
+use crate::pack::declared_input;
 use crate::record::BaseRecord;
 use crate::starter::{Kind, starter};
 
@@ -48,7 +47,6 @@ impl Base {
         labels: &[String],
         pictures: &Pictures<'_>,
         seed: u64,
-        device: &Device,
     ) -> Result<Start, JobError> {
         let record =
             |model: &[u8]| BaseRecord { model: Digest::of(model), bundle: None, starter: None };
@@ -63,7 +61,7 @@ impl Base {
                 (bytes, record)
             }
         };
-        let input = input_of(&bytes, device)?;
+        let input = declared_input(&bytes)?;
         let preprocess = statistics(&input, labels, pictures)?;
         Ok(Start { model: Model::parse(bytes)?, input, preprocess, record })
     }
@@ -87,19 +85,6 @@ fn from_bundle(bundle: &Bundle, labels: &[String]) -> Result<Start, JobError> {
             starter: None,
         },
     })
-}
-
-/// The picture input of a graph.
-fn input_of(bytes: &[u8], device: &Device) -> Result<InputSpec, JobError> {
-    let graph = Graph::load(Model::parse(bytes.to_vec())?, device)?;
-    let shape = &graph.plan.input_shape(1)[1..];
-    let sizes: Vec<u32> = shape.iter().filter_map(|d| u32::try_from(*d).ok()).collect();
-    let &[channels @ (1 | 3), height, width] = sizes.as_slice() else {
-        return Err(JobError::Mismatch(format!(
-            "its input of shape {shape:?} is no picture of 1 or 3 channels"
-        )));
-    };
-    Ok(InputSpec { name: graph.model.inputs[0].name.clone(), channels, height, width })
 }
 
 /// Mean and deviation of each channel over the pictures, to four decimals so that they read well.

@@ -33,6 +33,11 @@ pub enum JobError {
     /// Base and dataset do not fit.
     #[error("cannot train the base on the dataset: {0}")]
     Mismatch(String),
+    /// The graph takes something else than one picture.
+    #[error(
+        "its input is {0}; want one of batch x channels x height x width floats, 1 or 3 channels, only the batch open"
+    )]
+    Input(String),
     /// The recipe cannot be written down.
     #[error("cannot record the recipe: {0}")]
     Recipe(String),

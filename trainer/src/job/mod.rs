@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use fleetloop_models::bundle::{Bundle, Description, Lineage, Manifest};
-use fleetloop_models::golden::GoldenCases;
 use fleetloop_models::preprocess::Preprocess;
 use fleetloop_models::session::{Runtime, Session, Threads};
 use fleetloop_protocol::Digest;
@@ -31,14 +30,12 @@ use crate::dataset::Pictures;
 use crate::evaluate;
 use crate::graph::Graph;
 use crate::onnx::{Model, Patch, patch};
+use crate::pack::pack;
 use crate::record::{Measured, Reproducible, RunRecord, Versions};
 use crate::train::{Epoch, Progress, Recipe, Sample, TrainingSet, train};
 
 /// How many golden cases a bundle gets.
 const GOLDEN_CASES: usize = 16;
-/// The largest difference of a logit that a device may have. Runtimes on other processors add up in
-/// another order; differences seen are below a tenth of this.
-const GOLDEN_TOLERANCE: f32 = 1e-3;
 /// Samples evaluated at a time.
 const EVALUATE_BATCH: usize = 64;
 
@@ -112,7 +109,7 @@ pub fn run(
     watch(Event::Prepare);
     let learning = Pictures::read(&order.dataset, Split::Train, tools.payloads)?;
     let judging = Pictures::read(&order.dataset, Split::Gate, tools.payloads)?;
-    let start = order.base.start(&order.dataset.labels, &learning, order.seed, &tools.device)?;
+    let start = order.base.start(&order.dataset.labels, &learning, order.seed)?;
     let about = order.describe(&start)?;
     let set = training_set(&about, &learning, order.dataset.labels.len())?;
     let prepared = Instant::now();
@@ -185,18 +182,8 @@ impl Trained {
         tools: &Tools<'_>,
         watch: &mut dyn FnMut(Event),
     ) -> Result<(Bundle, Report), JobError> {
-        // The golden cases need a session, the session a manifest: this one is never written.
-        let draft = Manifest::new(about.clone(), &self.model, b"")?;
-        let mut session =
-            Session::from_model(tools.runtime, &self.model, &draft, Threads(tools.threads))?;
-        let golden = GoldenCases::record(
-            &mut session,
-            &golden_payloads(judging, tools.payloads)?,
-            GOLDEN_TOLERANCE,
-        )?
-        .to_json()?;
-        let manifest = Manifest::new(about, &self.model, &golden)?.to_toml()?.into_bytes();
-        let bundle = Bundle::from_parts(manifest, self.model.clone(), golden)?;
+        let payloads = golden_payloads(judging, tools.payloads)?;
+        let bundle = pack(about, self.model.clone(), &payloads, tools.runtime, tools.threads)?;
         let report = order.report(&bundle, judging, tools, watch)?;
         Ok((bundle, report))
     }

@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use fleetloop_models::bundle::Bundle;
+use fleetloop_models::picture::{Channels, Frame};
+use fleetloop_models::session::{Session, Threads};
+
 use super::data;
 
 fn trainer(args: &[&str], dir: &Path) -> Output {
@@ -54,6 +58,34 @@ fn from_a_starter_to_a_retrained_bundle() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("choose another --out"));
     assert_eq!(trainer(&["train", "--dataset", "."], dir.path()).status.code(), Some(2));
+}
+
+#[test]
+fn any_onnx_classifier_becomes_a_bundle_that_proves_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = ["new", "--input", "1x6x6", "--classes", "3", "--out", "own.onnx", "--json"];
+    json(&trainer(&new, dir.path()));
+    let frame = Frame::new(9, 7, Channels::Rgb, (0..189).collect()).unwrap();
+    trainer::durable::write(&dir.path().join("seen.png"), &frame.encode_png().unwrap()).unwrap();
+    let bundle = |labels: &str, golden: &str, out: &str| {
+        let args = ["bundle", "--model", "own.onnx", "--name", "own", "--labels", labels];
+        let rest = ["--mean", "0.3", "--std", "0.2", "--golden", golden, "--out", out, "--json"];
+        trainer(&[args.as_slice(), &rest].concat(), dir.path())
+    };
+    let made = json(&bundle("a,b,c", "seen.png", "own"));
+    let read = Bundle::open(&dir.path().join("own"), None).unwrap();
+    assert_eq!(made["bundle"], read.digest().to_string());
+    let mut session = Session::open(&data::runtime(), &read, Threads(1)).unwrap();
+    assert_eq!(read.golden().check(&mut session).unwrap().cases, 1);
+    for (labels, golden, why) in
+        [("a,b", "seen.png", "2 labels"), ("a,b,c", "own.onnx", ".png or .jpg")]
+    {
+        let refused = bundle(labels, golden, "no");
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text.contains(why), "{text}");
+        assert!(!dir.path().join("no").exists());
+    }
 }
 
 #[test]

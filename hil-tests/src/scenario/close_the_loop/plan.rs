@@ -29,6 +29,9 @@ pub struct Plan {
     pub drift: Drift,
     /// What devices send.
     pub selection: Selection,
+    /// How many frames a second each device draws at random, whatever the rate: by these the hub
+    /// sees where the model doubts.
+    pub random_per_second: f64,
     /// How many labels the person gives at most.
     pub labels_at_most: usize,
     /// How long the person may take; fewer labels than wished are no failure.
@@ -54,13 +57,13 @@ pub enum Rate {
     Hertz(f64),
 }
 
-/// What devices send in every run: enough for the person within a minute or two, and far below
-/// what a link carries.
+/// What devices send in every run, besides [`Plan::random_per_second`]: enough for the person
+/// within a minute, and far below what a link carries.
 const SELECTION: Selection = Selection {
     uncertainty_threshold: 0.5,
-    random_rate: 0.001,
+    random_rate: 0.0,
     budget_bytes_per_hour: 8_000_000,
-    burst_bytes: 30_000,
+    burst_bytes: 12_000,
     seed: 7,
 };
 
@@ -77,10 +80,11 @@ impl Plan {
             clean_gate: 1_000,
             test: 10_000,
             rate: Rate::OfCapacity(0.5),
-            quiet: Duration::from_secs(20),
+            quiet: Duration::from_secs(15),
             noticing: Duration::from_secs(45),
             drift: DRIFT,
             selection: SELECTION,
+            random_per_second: 3.0,
             labels_at_most: 500,
             labelling: Duration::from_secs(120),
             first_recipe: String::new(),
@@ -102,7 +106,7 @@ impl Plan {
             test: 1_000,
             rate: Rate::Hertz(60.0),
             quiet: Duration::from_secs(5),
-            noticing: Duration::from_secs(5),
+            noticing: Duration::from_secs(15),
             labels_at_most: 150,
             labelling: Duration::from_secs(90),
             limits: Limits::SMALL,

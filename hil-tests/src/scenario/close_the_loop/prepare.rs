@@ -13,7 +13,7 @@ use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout};
 use fleetloop_protocol::api::samples::ImportResponse;
 
 use super::{MODEL, Rate, Run};
-use crate::fleet::{Agent, Stopped};
+use crate::fleet::{Agent, Selection, Stopped};
 use crate::pictures::{self, Part};
 use crate::wait;
 
@@ -143,8 +143,8 @@ impl Run<'_> {
         let share = (self.pictures.len() - first) / self.plan.agents;
         for number in 0..self.plan.agents {
             let name = format!("agent-{}", number + 1);
-            let mut selection = self.plan.selection;
-            selection.seed += number as u64;
+            // Nobody looks at these few frames; samples begin when the rate is known.
+            let selection = self.plan.selection.silent();
             let agent = Agent::new(self.rig, &name, &self.assets, selection, FIRST_RATE_HZ)?;
             let range = first + number * share..first + (number + 1) * share;
             self.pictures.write_images(range, None, &agent.images())?;
@@ -199,7 +199,13 @@ impl Run<'_> {
             }
         };
         self.progress.note(&format!("frames will arrive at {rate_hz:.0} a second and device"));
-        self.agents.iter_mut().try_for_each(|agent| agent.set_rate(rate_hz))
+        let random_rate = (self.plan.random_per_second / rate_hz).min(1.0) as f32;
+        for (number, agent) in self.agents.iter_mut().enumerate() {
+            let seed = self.plan.selection.seed + number as u64;
+            agent.set_rate(rate_hz)?;
+            agent.set_selection(Selection { random_rate, seed, ..self.plan.selection })?;
+        }
+        Ok(())
     }
 
     /// Starts all devices.

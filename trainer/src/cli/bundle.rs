@@ -1,0 +1,109 @@
+//! `trainer bundle`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use fleetloop_models::bundle::{Description, Fit, PreprocessSpec};
+use fleetloop_models::session::Runtime;
+use fleetloop_protocol::sample::MediaType;
+
+use super::Compute;
+use crate::{durable, pack};
+
+#[derive(Debug, Args)]
+pub struct Bundle {
+    /// The ONNX file: one picture input, logits as its first output.
+    #[arg(long)]
+    model: PathBuf,
+    /// The bundle's name: a-z, 0-9, '_' and '-'.
+    #[arg(long)]
+    name: String,
+    /// The bundle's version.
+    #[arg(long, default_value_t = 1)]
+    version: u32,
+    /// What its outputs mean, in their order.
+    #[arg(long, value_delimiter = ',', required = true)]
+    labels: Vec<String>,
+    /// Mean of each channel, of values from 0 to 1, as it was trained with; 0 if not given.
+    #[arg(long, value_delimiter = ',')]
+    mean: Vec<f32>,
+    /// Deviation of each channel; 1 if not given.
+    #[arg(long, value_delimiter = ',')]
+    std: Vec<f32>,
+    /// How a picture of another size is brought to the input.
+    #[arg(long, value_enum, default_value_t = FitArgument::Stretch)]
+    fit: FitArgument,
+    /// Pictures (PNG or JPEG) whose logits every device must reproduce; a handful will do.
+    #[arg(long, num_args = 1.., required = true)]
+    golden: Vec<PathBuf>,
+    /// The folder to write. It must not exist.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FitArgument {
+    /// Both sides are scaled on their own.
+    Stretch,
+    /// Scaled until the shorter side fits, then cropped around the centre.
+    Crop,
+}
+
+impl Bundle {
+    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+        let threads = self.compute.prepare(0)?;
+        let model = read(&self.model)?;
+        let input = pack::declared_input(&model)
+            .with_context(|| format!("cannot bundle {}", self.model.display()))?;
+        let channels = input.channels as usize;
+        let or = |given: &[f32], default: f32| {
+            if given.is_empty() { vec![default; channels] } else { given.to_vec() }
+        };
+        let about = Description {
+            name: self.name.clone(),
+            version: self.version,
+            labels: self.labels.clone(),
+            input,
+            preprocess: PreprocessSpec {
+                fit: match self.fit {
+                    FitArgument::Stretch => Fit::Stretch,
+                    FitArgument::Crop => Fit::Crop,
+                },
+                mean: or(&self.mean, 0.0),
+                std: or(&self.std, 1.0),
+            },
+            lineage: None,
+        };
+        let payloads: Vec<_> = self
+            .golden
+            .iter()
+            .map(|path| Ok((media_type(path)?, read(path)?)))
+            .collect::<anyhow::Result<_>>()?;
+        let runtime = Runtime::load(self.compute.library.as_deref())?;
+        let bundle = pack::pack(about, model, &payloads, &runtime, threads)
+            .with_context(|| format!("cannot bundle {}", self.model.display()))?;
+        durable::write_folder(&self.out, &bundle.files())?;
+        if json {
+            println!("{}", serde_json::json!({ "out": self.out, "bundle": bundle.digest() }));
+        } else {
+            println!("{}: bundle {}", self.out.display(), bundle.digest());
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn media_type(path: &Path) -> anyhow::Result<MediaType> {
+    let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+    match extension.as_deref() {
+        Some("png") => Ok(MediaType::Png),
+        Some("jpg" | "jpeg") => Ok(MediaType::Jpeg),
+        _ => anyhow::bail!("cannot use {} as a golden case: give a .png or .jpg", path.display()),
+    }
+}
