@@ -1,6 +1,6 @@
 //! Durable files: a power cut leaves the old content or the new one, never a part of either.
 //!
-//! [`write`] makes a hidden temporary file beside the target, fsyncs it, renames it over the
+//! [`write()`] makes a hidden temporary file beside the target, fsyncs it, renames it over the
 //! target and fsyncs the folder. One writer a file: the temporary name is fixed, so a file left
 //! over by a power cut is overwritten by the next write and never collects.
 //!

@@ -164,6 +164,24 @@ async fn the_queue_holds_what_is_unlabelled_and_shrinks_as_labels_come() {
 }
 
 #[tokio::test]
+async fn a_picture_that_was_sent_many_times_is_asked_for_once() {
+    let hub = Hub::new().await;
+    let mut device = hub.device("dev-a", "press 7").await;
+    let mut samples = Vec::new();
+    for (shade, selection) in
+        [(1, UNSURE), (1, Selection::Random { rate: 0.1 }), (1, UNSURE), (2, UNSURE)]
+    {
+        samples.push(hub.sample(&mut device, &picture(shade), selection).await);
+    }
+    let queue: LabelQueue = hub.get("/api/v1/labels/queue").await.json();
+    assert_eq!((queue.samples.len(), queue.waiting), (2, 2));
+    hub.post("/api/v1/labels", &label(samples[0], "coat")).await;
+    let queue: LabelQueue = hub.get("/api/v1/labels/queue").await.json();
+    let left: Vec<_> = queue.samples.iter().map(|sample| sample.sample).collect();
+    assert_eq!((left, queue.waiting), (vec![samples[3]], 1));
+}
+
+#[tokio::test]
 async fn a_label_is_never_removed_or_moved() {
     let hub = Hub::new().await;
     let put = |labels: &[&str]| {

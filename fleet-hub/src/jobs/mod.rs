@@ -3,7 +3,7 @@
 //! What a worker says is held against what was asked ([`done`]): name and version, base and
 //! dataset, every file stored, the report complete. Then the model is listed and the gate judges
 //! it, in one transaction with the job's end. A worker may die at any moment and so may the hub:
-//! the state is in the database, [`lease`] decides, and every answer may be asked for again.
+//! the state is in the database, [`mod@lease`] decides, and every answer may be asked for again.
 
 mod done;
 pub mod http;

@@ -1,4 +1,4 @@
-//! Jobs: the pure state of [`crate::jobs::lease`], row by row.
+//! Jobs: the pure state of [`mod@crate::jobs::lease`], row by row.
 
 use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::api::jobs::{Job, JobId, Progress, TrainJob, TrainRequest};
