@@ -23,12 +23,18 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 const WELL: Duration = Duration::from_secs(60);
 
 /// Keeps `trainer worker` running until `stopping` turns true, then ends it within `drain`.
-pub async fn run(access: PathBuf, mut stopping: watch::Receiver<bool>, drain: Duration) {
+pub async fn run(access: PathBuf, stopping: watch::Receiver<bool>, drain: Duration) {
+    keep(&program(), &access, stopping, drain).await;
+}
+
+async fn keep(program: &Path, access: &Path, mut stopping: watch::Receiver<bool>, drain: Duration) {
     let mut wait = BACK_OFF;
     loop {
         let started = Instant::now();
-        match start(&access) {
+        match start(program, access) {
             Ok(mut child) => {
+                // `wait` would close the pipe, and the worker would take the hub for dead.
+                let _held = child.stdin.take();
                 // Cancel-safe: `wait` may be asked again, `wait_for` keeps nothing.
                 tokio::select! {
                     status = child.wait() => tracing::warn!(?status, "the worker ended"),
@@ -36,7 +42,7 @@ pub async fn run(access: PathBuf, mut stopping: watch::Receiver<bool>, drain: Du
                 }
             }
             Err(error) => {
-                tracing::error!(%error, program = %program().display(), "cannot start the worker; build the trainer, or serve with --no-worker");
+                tracing::error!(%error, program = %program.display(), "cannot start the worker; build the trainer, or serve with --no-worker");
             }
         }
         wait = if started.elapsed() > WELL { BACK_OFF } else { (wait * 2).min(BACK_OFF_MAX) };
@@ -60,10 +66,10 @@ fn program() -> PathBuf {
     own.with_file_name("trainer")
 }
 
-fn start(access: &Path) -> std::io::Result<Child> {
+fn start(program: &Path, access: &Path) -> std::io::Result<Child> {
     // Standard output is the hub's own, for the line that says it is ready.
     let log = std::io::stderr().as_fd().try_clone_to_owned()?;
-    Command::new(program())
+    Command::new(program)
         .arg("worker")
         .arg("--access")
         .arg(access)
@@ -85,5 +91,35 @@ async fn end(mut child: Child, drain: Duration) {
             "the worker did not end in time and is killed; its lease runs out by itself"
         );
         let _ = child.kill().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A worker that says when it begins and, once its standard input ends, that it noticed.
+    const SCRIPT: &str = "#!/bin/sh\necho begun >> \"$3\"\ncat\necho noticed >> \"$3\"\n";
+
+    #[tokio::test]
+    async fn the_worker_runs_until_the_hub_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (program, told) = (dir.path().join("trainer"), dir.path().join("told"));
+        crate::durable::write(&program, SCRIPT.as_bytes(), crate::durable::Access::Everybody).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let (watched, file) = (program.clone(), told.clone());
+        let kept = tokio::spawn(async move {
+            keep(&watched, &file, stopping, Duration::from_secs(20)).await;
+        });
+        while !told.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(std::fs::read_to_string(&told).unwrap(), "begun\n");
+        stop.send(true).unwrap();
+        kept.await.unwrap();
     }
 }
