@@ -62,7 +62,7 @@ pub enum Rate {
 const SELECTION: Selection = Selection {
     uncertainty_threshold: 0.5,
     random_rate: 0.0,
-    budget_bytes_per_hour: 12_000_000,
+    budget_bytes_per_hour: 8_000_000,
     burst_bytes: 12_000,
     seed: 7,
 };
