@@ -107,7 +107,8 @@ mod tests {
     async fn the_worker_runs_until_the_hub_ends_it() {
         let dir = tempfile::tempdir().unwrap();
         let (program, told) = (dir.path().join("trainer"), dir.path().join("told"));
-        crate::durable::write(&program, SCRIPT.as_bytes(), crate::durable::Access::Everybody).unwrap();
+        crate::durable::write(&program, SCRIPT.as_bytes(), crate::durable::Access::Everybody)
+            .unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let (stop, stopping) = watch::channel(false);
         let (watched, file) = (program.clone(), told.clone());

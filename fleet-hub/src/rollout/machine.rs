@@ -193,6 +193,13 @@ struct Report<'a> {
 fn take_report(state: &mut State, device: &DeviceId, report: &Report<'_>) -> Option<String> {
     let bundle = state.order.bundle;
     let member = state.members.iter_mut().find(|m| m.device == *device)?;
+    if member.state == MemberState::Waiting {
+        // It heard more orders than this hub knows of: its first one will be above them.
+        if is_believable(report.generation) {
+            member.generation = member.generation.max(report.generation);
+        }
+        return None;
+    }
     let asked = matches!(member.state, MemberState::Assigned | MemberState::Proven);
     if !asked || report.generation < member.generation {
         return None;
