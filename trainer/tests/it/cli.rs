@@ -63,7 +63,7 @@ fn from_a_starter_to_a_retrained_bundle() {
 #[test]
 fn any_onnx_classifier_becomes_a_bundle_that_proves_itself() {
     let dir = tempfile::tempdir().unwrap();
-    let new = ["new", "--input", "1x6x6", "--classes", "3", "--out", "own.onnx", "--json"];
+    let new = ["new", "--input", "1x8x8", "--classes", "3", "--out", "own.onnx", "--json"];
     json(&trainer(&new, dir.path()));
     let frame = Frame::new(9, 7, Channels::Rgb, (0..189).collect()).unwrap();
     trainer::durable::write(&dir.path().join("seen.png"), &frame.encode_png().unwrap()).unwrap();
