@@ -6,9 +6,9 @@ use fleetloop_models::session::{Runtime, Session, Threads};
 use fleetloop_protocol::sample::MediaType;
 
 use crate::job::JobError;
+use crate::onnx::Element;
 use crate::onnx::Model;
 use crate::onnx::read::DeclaredDim;
-use crate::onnx::tensor::FLOAT;
 
 /// The largest difference of a logit that a device may have. Runtimes on other processors add up in
 /// another order; differences seen are below a tenth of this.
@@ -54,7 +54,7 @@ pub fn declared_input(model: &[u8]) -> Result<InputSpec, JobError> {
         fixed.collect()
     });
     match sizes.as_deref() {
-        Some(&[channels @ (1 | 3), height, width]) if input.data_type == FLOAT => {
+        Some(&[channels @ (1 | 3), height, width]) if input.element() == Ok(Element::F32) => {
             Ok(InputSpec { name: input.name.clone(), channels, height, width })
         }
         _ => Err(mismatch()),

@@ -170,7 +170,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::graph::{Dim, Graph};
+    use crate::graph::{Graph, Sizes};
     use crate::onnx::Model;
 
     #[test]
@@ -179,9 +179,11 @@ mod tests {
         assert_eq!(make(&[1, 28, 28], 1), make(&[1, 28, 28], 1));
         assert_ne!(make(&[1, 28, 28], 1), make(&[1, 28, 28], 2));
         for input in [[1, 28, 28], [3, 33, 41], [1, 8, 8]] {
-            let graph =
-                Graph::load(Model::parse(make(&input, 1)).unwrap(), &Device::default()).unwrap();
-            assert_eq!(graph.plan.output_dims, [Dim::Batch(1), Dim::Fixed(10)]);
+            let model = Model::parse(make(&input, 1)).unwrap();
+            let inputs = Sizes::batch(3).inputs(&model).unwrap();
+            let graph = Graph::load(model, &inputs, &Device::flex()).unwrap();
+            let plan = graph.plan(&inputs, &graph.outputs()).unwrap();
+            assert_eq!(plan.outputs[0].fact.dims, [3, 10]);
             assert_eq!(graph.parameters.list.len(), 14);
         }
     }

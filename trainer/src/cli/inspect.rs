@@ -8,7 +8,7 @@ use clap::Args;
 use fleetloop_models::bundle::Bundle;
 use serde::Serialize;
 
-use crate::graph::{Graph, GraphError, Role};
+use crate::graph::{Graph, GraphError, Role, Sizes};
 use crate::onnx::Model;
 
 #[derive(Debug, Args)]
@@ -69,7 +69,8 @@ fn findings(model: Model) -> anyhow::Result<Findings> {
         trained_elements: 0,
         unsupported: Vec::new(),
     };
-    match Graph::load(model, &Device::default()) {
+    let inputs = Sizes::batch(1).inputs(&model);
+    match inputs.and_then(|inputs| Graph::load(model, &inputs, &Device::flex())) {
         Ok(graph) => {
             for p in graph.parameters.list {
                 if p.role.trains() {

@@ -2,33 +2,41 @@
 
 use std::sync::Arc;
 
-use super::Dim;
-use super::dim::display;
-use crate::onnx::{Elements, HostTensor};
+use crate::onnx::{Element, Elements, HostTensor, Kind};
 
 /// A value known at load.
 pub type Constant = Arc<HostTensor>;
 
-/// Shape of a value, and the value itself where it is known at load.
-///
-/// Integers are always known: they are shapes, axes and indices, and live on the host.
+/// Type and shape of a value, and the value itself where it is known at load.
 #[derive(Debug, Clone)]
 pub struct Fact {
-    /// Its dimensions.
-    pub dims: Vec<Dim>,
+    /// The type of its elements in the file. Floats are computed as `f32`, integers as `i64`.
+    pub element: Element,
+    /// Its dimensions; empty for a single number.
+    pub dims: Vec<usize>,
     /// Its elements, for a constant.
     pub constant: Option<Constant>,
 }
 
 impl Fact {
+    /// A value of that type and shape, known only when the graph runs.
+    pub fn runtime(element: Element, dims: Vec<usize>) -> Self {
+        Self { element, dims, constant: None }
+    }
+
     /// A float value of that shape, known only when the graph runs.
-    pub fn runtime(dims: Vec<Dim>) -> Self {
-        Self { dims, constant: None }
+    pub fn float(dims: Vec<usize>) -> Self {
+        Self::runtime(Element::F32, dims)
+    }
+
+    /// A value of the same type and another shape, known only when the graph runs.
+    pub fn reshaped(&self, dims: Vec<usize>) -> Self {
+        Self::runtime(self.element, dims)
     }
 
     /// A value known now.
     pub fn constant(tensor: Constant) -> Self {
-        Self { dims: tensor.shape.iter().map(|d| Dim::Fixed(*d)).collect(), constant: Some(tensor) }
+        Self { element: tensor.element, dims: tensor.shape.clone(), constant: Some(tensor) }
     }
 
     /// Number of dimensions.
@@ -36,16 +44,21 @@ impl Fact {
         self.dims.len()
     }
 
-    /// Whether it holds integers.
-    pub fn is_int(&self) -> bool {
-        matches!(self.constant.as_deref(), Some(HostTensor { elements: Elements::Int(_), .. }))
+    /// Number of elements.
+    pub fn count(&self) -> usize {
+        self.dims.iter().product()
     }
 
-    /// Its integers, when it holds some.
+    /// What it is computed as.
+    pub fn kind(&self) -> Kind {
+        self.element.kind()
+    }
+
+    /// Its integers, when they are known.
     pub fn ints(&self) -> Option<&[i64]> {
         match &self.constant.as_deref()?.elements {
             Elements::Int(v) => Some(v),
-            Elements::Float(_) => None,
+            _ => None,
         }
     }
 
@@ -53,24 +66,13 @@ impl Fact {
     pub fn floats(&self) -> Option<&[f32]> {
         match &self.constant.as_deref()?.elements {
             Elements::Float(v) => Some(v),
-            Elements::Int(_) => None,
+            _ => None,
         }
-    }
-
-    /// Its size along `axis`, which must not depend on the batch.
-    ///
-    /// # Errors
-    /// The axis does not exist or depends on the batch.
-    pub fn fixed(&self, axis: usize) -> Result<usize, String> {
-        self.dims
-            .get(axis)
-            .and_then(|d| d.fixed())
-            .ok_or_else(|| format!("axis {axis} of shape {self} has to be a fixed size"))
     }
 }
 
 impl std::fmt::Display for Fact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&display(&self.dims))
+        write!(f, "{:?}", self.dims)
     }
 }

@@ -1,36 +1,94 @@
-//! The executor: an ONNX graph compiled once and run many times on burn's rank-free tensors.
+//! The executor: an ONNX graph compiled once for its shapes and run many times on burn's rank-free
+//! tensors.
 //!
 //! Load → check → plan → run. Everything a file can be refused for is found before the first step:
-//! [`Graph::load`] names every node that cannot be done. A [`Plan`] holds slots instead of names,
-//! integer arithmetic and constants are computed on the host, the batch dimension stays symbolic,
-//! and each step knows which values are used for the last time.
+//! [`Graph::load`] names every node that cannot be done. A [`Plan`] is made for concrete input
+//! shapes: slots instead of names, everything that follows from shapes and constants computed once,
+//! and each step knows which values are used for the last time. Another batch size is another plan
+//! over the same parameters.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `dim` | sizes that may be multiples of the batch |
+//! | `sizes` | the sizes that a file leaves open |
 //! | `fact` | what is known of a value before anything runs |
-//! | `role` | what an initializer is for, and so whether it trains |
-//! | `check` | finds the operator for every node, or the reason why not |
-//! | `plan` | slots, steps, last uses |
+//! | `role` | what a weight is for, and so whether it trains |
 //! | `params` | the values that training changes |
+//! | `check` | finds the operator for every node, or the reason why not; folds what is constant |
+//! | `plan` | slots, steps, last uses |
 //! | `run` | one forward pass |
 
 mod check;
-mod dim;
 mod error;
 mod fact;
 mod params;
 mod plan;
 mod role;
 mod run;
+mod sizes;
 
-pub use dim::Dim;
+use burn::tensor::Device;
+
 pub use error::{GraphError, Refusal};
 pub use fact::{Constant, Fact};
 pub use params::{Parameter, Parameters};
-pub use plan::{Graph, Plan, Step};
+pub(crate) use plan::at_least_one;
+pub use plan::{Output, Plan, Step};
 pub use role::Role;
 pub use run::{Context, Mode, Observation};
+pub use sizes::Sizes;
 
-/// A tensor of any rank on any device of burn's.
+use crate::onnx::Model;
+
+/// A tensor of any rank and kind on any device of burn's.
 pub type Tensor = burn::backend::DispatchTensor;
+
+/// A model loaded for training.
+pub struct Graph {
+    /// The file.
+    pub model: Model,
+    /// What training changes.
+    pub parameters: Parameters,
+    device: Device,
+}
+
+impl Graph {
+    /// Reads a model's parameters onto a device (without autodiff; a training pass adds it) and
+    /// checks that everything in it can be done for these inputs: their types and shapes, and their
+    /// values where a graph takes a shape or an axis from outside.
+    ///
+    /// # Errors
+    /// [`GraphError`]: every node that cannot be done, or inputs and outputs that do not fit.
+    pub fn load(model: Model, inputs: &[Fact], device: &Device) -> Result<Self, GraphError> {
+        let parameters = Parameters::of(&model, device);
+        let graph = Self { model, parameters, device: device.clone() };
+        graph.plan(inputs, &graph.outputs())?;
+        Ok(graph)
+    }
+
+    /// The names of the graph's outputs.
+    pub fn outputs(&self) -> Vec<String> {
+        self.model.outputs.iter().map(|o| o.name.clone()).collect()
+    }
+
+    /// The value to take a classifier's loss from: what goes into a softmax at the very end of the
+    /// first output, or that output itself.
+    pub fn logits(&self) -> String {
+        let output = &self.model.outputs[0].name;
+        let last = self.model.proto.graph.node.iter().find(|n| n.output.contains(output));
+        match last {
+            Some(node) if matches!(node.op_type.as_str(), "Softmax" | "LogSoftmax") => {
+                node.input[0].clone()
+            }
+            _ => output.clone(),
+        }
+    }
+
+    /// Plans the computation of the values `wanted` for these inputs.
+    ///
+    /// # Errors
+    /// As [`Graph::load`].
+    pub fn plan(&self, inputs: &[Fact], wanted: &[String]) -> Result<Plan, GraphError> {
+        let checked = check::check(&self.model, inputs, wanted, &self.parameters)?;
+        plan::plan(&self.model, checked, wanted, &self.parameters, &self.device)
+    }
+}

@@ -7,12 +7,14 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor as Flat, TensorData};
 
+use super::role::Uses;
 use super::{Observation, Role};
+use crate::onnx::{Elements, Model};
 
 /// One value that training changes.
 #[derive(Debug, Clone)]
 pub struct Parameter {
-    /// Name of its initializer.
+    /// Name of its value in the graph.
     pub name: String,
     /// What it is for.
     pub role: Role,
@@ -63,9 +65,31 @@ impl Parameter {
 }
 
 impl Parameters {
-    /// Every value by its initializer's name, for writing back.
+    /// The initializers, and values in Constant nodes, that training changes.
+    pub(super) fn of(model: &Model, device: &Device) -> Self {
+        let uses = Uses::of(model);
+        let list = model.weights().filter_map(|(name, tensor)| {
+            let Elements::Float(values) = &tensor.elements else { return None };
+            let role = uses.role(name, values.len());
+            let new = || Parameter::new(name, role, &tensor.shape, values.clone(), device);
+            role.changes().then(new)
+        });
+        Self { list: list.collect() }
+    }
+
+    /// The place of every parameter in the list.
+    pub fn places(&self) -> HashMap<String, usize> {
+        self.list.iter().enumerate().map(|(place, p)| (p.name.clone(), place)).collect()
+    }
+
+    /// Every value by its name, for writing back.
     pub fn values(&self) -> HashMap<String, Vec<f32>> {
         self.list.iter().map(|p| (p.name.clone(), p.to_host())).collect()
+    }
+
+    /// Plain values for a pass without gradients.
+    pub fn fixed(&self) -> Vec<Flat<1>> {
+        self.list.iter().map(Parameter::value).collect()
     }
 
     /// Leaves of a new autodiff graph: one for each parameter, with a gradient where it trains.

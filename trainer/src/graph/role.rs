@@ -1,7 +1,7 @@
-//! What an initializer is for. What trains is decided here and nowhere else: by role, never by
+//! What a weight is for. What trains is decided here and nowhere else: by role, never by
 //! type or by name, so that a Clip limit or a Reshape target is not "learned".
 //!
-//! An initializer used in several places trains only if every use lets it. Through shape-only nodes
+//! A weight used in several places trains only if every use lets it. Through shape-only nodes
 //! (Identity, Transpose, Reshape) the role of what follows counts.
 
 use std::collections::HashMap;
@@ -9,9 +9,10 @@ use std::collections::HashMap;
 use onnx_ir::NodeProto;
 use serde::{Deserialize, Serialize};
 
+use crate::onnx::Model;
 use crate::ops;
 
-/// What an initializer is for.
+/// What a weight is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
@@ -64,9 +65,10 @@ pub struct Uses<'a> {
 
 impl<'a> Uses<'a> {
     /// Collects the uses of every value of a graph.
-    pub fn of(nodes: &'a [NodeProto], outputs: Vec<&'a str>) -> Self {
+    pub fn of(model: &'a Model) -> Self {
+        let outputs = model.outputs.iter().map(|o| o.name.as_str()).collect();
         let mut by_name: HashMap<&str, Vec<(&NodeProto, usize)>> = HashMap::new();
-        for node in nodes {
+        for node in &model.proto.graph.node {
             for (place, name) in node.input.iter().enumerate() {
                 by_name.entry(name).or_default().push((node, place));
             }
@@ -74,7 +76,7 @@ impl<'a> Uses<'a> {
         Self { by_name, outputs }
     }
 
-    /// The role of the initializer `name` with `elements` elements.
+    /// The role of the weight `name` with `elements` elements.
     pub fn role(&self, name: &str, elements: usize) -> Role {
         self.follow(name, elements, 0)
     }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor as Flat};
 
-use super::{Parameters, Plan, Tensor};
+use super::{Plan, Tensor};
 use crate::ops::{Inputs, tensor};
 use crate::random::Random;
 
@@ -58,55 +58,45 @@ impl Context {
 }
 
 impl Plan {
-    /// Runs the graph on one batch and returns the value in slot `wanted`.
+    /// Runs the graph on one batch and returns what it was planned for, in that order.
     ///
     /// `leaves` are [`Parameters::leaves`] for a training pass (gradients can then be taken for
-    /// them) or the plain values otherwise. `x` has the shape that [`Plan::input_shape`] gives.
+    /// them) or [`Parameters::fixed`] otherwise. `inputs` have the shapes of the plan.
     pub fn run(
         &self,
         leaves: &[Flat<1>],
-        x: Tensor,
-        wanted: usize,
+        inputs: Vec<Tensor>,
         context: &mut Context,
-    ) -> Tensor {
+    ) -> Vec<Tensor> {
         let mut slots: Vec<Option<Tensor>> = vec![None; self.slots];
         for (slot, constant) in &self.constants {
             slots[*slot] = Some(constant.clone());
         }
-        for ((slot, shape), leaf) in self.parameters.iter().zip(leaves) {
-            slots[*slot] = Some(tensor::reshape(leaf.clone().into_dispatch(), shape));
+        for (place, leaf) in self.parameters.iter().zip(leaves) {
+            if let Some((slot, shape)) = place {
+                slots[*slot] = Some(tensor::reshape(leaf.clone().into_dispatch(), shape));
+            }
         }
-        slots[self.input] = Some(x);
+        for (slot, input) in self.inputs.iter().zip(inputs) {
+            if let Some(slot) = slot {
+                slots[*slot] = Some(input);
+            }
+        }
         for step in &self.steps {
-            let values = step
-                .inputs
-                .iter()
-                .map(|i| {
-                    i.and_then(|i| {
-                        if step.last_use.contains(&i) && i != wanted {
-                            slots[i].take()
-                        } else {
-                            slots[i].clone()
-                        }
-                    })
-                })
-                .collect();
+            let take = |slot: usize, slots: &mut Vec<Option<Tensor>>| {
+                if step.last_use.contains(&slot) { slots[slot].take() } else { slots[slot].clone() }
+            };
+            let values = step.inputs.iter().map(|i| i.and_then(|i| take(i, &mut slots))).collect();
             let outputs = (step.kernel)(&mut Inputs::new(values), context);
             for (slot, value) in step.outputs.iter().zip(outputs) {
                 if let Some(slot) = slot {
                     slots[*slot] = Some(value);
                 }
             }
-            if step.outputs.contains(&Some(wanted)) {
-                break;
-            }
         }
-        slots[wanted].take().unwrap_or_else(|| unreachable!("a plan computes every slot it offers"))
-    }
-
-    /// The output of a batch for use: no gradients, running statistics.
-    pub fn infer(&self, parameters: &Parameters, x: Tensor, device: &Device) -> Tensor {
-        let values: Vec<Flat<1>> = parameters.list.iter().map(super::Parameter::value).collect();
-        self.run(&values, x, self.output, &mut Context::infer(device))
+        let computed = |slot: usize| {
+            slots[slot].clone().unwrap_or_else(|| unreachable!("a plan computes what it offers"))
+        };
+        self.outputs.iter().map(|output| computed(output.slot)).collect()
     }
 }

@@ -28,7 +28,7 @@ pub use error::JobError;
 use crate::blobs::Blobs;
 use crate::dataset::Pictures;
 use crate::evaluate;
-use crate::graph::Graph;
+use crate::graph::{Graph, Sizes};
 use crate::onnx::{Model, Patch, patch};
 use crate::pack::pack;
 use crate::record::{Measured, Reproducible, RunRecord, Versions};
@@ -164,7 +164,8 @@ impl Trained {
         tools: &Tools<'_>,
         watch: &mut dyn FnMut(Event),
     ) -> Result<Self, JobError> {
-        let mut graph = Graph::load(model, &tools.device)?;
+        let inputs = Sizes::batch(order.recipe.batch_size).inputs(&model)?;
+        let mut graph = Graph::load(model, &inputs, &tools.device)?;
         let curve =
             train(&mut graph, set, &order.recipe, order.seed, &tools.device, tools.cancel, |p| {
                 watch(Event::Train(p.clone()));

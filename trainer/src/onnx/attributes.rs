@@ -45,6 +45,22 @@ impl<'a> Attributes<'a> {
         Ok(self.find(name, AttributeType::INT)?.map_or(default, |a| a.i))
     }
 
+    /// An integer, when present.
+    ///
+    /// # Errors
+    /// The attribute has another type.
+    pub fn optional_int(&self, name: &'static str) -> Result<Option<i64>, String> {
+        Ok(self.find(name, AttributeType::INT)?.map(|a| a.i))
+    }
+
+    /// A float, when present.
+    ///
+    /// # Errors
+    /// The attribute has another type.
+    pub fn optional_float(&self, name: &'static str) -> Result<Option<f32>, String> {
+        Ok(self.find(name, AttributeType::FLOAT)?.map(|a| a.f))
+    }
+
     /// A boolean kept as an integer.
     ///
     /// # Errors

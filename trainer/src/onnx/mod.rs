@@ -20,5 +20,5 @@ pub mod write;
 pub use error::OnnxError;
 pub use patch::{Patch, Patched, patch};
 pub use read::{MAX_MODEL_BYTES, Model};
-pub use tensor::{Elements, HostTensor};
+pub use tensor::{Element, Elements, HostTensor, Kind};
 pub use write::GraphWriter;

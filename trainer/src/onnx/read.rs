@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use onnx_ir::{Message, ModelProto, ValueInfoProto};
 
-use super::{HostTensor, OnnxError};
+use super::{Element, HostTensor, OnnxError};
 
 /// The largest file that is parsed: protobuf's own limit of 2 GiB less one byte.
 pub const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
@@ -36,6 +37,16 @@ pub struct DeclaredValue {
     pub data_type: i32,
     /// Its dimensions; `None` when the file does not say.
     pub dims: Option<Vec<DeclaredDim>>,
+}
+
+impl DeclaredValue {
+    /// The type of its elements.
+    ///
+    /// # Errors
+    /// It is of a type that is not read.
+    pub fn element(&self) -> Result<Element, String> {
+        Element::of(self.data_type).map_err(|why| format!("'{}': {why}", self.name))
+    }
 }
 
 impl fmt::Display for DeclaredValue {
@@ -64,7 +75,7 @@ pub struct Model {
     /// Version of the default operator set.
     pub opset: i64,
     /// Initializers by name.
-    pub initializers: HashMap<String, HostTensor>,
+    pub initializers: HashMap<String, Arc<HostTensor>>,
     /// Graph inputs that are no initializers.
     pub inputs: Vec<DeclaredValue>,
     /// Graph outputs.
@@ -98,7 +109,8 @@ impl Model {
             .ok_or_else(|| OnnxError::Incomplete("it names no default operator set".into()))?;
         let mut initializers = HashMap::new();
         for tensor in &proto.graph.initializer {
-            if initializers.insert(tensor.name.clone(), HostTensor::read(tensor)?).is_some() {
+            let value = Arc::new(HostTensor::read(tensor)?);
+            if initializers.insert(tensor.name.clone(), value).is_some() {
                 return Err(OnnxError::Incomplete(format!(
                     "initializer '{}' appears twice",
                     tensor.name
@@ -114,6 +126,22 @@ impl Model {
             .collect();
         let outputs = proto.graph.output.iter().map(declared).collect();
         Ok(Self { opset, initializers, inputs, outputs, bytes, proto })
+    }
+
+    /// Every initializer and every value kept in a Constant node that can be read, by name, in the
+    /// order of the file.
+    pub fn weights(&self) -> impl Iterator<Item = (&str, Arc<HostTensor>)> {
+        let graph = &self.proto.graph;
+        let initializers = graph
+            .initializer
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), Arc::clone(&self.initializers[&tensor.name])));
+        let nodes = graph.node.iter().filter(|node| node.op_type == "Constant");
+        let constants = nodes.filter_map(|node| {
+            let value = node.attribute.iter().find(|a| a.name == "value")?.t.as_ref()?;
+            Some((node.output.first()?.as_str(), Arc::new(HostTensor::read(value).ok()?)))
+        });
+        initializers.chain(constants)
     }
 
     /// Whether the first dimension of the input is open, so that batches of any size run.

@@ -8,7 +8,11 @@ use onnx_ir::{
 };
 
 use super::OnnxError;
-use super::tensor::{FLOAT, INT64};
+
+/// `TensorProto.DataType.FLOAT`.
+const FLOAT: i32 = 1;
+/// `TensorProto.DataType.INT64`.
+const INT64: i32 = 7;
 
 /// The operator set that is written.
 pub const OPSET: i64 = 17;

@@ -3,48 +3,23 @@
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::{Dispatch, Scalar};
 
-use super::{Built, Inputs, NEWEST_OPSET, NodeView, Operator, no_parameters};
+use super::{Built, Inputs, NodeView, Operator, no_parameters};
 use crate::graph::{Context, Fact, Tensor};
 
 pub const TABLE: &[Operator] = &[
-    Operator {
-        name: "Relu",
-        opsets: 1..=NEWEST_OPSET,
-        role: no_parameters,
-        build: |n| each(n, |i, _| Dispatch::relu(i.take(0))),
-    },
-    Operator {
-        name: "Sigmoid",
-        opsets: 1..=NEWEST_OPSET,
-        role: no_parameters,
-        build: |n| each(n, |i, _| Dispatch::sigmoid(i.take(0))),
-    },
-    Operator {
-        name: "Tanh",
-        opsets: 1..=NEWEST_OPSET,
-        role: no_parameters,
-        build: |n| each(n, |i, _| Dispatch::float_tanh(i.take(0))),
-    },
-    Operator {
-        name: "HardSigmoid",
-        opsets: 1..=NEWEST_OPSET,
-        role: no_parameters,
-        build: hard_sigmoid,
-    },
-    Operator {
-        name: "HardSwish",
-        opsets: 14..=NEWEST_OPSET,
-        role: no_parameters,
-        build: hard_swish,
-    },
-    Operator { name: "Clip", opsets: 6..=NEWEST_OPSET, role: no_parameters, build: clip },
+    Operator::new("Relu", 1, no_parameters, |n| each(n, |i, _| Dispatch::relu(i.take(0)))),
+    Operator::new("Sigmoid", 1, no_parameters, |n| each(n, |i, _| Dispatch::sigmoid(i.take(0)))),
+    Operator::new("Tanh", 1, no_parameters, |n| each(n, |i, _| Dispatch::float_tanh(i.take(0)))),
+    Operator::new("HardSigmoid", 1, no_parameters, hard_sigmoid),
+    Operator::new("HardSwish", 14, no_parameters, hard_swish),
+    Operator::new("Clip", 6, no_parameters, clip),
 ];
 
 fn each(
     node: &NodeView<'_>,
     kernel: impl Fn(&mut Inputs, &mut Context) -> Tensor + Send + Sync + 'static,
 ) -> Result<Built, String> {
-    Built::one(Fact::runtime(node.float(0)?.dims.clone()), kernel)
+    Built::one(Fact::float(node.float(0)?.dims.clone()), kernel)
 }
 
 fn hard(x: Tensor, alpha: f64, beta: f64) -> Tensor {

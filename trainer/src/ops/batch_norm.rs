@@ -9,11 +9,10 @@ use burn::backend::Dispatch;
 use burn::backend::ops::ModuleOps;
 use burn::tensor::Tensor as Flat;
 
-use super::{Built, NEWEST_OPSET, NodeView, Operator, tensor};
-use crate::graph::{Dim, Fact, Mode, Observation, Role};
+use super::{Built, NodeView, Operator, tensor};
+use crate::graph::{Fact, Mode, Observation, Role};
 
-pub const TABLE: &[Operator] =
-    &[Operator { name: "BatchNormalization", opsets: 9..=NEWEST_OPSET, role, build }];
+pub const TABLE: &[Operator] = &[Operator::new("BatchNormalization", 9, role, build)];
 
 fn role(place: usize, _: usize) -> Role {
     match place {
@@ -36,16 +35,16 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     if x.rank() < 2 {
         return Err(format!("input of shape {x} has no channels"));
     }
-    let channels = x.fixed(1)?;
+    let channels = x.dims[1];
     for place in 1..5 {
-        if node.float(place)?.dims != [Dim::Fixed(channels)] {
+        if node.float(place)?.dims != [channels] {
             return Err(format!(
                 "input {place} does not have one entry for each of the {channels} channels"
             ));
         }
     }
     let statistics = node.parameters[3].zip(node.parameters[4]);
-    Built::one(Fact::runtime(x.dims.clone()), move |i, context| {
+    Built::one(Fact::float(x.dims.clone()), move |i, context| {
         let (x, scale, bias) = (i.take(0), i.take(1), i.take(2));
         let (Mode::Train, Some((mean, variance))) = (context.mode, statistics) else {
             return Dispatch::batch_norm(x, scale, bias, i.take(3), i.take(4), epsilon);

@@ -1,28 +1,26 @@
-//! `Constant`: a value kept in the node. It is never trained.
+//! `Constant`: a value kept in the node. One that is used as a weight trains as any other.
 
-use std::sync::Arc;
+use super::{Built, NodeView, Operator, no_parameters};
+use crate::onnx::HostTensor;
 
-use super::{Built, NEWEST_OPSET, NodeView, Operator, no_parameters};
-use crate::graph::Fact;
-use crate::onnx::{Elements, HostTensor};
-
-pub const TABLE: &[Operator] =
-    &[Operator { name: "Constant", opsets: 1..=NEWEST_OPSET, role: no_parameters, build }];
+pub const TABLE: &[Operator] = &[Operator::new("Constant", 1, no_parameters, build)];
 
 fn build(node: &NodeView<'_>) -> Result<Built, String> {
     let attributes = &node.attributes;
     let tensor = if let Some(tensor) = attributes.tensor("value")? {
         HostTensor::read(tensor).map_err(|e| e.to_string())?
     } else if let Some(values) = attributes.floats("value_floats")? {
-        HostTensor { shape: vec![values.len()], elements: Elements::Float(values.to_vec()) }
+        HostTensor::floats(values.to_vec())
     } else if let Some(values) = attributes.ints("value_ints")? {
         HostTensor::ints(values.to_vec())
+    } else if let Some(value) = attributes.optional_float("value_float")? {
+        HostTensor::floats(vec![value]).scalar()
+    } else if let Some(value) = attributes.optional_int("value_int")? {
+        HostTensor::ints(vec![value]).scalar()
     } else {
-        return Err(
-            "it holds no value that is read (value, value_floats and value_ints are)".into()
-        );
+        return Err("it holds text or a sparse tensor, which are not read".into());
     };
-    Ok(Built::Constant(Fact::constant(Arc::new(tensor))))
+    Ok(Built::Constant(tensor))
 }
 
 #[cfg(test)]

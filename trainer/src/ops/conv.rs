@@ -4,10 +4,10 @@ use burn::backend::Dispatch;
 use burn::backend::ops::{ConvOptions, ModuleOps};
 
 use super::window::Window;
-use super::{Built, NEWEST_OPSET, NodeView, Operator};
-use crate::graph::{Dim, Fact, Role};
+use super::{Built, NodeView, Operator};
+use crate::graph::{Fact, Role};
 
-pub const TABLE: &[Operator] = &[Operator { name: "Conv", opsets: 1..=NEWEST_OPSET, role, build }];
+pub const TABLE: &[Operator] = &[Operator::new("Conv", 1, role, build)];
 
 fn role(place: usize, _: usize) -> Role {
     match place {
@@ -19,7 +19,10 @@ fn role(place: usize, _: usize) -> Role {
 
 fn build(node: &NodeView<'_>) -> Result<Built, String> {
     let (x, w) = (node.float(0)?, node.float(1)?);
-    let shape: Vec<usize> = (0..w.rank()).map(|a| w.fixed(a)).collect::<Result<_, _>>()?;
+    let shape = w.dims.clone();
+    if x.rank() != w.rank() || x.rank() < 3 {
+        return Err(format!("input {x} and weight {w} do not fit together"));
+    }
     let kernel = shape.get(2..).unwrap_or_default().to_vec();
     if kernel.contains(&0)
         || node
@@ -37,15 +40,15 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
         .filter(|g| *g > 0)
         .ok_or("group has to be positive")?;
     let spatial = window.output(x)?;
-    if x.fixed(1)? != shape[1] * groups || !shape[0].is_multiple_of(groups) {
+    if x.dims[1] != shape[1] * groups || !shape[0].is_multiple_of(groups) {
         return Err(format!("input {x}, weight {w} and {groups} groups do not fit together"));
     }
-    if node.inputs.len() > 2 && node.optional(2).is_some_and(|b| b.dims != [Dim::Fixed(shape[0])]) {
+    if node.inputs.len() > 2 && node.optional(2).is_some_and(|b| b.dims != [shape[0]]) {
         return Err("the bias does not have one entry for each output channel".into());
     }
-    let mut dims = vec![x.dims[0], Dim::Fixed(shape[0])];
+    let mut dims = vec![x.dims[0], shape[0]];
     dims.extend(spatial);
-    let out = Fact::runtime(dims);
+    let out = Fact::float(dims);
     if window.kernel.len() == 1 {
         let options = ConvOptions::new_with_padding(
             [window.strides[0]],

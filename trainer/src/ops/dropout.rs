@@ -6,11 +6,10 @@
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Built, NEWEST_OPSET, NodeView, Operator, no_parameters, tensor};
+use super::{Built, NodeView, Operator, no_parameters, tensor};
 use crate::graph::{Fact, Mode};
 
-pub const TABLE: &[Operator] =
-    &[Operator { name: "Dropout", opsets: 7..=NEWEST_OPSET, role: no_parameters, build }];
+pub const TABLE: &[Operator] = &[Operator::new("Dropout", 7, no_parameters, build)];
 
 fn build(node: &NodeView<'_>) -> Result<Built, String> {
     node.only_output()?;
@@ -24,7 +23,7 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     if !(0.0..1.0).contains(&ratio) {
         return Err(format!("a ratio of {ratio} is outside 0 to 1"));
     }
-    Built::one(Fact::runtime(x.dims.clone()), move |i, context| {
+    Built::one(Fact::float(x.dims.clone()), move |i, context| {
         let x = i.take(0);
         if context.mode == Mode::Infer || ratio == 0.0 {
             return x;

@@ -1,59 +1,46 @@
-//! `Add`, `Sub`, `Mul`, `Div` with numpy's broadcasting.
+//! `Add`, `Sub`, `Mul`, `Div`, with numpy's broadcasting, over floats and integers.
 //!
-//! An initializer that is added trains as a bias and one that multiplies as a scale, unless it is a
+//! A weight that is added trains as a bias and one that multiplies as a scale, unless it is a
 //! single number (the constants of a written-out activation); subtracted and dividing ones are
-//! taken for fixed normalisation and do not train.
+//! taken for fixed normalisation and do not train. Integers divide towards zero and stay within
+//! the width of their type.
 
 use burn::backend::Dispatch;
-use burn::backend::ops::FloatTensorOps;
+use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 
-use super::{Built, NEWEST_OPSET, NodeView, Operator, no_parameters, tensor};
-use crate::graph::{Dim, Fact, Role, Tensor};
+use super::{Built, NodeView, Operator, broadcast, integer, no_parameters, tensor};
+use crate::graph::{Fact, Role, Tensor};
+use crate::onnx::Kind;
 
 pub const TABLE: &[Operator] = &[
-    Operator {
-        name: "Add",
-        opsets: 7..=NEWEST_OPSET,
-        role: |_, n| if n > 1 { Role::Bias } else { Role::Constant },
-        build: |n| build(n, Dispatch::float_add),
-    },
-    Operator {
-        name: "Sub",
-        opsets: 7..=NEWEST_OPSET,
-        role: no_parameters,
-        build: |n| build(n, Dispatch::float_sub),
-    },
-    Operator {
-        name: "Mul",
-        opsets: 7..=NEWEST_OPSET,
-        role: |_, n| if n > 1 { Role::Scale } else { Role::Constant },
-        build: |n| build(n, Dispatch::float_mul),
-    },
-    Operator {
-        name: "Div",
-        opsets: 7..=NEWEST_OPSET,
-        role: no_parameters,
-        build: |n| build(n, Dispatch::float_div),
-    },
+    Operator::new("Add", 7, bias, |n| build(n, Dispatch::float_add, Dispatch::int_add)),
+    Operator::new("Sub", 7, no_parameters, |n| build(n, Dispatch::float_sub, Dispatch::int_sub)),
+    Operator::new("Mul", 7, scale, |n| build(n, Dispatch::float_mul, Dispatch::int_mul)),
+    Operator::new("Div", 7, no_parameters, |n| build(n, Dispatch::float_div, integer::divide)),
 ];
 
-fn build(node: &NodeView<'_>, operation: fn(Tensor, Tensor) -> Tensor) -> Result<Built, String> {
-    let (a, b) = (node.float(0)?, node.float(1)?);
-    let dims = broadcast(&a.dims, &b.dims)
-        .ok_or_else(|| format!("shapes {a} and {b} do not broadcast"))?;
-    Built::one(Fact::runtime(dims), move |i, _| {
-        let (a, b) = tensor::same_rank(i.take(0), i.take(1));
-        operation(a, b)
-    })
+fn bias(_: usize, elements: usize) -> Role {
+    if elements > 1 { Role::Bias } else { Role::Constant }
 }
 
-/// The shape two shapes broadcast to.
-pub fn broadcast(a: &[Dim], b: &[Dim]) -> Option<Vec<Dim>> {
-    let rank = a.len().max(b.len());
-    let at = |dims: &[Dim], place: usize| {
-        (place + dims.len()).checked_sub(rank).map_or(Dim::Fixed(1), |p| dims[p])
+fn scale(_: usize, elements: usize) -> Role {
+    if elements > 1 { Role::Scale } else { Role::Constant }
+}
+
+type Operation = fn(Tensor, Tensor) -> Tensor;
+
+fn build(node: &NodeView<'_>, floats: Operation, ints: Operation) -> Result<Built, String> {
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    let element = a.element;
+    let operation = match (a.kind(), b.kind()) {
+        (Kind::Float, Kind::Float) => floats,
+        (Kind::Int, Kind::Int) => ints,
+        _ => return Err(format!("{:?} and {:?} do not go together", a.element, b.element)),
     };
-    (0..rank).map(|p| at(a, p).broadcast(at(b, p))).collect()
+    Built::one(Fact::runtime(element, broadcast(a, b)?), move |i, _| {
+        let (a, b) = tensor::same_rank(i.take(0), i.take(1));
+        integer::wrapped(operation(a, b), element)
+    })
 }
 
 #[cfg(test)]

@@ -1,47 +1,23 @@
 //! `Concat`.
 
-use std::sync::Arc;
+use super::{Built, NodeView, Operator, axis, no_parameters, tensor};
 
-use burn::backend::Dispatch;
-use burn::backend::ops::FloatTensorOps;
-
-use super::{Built, NEWEST_OPSET, NodeView, Operator, axis, no_parameters};
-use crate::graph::{Dim, Fact};
-use crate::onnx::HostTensor;
-
-pub const TABLE: &[Operator] =
-    &[Operator { name: "Concat", opsets: 4..=NEWEST_OPSET, role: no_parameters, build }];
+pub const TABLE: &[Operator] = &[Operator::new("Concat", 4, no_parameters, build)];
 
 fn build(node: &NodeView<'_>) -> Result<Built, String> {
     let first = node.input(0)?;
     let along = axis(node.attributes.int("axis", 0)?, first.rank())?;
-    if first.is_int() {
-        return ints(node);
-    }
     let mut dims = first.dims.clone();
-    let mut total = 0;
+    dims[along] = 0;
     for place in 0..node.inputs.len() {
-        let part = node.float(place)?;
-        if part.rank() != dims.len()
-            || part.dims.iter().zip(&dims).enumerate().any(|(a, (p, d))| a != along && p != d)
-        {
+        let part = node.of_kind(place, first.kind())?;
+        let fits = |a: usize| a == along || part.dims[a] == first.dims[a];
+        if part.rank() != dims.len() || !(0..dims.len()).all(fits) {
             return Err(format!("shapes {first} and {part} do not join along axis {along}"));
         }
-        total += part.fixed(along)?;
+        dims[along] += part.dims[along];
     }
-    dims[along] = Dim::Fixed(total);
-    Built::one(Fact::runtime(dims), move |i, _| Dispatch::float_cat(i.take_all(), along))
-}
-
-fn ints(node: &NodeView<'_>) -> Result<Built, String> {
-    let mut joined = Vec::new();
-    for place in 0..node.inputs.len() {
-        if node.input(place)?.rank() != 1 {
-            return Err("integers are joined in one dimension only".into());
-        }
-        joined.extend_from_slice(node.ints(place)?);
-    }
-    Ok(Built::Constant(Fact::constant(Arc::new(HostTensor::ints(joined)))))
+    Built::one(first.reshaped(dims), move |i, _| tensor::concat(i.take_all(), along))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Dispatch, Scalar};
 
-use super::{Built, NEWEST_OPSET, NodeView, Operator, tensor};
+use super::{Built, NodeView, Operator, broadcast, tensor};
 use crate::graph::{Fact, Role, Tensor};
 
 pub const TABLE: &[Operator] = &[
-    Operator { name: "Gemm", opsets: 7..=NEWEST_OPSET, role: gemm_role, build: gemm },
-    Operator { name: "MatMul", opsets: 1..=NEWEST_OPSET, role: |_, _| Role::Weight, build: matmul },
+    Operator::new("Gemm", 7, gemm_role, gemm),
+    Operator::new("MatMul", 1, |_, _| Role::Weight, matmul),
 ];
 
 fn gemm_role(place: usize, _: usize) -> Role {
@@ -30,13 +30,13 @@ fn gemm(node: &NodeView<'_>) -> Result<Built, String> {
         return Err(format!("matrices of shapes {a} and {b} do not fit"));
     }
     let dims = vec![rows, columns];
+    let out = Fact::float(dims);
     if let Some(c) = node.optional(2)
-        && (c.rank() > 2
-            || c.dims.iter().rev().zip(dims.iter().rev()).any(|(c, d)| c.broadcast(*d) != Some(*d)))
+        && (c.kind() != a.kind() || broadcast(c, &out)? != out.dims)
     {
         return Err(format!("the addend of shape {c} does not fit"));
     }
-    Built::one(Fact::runtime(dims), move |i, _| {
+    Built::one(out, move |i, _| {
         let (a, b) = (turned(i.take(0), turn_a), turned(i.take(1), turn_b));
         let product = scaled(Dispatch::float_matmul(a, b), alpha);
         let Some(c) = i.try_take(2) else { return product };
@@ -62,12 +62,12 @@ fn matmul(node: &NodeView<'_>) -> Result<Built, String> {
     if a.dims[ra - 1] != b.dims[rb - 2] {
         return Err(format!("shapes {a} and {b} do not fit"));
     }
-    let mut dims = super::elementwise::broadcast(&a.dims[..ra - 2], &b.dims[..rb - 2])
-        .ok_or_else(|| format!("shapes {a} and {b} do not fit"))?;
+    let leading = |f: &Fact| Fact::float(f.dims[..f.rank() - 2].to_vec());
+    let mut dims = broadcast(&leading(a), &leading(b))?;
     dims.extend([a.dims[ra - 2], b.dims[rb - 1]]);
-    let out = Fact::runtime(dims);
+    let out = Fact::float(dims);
     if rb == 2 && ra > 2 {
-        let (inner, columns) = (b.fixed(0)?, b.fixed(1)?);
+        let (inner, columns) = (b.dims[0], b.dims[1]);
         return Built::one(out, move |i, _| {
             let x = i.take(0);
             let mut shape = tensor::dims(&x);

@@ -7,12 +7,15 @@
 //!
 //! Meaning follows <https://onnx.ai/onnx/operators/>.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use onnx_ir::NodeProto;
 
-use crate::graph::{Context, Dim, Fact, Role, Tensor};
+use crate::graph::{Context, Fact, Role, Tensor};
 use crate::onnx::attributes::Attributes;
+use crate::onnx::{HostTensor, Kind};
 
 mod activation;
 mod batch_norm;
@@ -20,6 +23,7 @@ mod constant;
 mod conv;
 mod dropout;
 mod elementwise;
+mod integer;
 mod join;
 mod matrix;
 mod pool;
@@ -32,7 +36,7 @@ pub(crate) mod testing;
 mod window;
 
 /// The newest operator set whose operators were compared with this table.
-pub const NEWEST_OPSET: i64 = 24;
+pub const NEWEST_OPSET: i64 = 28;
 
 /// What a step computes: inputs in, outputs out.
 pub type Kernel = Box<dyn Fn(&mut Inputs, &mut Context) -> Vec<Tensor> + Send + Sync>;
@@ -49,10 +53,22 @@ pub struct Operator {
     pub build: fn(&NodeView<'_>) -> Result<Built, String>,
 }
 
+impl Operator {
+    /// An operator whose meaning has been the same since that operator set.
+    const fn new(
+        name: &'static str,
+        since: i64,
+        role: fn(place: usize, elements: usize) -> Role,
+        build: fn(&NodeView<'_>) -> Result<Built, String>,
+    ) -> Self {
+        Self { name, opsets: RangeInclusive::new(since, NEWEST_OPSET), role, build }
+    }
+}
+
 /// What building a node gives.
 pub enum Built {
-    /// Values known at load.
-    Constant(Fact),
+    /// A value known at load.
+    Constant(HostTensor),
     /// Outputs' facts and the kernel that computes them.
     Step(Vec<Fact>, Kernel),
 }
@@ -64,6 +80,14 @@ impl Built {
         kernel: impl Fn(&mut Inputs, &mut Context) -> Tensor + Send + Sync + 'static,
     ) -> Result<Self, String> {
         Ok(Self::Step(vec![output], Box::new(move |inputs, context| vec![kernel(inputs, context)])))
+    }
+
+    /// A step with several outputs.
+    fn many(
+        outputs: Vec<Fact>,
+        kernel: impl Fn(&mut Inputs, &mut Context) -> Vec<Tensor> + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        Ok(Self::Step(outputs, Box::new(kernel)))
     }
 }
 
@@ -77,14 +101,31 @@ pub struct NodeView<'a> {
     pub inputs: Vec<Option<Fact>>,
     /// Places in the parameter list of inputs that training changes.
     pub parameters: Vec<Option<usize>>,
-    /// How many of its outputs are used or named.
-    pub outputs: usize,
+    /// For each of its outputs whether it has a name.
+    pub outputs: Vec<bool>,
+    /// Inputs whose values were read by the builder: the kernel does not get them.
+    pub known: RefCell<HashSet<usize>>,
 }
 
-impl NodeView<'_> {
-    /// The fact of an input that has to be there.
+impl<'a> NodeView<'a> {
+    /// A node with nothing read yet.
+    pub fn new(
+        attributes: Attributes<'a>,
+        opset: i64,
+        inputs: Vec<Option<Fact>>,
+        parameters: Vec<Option<usize>>,
+        outputs: Vec<bool>,
+    ) -> Self {
+        Self { attributes, opset, inputs, parameters, outputs, known: RefCell::default() }
+    }
+
+    /// The fact of an input that has to be there and to have elements.
     fn input(&self, place: usize) -> Result<&Fact, String> {
-        self.optional(place).ok_or_else(|| format!("input {place} is missing"))
+        let fact = self.optional(place).ok_or_else(|| format!("input {place} is missing"))?;
+        if fact.count() == 0 {
+            return Err(format!("input {place} of shape {fact} has no elements"));
+        }
+        Ok(fact)
     }
 
     /// The fact of an input that may be left out.
@@ -94,42 +135,57 @@ impl NodeView<'_> {
 
     /// The fact of a float input that has to be there.
     fn float(&self, place: usize) -> Result<&Fact, String> {
+        self.of_kind(place, Kind::Float)
+    }
+
+    /// The fact of an input of that kind.
+    fn of_kind(&self, place: usize, kind: Kind) -> Result<&Fact, String> {
         let fact = self.input(place)?;
-        if fact.is_int() {
-            return Err(format!("input {place} holds integers, floats are needed"));
-        }
-        if fact.dims.contains(&Dim::Fixed(0)) {
-            return Err(format!("input {place} of shape {fact} has no elements"));
+        if fact.kind() != kind {
+            return Err(format!("input {place} is {:?}, {kind:?} is needed", fact.kind()));
         }
         Ok(fact)
     }
 
-    /// The integers of an input, which have to be known at load.
+    /// The integers of an input, which have to be known at load; it may be empty.
     fn ints(&self, place: usize) -> Result<&[i64], String> {
-        self.input(place)?.ints().ok_or_else(|| {
+        let fact = self.optional(place).ok_or_else(|| format!("input {place} is missing"))?;
+        self.known.borrow_mut().insert(place);
+        fact.ints().ok_or_else(|| {
             format!("input {place} has to be integers known when the model is loaded")
         })
     }
 
+    /// The integers of an input that may be left out.
+    fn optional_ints(&self, place: usize) -> Result<Option<&[i64]>, String> {
+        if self.optional(place).is_some() { self.ints(place).map(Some) } else { Ok(None) }
+    }
+
     /// A float scalar known at load; `None` when the input is left out.
     fn scalar(&self, place: usize) -> Result<Option<f32>, String> {
-        match self.optional(place) {
-            None => Ok(None),
-            Some(fact) => match fact.floats() {
-                Some([value]) => Ok(Some(*value)),
-                _ => Err(format!(
-                    "input {place} has to be one number known when the model is loaded"
-                )),
-            },
+        let Some(fact) = self.optional(place) else { return Ok(None) };
+        self.known.borrow_mut().insert(place);
+        match fact.floats() {
+            Some([value]) => Ok(Some(*value)),
+            _ => Err(format!("input {place} has to be one number known when the model is loaded")),
+        }
+    }
+
+    /// The axes a node works on: an attribute up to `last_attribute`, input `place` after it.
+    fn axes(&self, place: usize, last_attribute: i64) -> Result<Option<&[i64]>, String> {
+        if self.opset > last_attribute {
+            self.optional_ints(place)
+        } else {
+            self.attributes.ints("axes")
         }
     }
 
     /// Refuses nodes whose further outputs are used.
     fn only_output(&self) -> Result<(), String> {
-        if self.outputs == 1 {
-            Ok(())
-        } else {
+        if self.outputs.iter().skip(1).any(|named| *named) {
             Err("outputs after the first are not computed".into())
+        } else {
+            Ok(())
         }
     }
 }
@@ -206,6 +262,31 @@ pub fn role(node: &NodeProto, place: usize, elements: usize) -> Role {
 /// The role of operators whose inputs are data only.
 fn no_parameters(_: usize, _: usize) -> Role {
     Role::Constant
+}
+
+/// The shape two values broadcast to (numpy's rule).
+fn broadcast(a: &Fact, b: &Fact) -> Result<Vec<usize>, String> {
+    let rank = a.rank().max(b.rank());
+    let size = |f: &Fact, place: usize| {
+        let missing = rank - f.rank();
+        if place < missing { 1 } else { f.dims[place - missing] }
+    };
+    (0..rank)
+        .map(|place| match (size(a, place), size(b, place)) {
+            (x, y) if x == y => Ok(x),
+            (1, n) | (n, 1) => Ok(n),
+            _ => Err(format!("shapes {a} and {b} do not broadcast")),
+        })
+        .collect()
+}
+
+/// The axes of a list, counted from the front, each once and in order.
+fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>, String> {
+    let mut axes: Vec<usize> = list.iter().map(|a| axis(*a, rank)).collect::<Result<_, _>>()?;
+    axes.sort_unstable();
+    let count = axes.len();
+    axes.dedup();
+    if axes.len() < count { Err(format!("axes {list:?} name one twice")) } else { Ok(axes) }
 }
 
 /// `axis` counted from the front.

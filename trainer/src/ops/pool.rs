@@ -7,18 +7,13 @@ use burn::backend::Dispatch;
 use burn::backend::ops::{FloatTensorOps, ModuleOps};
 
 use super::window::Window;
-use super::{Built, NEWEST_OPSET, NodeView, Operator, no_parameters};
-use crate::graph::{Dim, Fact};
+use super::{Built, NodeView, Operator, no_parameters};
+use crate::graph::Fact;
 
 pub const TABLE: &[Operator] = &[
-    Operator { name: "MaxPool", opsets: 1..=NEWEST_OPSET, role: no_parameters, build: max },
-    Operator { name: "AveragePool", opsets: 7..=NEWEST_OPSET, role: no_parameters, build: average },
-    Operator {
-        name: "GlobalAveragePool",
-        opsets: 1..=NEWEST_OPSET,
-        role: no_parameters,
-        build: global_average,
-    },
+    Operator::new("MaxPool", 1, no_parameters, max),
+    Operator::new("AveragePool", 7, no_parameters, average),
+    Operator::new("GlobalAveragePool", 1, no_parameters, global_average),
 ];
 
 fn window(node: &NodeView<'_>, x: &Fact) -> Result<Window, String> {
@@ -35,7 +30,7 @@ fn window(node: &NodeView<'_>, x: &Fact) -> Result<Window, String> {
 fn pooled(x: &Fact, window: &Window) -> Result<Fact, String> {
     let mut dims = x.dims[..2].to_vec();
     dims.extend(window.output(x)?);
-    Ok(Fact::runtime(dims))
+    Ok(Fact::float(dims))
 }
 
 fn max(node: &NodeView<'_>) -> Result<Built, String> {
@@ -104,8 +99,8 @@ fn global_average(node: &NodeView<'_>) -> Result<Built, String> {
         return Err(format!("input of shape {x} has no spatial dimensions"));
     }
     let mut dims = x.dims[..2].to_vec();
-    dims.extend(vec![Dim::Fixed(1); rank - 2]);
-    Built::one(Fact::runtime(dims), move |i, _| (2..rank).fold(i.take(0), Dispatch::float_mean_dim))
+    dims.extend(vec![1; rank - 2]);
+    Built::one(Fact::float(dims), move |i, _| (2..rank).fold(i.take(0), Dispatch::float_mean_dim))
 }
 
 #[cfg(test)]

@@ -3,49 +3,42 @@
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 
-use super::{Built, NEWEST_OPSET, NodeView, Operator, axis, no_parameters, tensor};
-use crate::graph::{Dim, Fact};
+use super::{Built, NodeView, Operator, axes, no_parameters, tensor};
+use crate::graph::Fact;
 
-pub const TABLE: &[Operator] =
-    &[Operator { name: "ReduceMean", opsets: 1..=NEWEST_OPSET, role: no_parameters, build }];
+pub const TABLE: &[Operator] = &[Operator::new("ReduceMean", 1, no_parameters, mean)];
 
-fn build(node: &NodeView<'_>) -> Result<Built, String> {
-    let x = node.float(0)?;
-    let keep = node.attributes.flag("keepdims", true)?;
-    let given = if node.opset >= 18 {
-        if node.optional(1).is_some() { Some(node.ints(1)?) } else { None }
-    } else {
-        node.attributes.ints("axes")?
-    };
-    let nothing_if_empty =
-        node.opset >= 18 && node.attributes.flag("noop_with_empty_axes", false)?;
-    let axes: Vec<usize> = match given {
-        Some(list) if !list.is_empty() => {
-            list.iter().map(|a| axis(*a, x.rank())).collect::<Result<_, _>>()?
-        }
-        _ if nothing_if_empty => Vec::new(),
-        _ => (0..x.rank()).collect(),
-    };
-    if axes.iter().any(|a| x.dims[*a].fixed().is_none()) {
-        return Err(format!("a mean over the batch (shape {x}) is not done"));
+/// Which axes go, and the shapes with and without them.
+struct Reduction {
+    axes: Vec<usize>,
+    /// The shape of the result.
+    dims: Vec<usize>,
+}
+
+impl Reduction {
+    fn read(node: &NodeView<'_>, x: &Fact, last_attribute: i64) -> Result<Self, String> {
+        let keep = node.attributes.flag("keepdims", true)?;
+        let given = node.axes(1, last_attribute)?;
+        let nothing_if_empty =
+            node.opset > last_attribute && node.attributes.flag("noop_with_empty_axes", false)?;
+        let axes = match given {
+            Some(list) if !list.is_empty() => axes(list, x.rank())?,
+            _ if nothing_if_empty => Vec::new(),
+            _ => (0..x.rank()).collect(),
+        };
+        let kept = x.dims.iter().enumerate().filter(|(a, _)| keep || !axes.contains(a));
+        let dims = kept.map(|(a, d)| if axes.contains(&a) { 1 } else { *d }).collect();
+        Ok(Self { axes, dims })
     }
-    let dims = x
-        .dims
-        .iter()
-        .enumerate()
-        .filter(|(a, _)| keep || !axes.contains(a))
-        .map(|(a, d)| if axes.contains(&a) { Dim::Fixed(1) } else { *d })
-        .collect();
-    Built::one(Fact::runtime(dims), move |i, _| {
-        let x = i.take(0);
-        let sizes = tensor::dims(&x);
-        let mean = axes.iter().fold(x, |x, a| Dispatch::float_mean_dim(x, *a));
-        if keep {
-            return mean;
-        }
-        let rest: Vec<usize> =
-            sizes.iter().enumerate().filter(|(a, _)| !axes.contains(a)).map(|(_, d)| *d).collect();
-        tensor::reshape(mean, &rest)
+}
+
+fn mean(node: &NodeView<'_>) -> Result<Built, String> {
+    let x = node.float(0)?;
+    let Reduction { axes, dims } = Reduction::read(node, x, 17)?;
+    let shape = crate::graph::at_least_one(&dims);
+    Built::one(x.reshaped(dims), move |i, _| {
+        let mean = axes.iter().fold(i.take(0), |x, a| Dispatch::float_mean_dim(x, *a));
+        tensor::reshape(mean, &shape)
     })
 }
 

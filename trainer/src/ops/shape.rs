@@ -2,54 +2,41 @@
 //!
 //! An initializer that passes through one of these has the role of whoever uses the result.
 
-use burn::backend::Dispatch;
-use burn::backend::ops::FloatTensorOps;
-
-use super::{Built, NEWEST_OPSET, NodeView, Operator, axis, tensor};
-use crate::graph::{Dim, Fact, Role};
+use super::{Built, NodeView, Operator, axis, tensor};
+use crate::graph::{Fact, Role, at_least_one};
 
 pub const TABLE: &[Operator] = &[
-    Operator { name: "Flatten", opsets: 1..=NEWEST_OPSET, role: through, build: flatten },
-    Operator { name: "Reshape", opsets: 5..=NEWEST_OPSET, role: through, build: reshape },
-    Operator { name: "Transpose", opsets: 1..=NEWEST_OPSET, role: through, build: transpose },
-    Operator { name: "Identity", opsets: 1..=NEWEST_OPSET, role: through, build: identity },
+    Operator::new("Flatten", 1, through, flatten),
+    Operator::new("Reshape", 5, through, reshape),
+    Operator::new("Transpose", 1, through, transpose),
+    Operator::new("Identity", 1, through, |n| Built::one(n.input(0)?.clone(), |i, _| i.take(0))),
 ];
 
+/// The first input has the role of whoever uses the result.
 fn through(place: usize, _: usize) -> Role {
     if place == 0 { Role::Through } else { Role::Constant }
 }
 
-/// A step that only changes the shape: `dims` are filled in with the batch when it runs.
-fn reshaped(x: &Fact, dims: Vec<Dim>) -> Result<Built, String> {
-    let total = |dims: &[Dim]| Dim::product(dims);
-    if total(&dims).is_none() || total(&dims) != total(&x.dims) {
-        return Err(format!("shape {x} does not become {}", Fact::runtime(dims)));
+/// A step that only changes the shape.
+fn reshaped(x: &Fact, dims: Vec<usize>) -> Result<Built, String> {
+    let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    if count != Some(x.count()) {
+        return Err(format!("shape {x} does not become {dims:?}"));
     }
-    let batched = x
-        .dims
-        .iter()
-        .enumerate()
-        .find_map(|(a, d)| if let Dim::Batch(n) = d { Some((a, *n)) } else { None });
-    let target = dims.clone();
-    Built::one(Fact::runtime(dims), move |i, _| {
-        let x = i.take(0);
-        let batch = batched.map_or(1, |(axis, per_batch)| tensor::dims(&x)[axis] / per_batch);
-        let shape: Vec<usize> = target.iter().map(|d| d.at(batch)).collect();
-        tensor::reshape(x, &shape)
-    })
+    let shape = at_least_one(&dims);
+    Built::one(x.reshaped(dims), move |i, _| tensor::reshape(i.take(0), &shape))
 }
 
 fn flatten(node: &NodeView<'_>) -> Result<Built, String> {
-    let x = node.float(0)?;
+    let x = node.input(0)?;
     let at = node.attributes.int("axis", 1)?;
     let at = if at == x.rank() as i64 { x.rank() } else { axis(at, x.rank())? };
-    let product =
-        |dims: &[Dim]| Dim::product(dims).ok_or_else(|| format!("shape {x} cannot be flattened"));
-    reshaped(x, vec![product(&x.dims[..at])?, product(&x.dims[at..])?])
+    let (rows, columns) = x.dims.split_at(at);
+    reshaped(x, vec![rows.iter().product(), columns.iter().product()])
 }
 
 fn reshape(node: &NodeView<'_>) -> Result<Built, String> {
-    let x = node.float(0)?;
+    let x = node.input(0)?;
     let zero_is_zero = node.opset >= 14 && node.attributes.flag("allowzero", false)?;
     let mut dims = Vec::new();
     let mut open = None;
@@ -57,41 +44,33 @@ fn reshape(node: &NodeView<'_>) -> Result<Built, String> {
         dims.push(match size {
             -1 if open.is_none() => {
                 open = Some(place);
-                Dim::Fixed(1)
+                1
             }
             0 if !zero_is_zero => {
                 *x.dims.get(place).ok_or("a zero in the target has no counterpart")?
             }
-            n => Dim::Fixed(
-                usize::try_from(*n).map_err(|_| format!("a target size of {n} makes no sense"))?,
-            ),
+            n => usize::try_from(*n).map_err(|_| format!("a target size of {n} makes no sense"))?,
         });
     }
-    let total = Dim::product(&x.dims).ok_or_else(|| format!("shape {x} cannot be reshaped"))?;
+    let product = |dims: &[usize]| dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    let total = x.count();
     if let Some(place) = open {
-        dims[place] = Dim::product(&dims)
-            .and_then(|rest| total.over(rest))
-            .ok_or_else(|| format!("shape {x} does not divide into the target"))?;
+        let rest = product(&dims).filter(|rest| *rest > 0 && total.is_multiple_of(*rest));
+        dims[place] =
+            total / rest.ok_or_else(|| format!("shape {x} does not divide into the target"))?;
     }
-    keep_batch(x, &mut dims, total);
+    // Exporters bake a batch of one into targets such as [1, 512]; then the leading 1 is the batch.
+    if dims.first() == Some(&1)
+        && let Some(batch) = x.dims.first()
+        && product(&dims).and_then(|n| n.checked_mul(*batch)) == Some(total)
+    {
+        dims[0] = *batch;
+    }
     reshaped(x, dims)
 }
 
-/// Exporters bake a batch of one into targets such as `[1, 512]`; then the leading 1 is the batch.
-fn keep_batch(x: &Fact, dims: &mut [Dim], total: Dim) {
-    if dims.first() == Some(&Dim::Fixed(1))
-        && x.dims.first() == Some(&Dim::Batch(1))
-        && Dim::product(dims).and_then(Dim::fixed) == Some(total.at(1))
-    {
-        dims[0] = Dim::Batch(1);
-    }
-}
-
 fn transpose(node: &NodeView<'_>) -> Result<Built, String> {
-    let x = node.float(0)?;
-    if x.rank() == 0 {
-        return Err("a single number has no axes to put in order".into());
-    }
+    let x = node.input(0)?;
     let order: Vec<usize> = match node.attributes.ints("perm")? {
         None => (0..x.rank()).rev().collect(),
         Some(order) => order.iter().map(|a| axis(*a, x.rank())).collect::<Result<_, _>>()?,
@@ -101,17 +80,10 @@ fn transpose(node: &NodeView<'_>) -> Result<Built, String> {
     if sorted != (0..x.rank()).collect::<Vec<_>>() {
         return Err(format!("perm {order:?} is no order of the axes of {x}"));
     }
-    Built::one(Fact::runtime(order.iter().map(|a| x.dims[*a]).collect()), move |i, _| {
-        Dispatch::float_permute(i.take(0), &order)
+    let dims = order.iter().map(|a| x.dims[*a]).collect();
+    Built::one(x.reshaped(dims), move |i, _| {
+        if order.len() < 2 { i.take(0) } else { tensor::permute(i.take(0), &order) }
     })
-}
-
-fn identity(node: &NodeView<'_>) -> Result<Built, String> {
-    let x = node.input(0)?;
-    if x.constant.is_some() {
-        return Ok(Built::Constant(x.clone()));
-    }
-    Built::one(x.clone(), |i, _| i.take(0))
 }
 
 #[cfg(test)]

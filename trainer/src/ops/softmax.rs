@@ -6,22 +6,12 @@
 use burn::backend::Dispatch;
 use burn::backend::ops::ActivationOps;
 
-use super::{Built, NEWEST_OPSET, NodeView, Operator, axis, no_parameters};
+use super::{Built, NodeView, Operator, axis, no_parameters};
 use crate::graph::{Fact, Tensor};
 
 pub const TABLE: &[Operator] = &[
-    Operator {
-        name: "Softmax",
-        opsets: 1..=NEWEST_OPSET,
-        role: no_parameters,
-        build: |n| build(n, Dispatch::softmax),
-    },
-    Operator {
-        name: "LogSoftmax",
-        opsets: 1..=NEWEST_OPSET,
-        role: no_parameters,
-        build: |n| build(n, Dispatch::log_softmax),
-    },
+    Operator::new("Softmax", 1, no_parameters, |n| build(n, Dispatch::softmax)),
+    Operator::new("LogSoftmax", 1, no_parameters, |n| build(n, Dispatch::log_softmax)),
 ];
 
 fn build(node: &NodeView<'_>, operation: fn(Tensor, usize) -> Tensor) -> Result<Built, String> {
@@ -32,10 +22,7 @@ fn build(node: &NodeView<'_>, operation: fn(Tensor, usize) -> Tensor) -> Result<
             "before operator set 13 it is done along the last axis only; convert the model".into(),
         );
     }
-    if x.dims[along].fixed().is_none() {
-        return Err("along the batch it is not done".into());
-    }
-    Built::one(Fact::runtime(x.dims.clone()), move |i, _| operation(i.take(0), along))
+    Built::one(Fact::float(x.dims.clone()), move |i, _| operation(i.take(0), along))
 }
 
 #[cfg(test)]

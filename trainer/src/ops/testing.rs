@@ -1,7 +1,7 @@
 //! One-node graphs for operator tests, and gradient checks by central differences.
 //!
-//! A case is a real ONNX file read and planned as any other. Its batch is symbolic; the shape given
-//! to [`Case::new`] has the batch at the front.
+//! A case is a real ONNX file read and planned as any other, for the input shape given to
+//! [`Case::new`].
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ use burn::tensor::{Device, Tensor as Flat};
 use onnx_ir::AttributeProto;
 
 use super::tensor;
-use crate::graph::{Context, Graph, Mode, Role};
-use crate::onnx::{GraphWriter, Model};
+use crate::graph::{Context, Fact, Graph, Mode, Plan, Role};
+use crate::onnx::{Elements, GraphWriter, Model};
 use crate::random::Random;
 
 /// A graph from `x` to `y`.
@@ -95,51 +95,59 @@ impl Case {
         self
     }
 
-    fn load(&self) -> Graph {
-        Graph::load(Model::parse(self.bytes.clone()).expect("reads"), &Device::default())
-            .expect("loads")
+    fn input(&self) -> Fact {
+        Fact::float(self.shape.clone())
+    }
+
+    fn try_load(&self) -> Result<Graph, crate::graph::GraphError> {
+        let model = Model::parse(self.bytes.clone()).expect("reads");
+        Graph::load(model, &[self.input()], &Device::flex())
+    }
+
+    fn load(&self) -> (Graph, Plan) {
+        let graph = self.try_load().expect("loads");
+        let plan = graph.plan(&[self.input()], &graph.outputs()).expect("plans");
+        (graph, plan)
     }
 
     /// The reason why the file is not loaded.
     pub fn refusal(&self) -> String {
-        Graph::load(Model::parse(self.bytes.clone()).expect("reads"), &Device::default())
-            .err()
-            .expect("refused")
-            .to_string()
+        self.try_load().err().expect("refused").to_string()
     }
 
     pub fn roles(&self) -> Vec<Role> {
-        self.load().parameters.list.iter().map(|p| p.role).collect()
+        self.load().0.parameters.list.iter().map(|p| p.role).collect()
     }
 
+    /// The output in use.
     pub fn run(&self, x: &[f32]) -> Vec<f32> {
-        let graph = self.load();
-        let device = Device::default();
-        tensor::to_host(graph.plan.infer(
-            &graph.parameters,
-            tensor::from_host(x.to_vec(), &self.shape, &device),
-            &device,
-        ))
+        let (graph, plan) = self.load();
+        let device = Device::flex();
+        let x = tensor::from_host(x.to_vec(), &self.shape, &device);
+        let mut context = Context::infer(&device);
+        let out = plan.run(&graph.parameters.fixed(), vec![x], &mut context).remove(0);
+        let promised = crate::graph::at_least_one(&plan.outputs[0].fact.dims);
+        assert_eq!(tensor::dims(&out), promised, "the shape promised is the shape computed");
+        match tensor::download(out) {
+            Elements::Float(v) => v,
+            Elements::Int(v) => v.iter().map(|v| *v as f32).collect(),
+            Elements::Bool(v) => v.iter().map(|v| f32::from(u8::from(*v))).collect(),
+        }
     }
 
+    /// The output's shape, which is also what is computed.
     pub fn output_shape(&self) -> Vec<usize> {
-        let graph = self.load();
-        let device = Device::default();
-        let x = tensor::from_host(vec![0.5; self.shape.iter().product()], &self.shape, &device);
-        let got = tensor::dims(&graph.plan.infer(&graph.parameters, x, &device));
-        let promised: Vec<usize> =
-            graph.plan.output_dims.iter().map(|d| d.at(self.shape[0])).collect();
-        assert_eq!(got, promised, "the shape promised at load is the shape computed");
-        got
+        self.run(&vec![0.5; self.shape.iter().product()]);
+        self.load().1.outputs[0].fact.dims.clone()
     }
 
     /// A training pass: the output, and the parameters once statistics have followed.
     pub fn train(&self, x: &[f32]) -> (Vec<f32>, HashMap<String, Vec<f32>>) {
-        let mut graph = self.load();
-        let device = Device::default().autodiff();
+        let (mut graph, plan) = self.load();
+        let device = Device::flex().autodiff();
         let mut context = Context::train(&device, Random::new(5));
         let x = tensor::from_host(x.to_vec(), &self.shape, &device);
-        let out = graph.plan.run(&graph.parameters.leaves(), x, graph.plan.output, &mut context);
+        let out = plan.run(&graph.parameters.leaves(), vec![x], &mut context).remove(0);
         graph.parameters.observe(context.observed);
         (tensor::to_host(out), graph.parameters.values())
     }
@@ -156,8 +164,8 @@ impl Case {
 
     fn check(&self, mode: Mode) {
         const STEP: f32 = 1e-2;
-        let graph = self.load();
-        let device = Device::default().autodiff();
+        let (graph, plan) = self.load();
+        let device = Device::flex().autodiff();
         let mut random = Random::new(3);
         let mut values: Vec<Vec<f32>> =
             graph.parameters.list.iter().map(super::super::graph::Parameter::to_host).collect();
@@ -178,12 +186,8 @@ impl Case {
         let loss = |leaves: &[Flat<1>]| -> Flat<1> {
             let (x, parameters) = leaves.split_last().expect("x is last");
             let mut context = Context { mode, ..Context::infer(&device) };
-            let out = graph.plan.run(
-                parameters,
-                tensor::reshape(x.clone().into_dispatch(), &self.shape),
-                graph.plan.output,
-                &mut context,
-            );
+            let x = tensor::reshape(x.clone().into_dispatch(), &self.shape);
+            let out = plan.run(parameters, vec![x], &mut context).remove(0);
             let shape = tensor::dims(&out);
             let mut weights = weights.borrow_mut();
             if weights.is_empty() {

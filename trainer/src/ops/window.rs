@@ -4,7 +4,7 @@
 //! dilation + 1)) / stride + 1`, rounded down, or up with `ceil_mode`.
 
 use super::NodeView;
-use crate::graph::{Dim, Fact};
+use crate::graph::Fact;
 
 /// Window geometry over the spatial axes.
 #[derive(Debug, Clone)]
@@ -42,14 +42,14 @@ impl Window {
     }
 
     /// The spatial sizes of the output for an input `[N, C, spatial…]`.
-    pub fn output(&self, x: &Fact) -> Result<Vec<Dim>, String> {
+    pub fn output(&self, x: &Fact) -> Result<Vec<usize>, String> {
         if x.rank() != self.kernel.len() + 2 {
             return Err(format!(
                 "input of shape {x} does not fit a window of {} dimensions",
                 self.kernel.len()
             ));
         }
-        (0..self.kernel.len()).map(|a| self.along(a, x.fixed(a + 2)?).map(Dim::Fixed)).collect()
+        (0..self.kernel.len()).map(|a| self.along(a, x.dims[a + 2])).collect()
     }
 
     fn along(&self, axis: usize, size: usize) -> Result<usize, String> {

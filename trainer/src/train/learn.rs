@@ -15,7 +15,7 @@ use super::draw::Draw;
 use super::loss::{correct, cross_entropy};
 use super::optimizer::{Optimizer, learning_rate};
 use super::{Recipe, TrainingSet};
-use crate::graph::{Context, Dim, Graph, Parameters};
+use crate::graph::{Context, Graph, GraphError, Parameters, Plan, Sizes};
 use crate::ops::tensor;
 use crate::random::Random;
 
@@ -54,13 +54,22 @@ pub struct Epoch {
 pub enum TrainError {
     /// The graph's output is not one score a class.
     #[error(
-        "cannot train: the graph gives {found} for each sample, {classes} scores are needed; choose a model with that many classes"
+        "cannot train: the graph gives {found}, {classes} scores a sample are needed; choose a model with that many classes"
     )]
     Output {
         /// What the graph gives.
         found: String,
         /// Classes of the data.
         classes: usize,
+    },
+    /// The graph cannot be planned for a batch of this run.
+    #[error("cannot train in batches of {batch}")]
+    Plan {
+        /// Samples in the batch.
+        batch: usize,
+        /// What does not fit.
+        #[source]
+        source: GraphError,
     },
     /// The inputs have another shape than the graph's.
     #[error(
@@ -107,8 +116,10 @@ pub fn train(
     cancel: &AtomicBool,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Vec<Epoch>, TrainError> {
-    check(graph, set)?;
-    let mut run = Run::new(graph, set, recipe, seed, device);
+    if !graph.parameters.list.iter().any(|p| p.role.trains()) {
+        return Err(TrainError::NothingTrains);
+    }
+    let mut run = Run::new(graph, set, recipe, seed, device)?;
     let mut curve = Vec::new();
     for epoch in 1..=recipe.epochs {
         let good = run.graph.parameters.clone();
@@ -123,26 +134,29 @@ pub fn train(
     Ok(curve)
 }
 
-fn check(graph: &Graph, set: &TrainingSet) -> Result<(), TrainError> {
-    let output = &graph.plan.output_dims;
-    if *output != [Dim::Batch(1), Dim::Fixed(set.classes())] {
-        let found = output.iter().map(Dim::to_string).collect::<Vec<_>>().join(" × ");
+/// The plan for batches of that size, from the input to one score a class.
+fn plan(graph: &Graph, set: &TrainingSet, batch: usize) -> Result<Plan, TrainError> {
+    let failed = |source| TrainError::Plan { batch, source };
+    let inputs = Sizes::batch(batch).inputs(&graph.model).map_err(failed)?;
+    let wanted = inputs.first().and_then(|x| x.dims.get(1..)).unwrap_or_default();
+    if inputs.len() != 1 || wanted != set.shape() {
+        return Err(TrainError::Input { samples: set.shape().to_vec(), graph: wanted.to_vec() });
+    }
+    let plan = graph.plan(&inputs, &[graph.logits()]).map_err(failed)?;
+    let output = &plan.outputs[0].fact;
+    if output.dims != [batch, set.classes()] {
+        let found = format!("{output} for a batch of {batch}");
         return Err(TrainError::Output { found, classes: set.classes() });
     }
-    let wanted = graph.plan.input_shape(1)[1..].to_vec();
-    if wanted != set.shape() {
-        return Err(TrainError::Input { samples: set.shape().to_vec(), graph: wanted });
-    }
-    if !graph.parameters.list.iter().any(|p| p.role.trains()) {
-        return Err(TrainError::NothingTrains);
-    }
-    Ok(())
+    Ok(plan)
 }
 
 struct Run<'a> {
     graph: &'a mut Graph,
     set: &'a TrainingSet,
     recipe: &'a Recipe,
+    /// For whole batches, and for the last one of an epoch.
+    plans: Vec<(usize, Plan)>,
     device: Device,
     draw: Draw,
     optimizer: Optimizer,
@@ -161,10 +175,17 @@ impl<'a> Run<'a> {
         recipe: &'a Recipe,
         seed: u64,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self, TrainError> {
         let draw = Draw::new(set, &recipe.group_share, seed);
         let per_epoch = draw.per_epoch().div_ceil(recipe.batch_size);
-        Self {
+        let whole = recipe.batch_size.min(draw.per_epoch());
+        let last = draw.per_epoch() - (per_epoch - 1) * recipe.batch_size;
+        let mut plans = vec![(whole, plan(graph, set, whole)?)];
+        if last != whole {
+            plans.push((last, plan(graph, set, last)?));
+        }
+        Ok(Self {
+            plans,
             optimizer: Optimizer::new(graph.parameters.list.len(), recipe.weight_decay),
             graph,
             set,
@@ -177,7 +198,7 @@ impl<'a> Run<'a> {
             steps: per_epoch * recipe.epochs as usize,
             warmup: (recipe.warmup_epochs * per_epoch as f64).round() as usize,
             started: Instant::now(),
-        }
+        })
     }
 
     fn epoch(
@@ -226,14 +247,14 @@ impl<'a> Run<'a> {
     /// nothing.
     fn batch(&mut self, samples: &[usize], rate: f64) -> (f32, usize) {
         let labels: Vec<usize> = samples.iter().map(|s| self.set.samples()[*s].label).collect();
-        let x = tensor::from_host(
-            self.inputs(samples),
-            &self.graph.plan.input_shape(samples.len()),
-            &self.device,
-        );
+        let mut shape = vec![samples.len()];
+        shape.extend(self.set.shape());
+        let x = tensor::from_host(self.inputs(samples), &shape, &self.device);
         let leaves = self.graph.parameters.leaves();
         let mut context = Context::train(&self.device, Random::new(self.dropping.bits()));
-        let logits = self.graph.plan.run(&leaves, x, self.graph.plan.logits, &mut context);
+        let plan = self.plans.iter().find(|(batch, _)| *batch == samples.len());
+        let (_, plan) = plan.unwrap_or_else(|| unreachable!("an epoch has two sizes of batch"));
+        let logits = plan.run(&leaves, vec![x], &mut context).remove(0);
         let loss =
             cross_entropy(logits.clone(), &labels, self.recipe.label_smoothing, &self.device);
         let value = loss.clone().into_data().iter::<f32>().next().unwrap_or(f32::NAN);

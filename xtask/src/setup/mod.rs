@@ -4,6 +4,7 @@
 //! a second run finds everything in place and fetches nothing. Python 3 does the unpacking and the
 //! hashing (`unpack.py`), because it must be there anyway: ONNX Runtime comes as a Python wheel.
 
+mod backend_tests;
 mod fashion_mnist;
 mod onnxruntime;
 
@@ -25,7 +26,8 @@ pub fn run() -> Result<()> {
         bail!("cannot find python3: install Python 3 with pip ('apt-get install python3-pip')");
     }
     onnxruntime::run()?;
-    fashion_mnist::run()
+    fashion_mnist::run()?;
+    backend_tests::run()
 }
 
 /// A file and what it must be.

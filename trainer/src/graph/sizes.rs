@@ -1,0 +1,66 @@
+//! The sizes that a file leaves open, and the inputs that follow from them.
+//!
+//! A graph is planned for concrete shapes: everything that follows from a shape is then known, and
+//! another batch is simply planned again. The first dimension of an input is the batch when it is
+//! open, or 1 (exporters bake in the batch they traced with).
+
+use std::collections::BTreeMap;
+
+use super::{Fact, GraphError};
+use crate::onnx::Model;
+use crate::onnx::read::{DeclaredDim, DeclaredValue};
+
+/// The sizes that a file leaves open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Samples at a time.
+    pub batch: usize,
+    /// Other open dimensions by their name in the file, or `input.axis` where they have none.
+    pub named: BTreeMap<String, usize>,
+}
+
+impl Sizes {
+    /// That batch, and nothing else open.
+    pub fn batch(batch: usize) -> Self {
+        Self { batch, named: BTreeMap::new() }
+    }
+
+    /// Type and shape of every input of `model`.
+    ///
+    /// # Errors
+    /// [`GraphError::Shape`] names what the file leaves open and nobody gave.
+    pub fn inputs(&self, model: &Model) -> Result<Vec<Fact>, GraphError> {
+        let fact = |input: &DeclaredValue| {
+            let element = input.element().map_err(GraphError::Shape)?;
+            Ok(Fact::runtime(element, self.shape(input)?))
+        };
+        model.inputs.iter().map(fact).collect()
+    }
+
+    fn shape(&self, input: &DeclaredValue) -> Result<Vec<usize>, GraphError> {
+        let name = &input.name;
+        let dims = input
+            .dims
+            .as_ref()
+            .ok_or_else(|| GraphError::Shape(format!("input '{name}' declares no shape")))?;
+        dims.iter().enumerate().map(|(axis, dim)| self.size(name, axis, dim)).collect()
+    }
+
+    fn size(&self, input: &str, axis: usize, dim: &DeclaredDim) -> Result<usize, GraphError> {
+        let place = format!("{input}.{axis}");
+        match dim {
+            DeclaredDim::Fixed(1) | DeclaredDim::Open(_) if axis == 0 => Ok(self.batch),
+            DeclaredDim::Fixed(n) => Ok(*n),
+            DeclaredDim::Open(open) => {
+                let known = if open.is_empty() { &place } else { open };
+                self.named.get(known).or_else(|| self.named.get(&place)).copied().ok_or_else(
+                    || {
+                        GraphError::Shape(format!(
+                            "dimension {axis} of input '{input}' has no fixed size; give one as {known}=SIZE"
+                        ))
+                    },
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! One backend test: a model, its inputs and the outputs it has to give.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use onnx_ir::{Message as _, TensorProto};
+use trainer::graph::{Context, Fact, Graph, GraphError};
+use trainer::onnx::{Elements, HostTensor, Kind, Model};
+use trainer::ops::{self, tensor};
+
+/// Tolerances of ONNX's own runner.
+const RELATIVE: f64 = 1e-3;
+const ABSOLUTE: f64 = 1e-7;
+
+/// What came of a test.
+pub enum Outcome {
+    /// It has operators that the table has not.
+    NotOurs(Vec<String>),
+    /// Every output is right; `bound`: with integer inputs known at load.
+    Passed { bound: bool },
+    /// The model was not loaded, and why.
+    Refused(String),
+    /// Something else.
+    Failed(String),
+}
+
+/// One test.
+pub struct Case {
+    pub name: String,
+    folder: PathBuf,
+}
+
+impl Case {
+    /// All tests that `cargo xtask setup` has put in place.
+    pub fn all() -> Vec<Self> {
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../.fleetloop/onnx-backend-tests-1.23.2");
+        let mut cases = Vec::new();
+        for suite in std::fs::read_dir(&root).expect("cargo xtask setup makes the backend tests") {
+            for folder in std::fs::read_dir(suite.unwrap().path()).unwrap() {
+                let folder = folder.unwrap().path();
+                let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+                cases.push(Self { name, folder });
+            }
+        }
+        cases.sort_by(|a, b| a.name.cmp(&b.name));
+        cases
+    }
+
+    /// Runs it.
+    pub fn outcome(&self) -> Outcome {
+        let bytes = std::fs::read(self.folder.join("model.onnx")).unwrap();
+        let model = match Model::parse(bytes.clone()) {
+            Ok(model) => model,
+            Err(error) => return Outcome::Refused(error.to_string()),
+        };
+        let missing = missing(&model);
+        if !missing.is_empty() {
+            return Outcome::NotOurs(missing);
+        }
+        let work = || {
+            self.run(model).or_else(|first| match first {
+                Outcome::Refused(_) => self.run_bound(Model::parse(bytes).unwrap()),
+                other => Err(other),
+            })
+        };
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(passed)) | Ok(Err(passed)) => passed,
+            Err(_) => Outcome::Failed("it panics".into()),
+        }
+    }
+
+    fn run(&self, model: Model) -> Result<Outcome, Outcome> {
+        self.check(model, |_| false).map(|()| Outcome::Passed { bound: false })
+    }
+
+    fn run_bound(&self, model: Model) -> Result<Outcome, Outcome> {
+        let integer = |kind| kind != Kind::Float;
+        self.check(model, integer).map(|()| Outcome::Passed { bound: true })
+    }
+
+    fn check(&self, model: Model, known: impl Fn(Kind) -> bool) -> Result<(), Outcome> {
+        let failed = Outcome::Failed;
+        let device = Device::flex();
+        let inputs = self.tensors("input", model.inputs.len()).map_err(Outcome::Refused)?;
+        let wanted = self.tensors("output", model.outputs.len()).map_err(Outcome::Refused)?;
+        let facts: Vec<Fact> = inputs
+            .iter()
+            .map(|tensor| {
+                let fact = Fact::constant(Arc::new(tensor.clone()));
+                if known(fact.kind()) { fact } else { fact.reshaped(fact.dims.clone()) }
+            })
+            .collect();
+        let graph = match Graph::load(model, &facts, &device) {
+            Ok(graph) => graph,
+            Err(GraphError::Refused(refusals)) => {
+                return Err(Outcome::Refused(refusals[0].to_string()));
+            }
+            Err(error) => return Err(Outcome::Refused(error.to_string())),
+        };
+        let plan = graph.plan(&facts, &graph.outputs()).map_err(|e| failed(e.to_string()))?;
+        let values = inputs.iter().map(|tensor| tensor::upload(tensor, &device)).collect();
+        let leaves = graph.parameters.fixed();
+        let got = plan.run(&leaves, values, &mut Context::infer(&device));
+        for (place, (value, want)) in got.into_iter().zip(&wanted).enumerate() {
+            let fact = &plan.outputs[place].fact;
+            if fact.element != want.element || fact.dims != want.shape {
+                return Err(failed(format!(
+                    "output {place} is {:?} {:?}, not {:?} {:?}",
+                    fact.element, fact.dims, want.element, want.shape
+                )));
+            }
+            compare(&tensor::download(value), &want.elements)
+                .map_err(|why| failed(format!("output {place}: {why}")))?;
+        }
+        Ok(())
+    }
+
+    fn tensors(&self, kind: &str, count: usize) -> Result<Vec<HostTensor>, String> {
+        (0..count)
+            .map(|number| {
+                let path = self.folder.join(format!("test_data_set_0/{kind}_{number}.pb"));
+                let bytes = std::fs::read(path).map_err(|_| "no such tensor file".to_owned())?;
+                let proto = TensorProto::parse_from_bytes(&bytes).map_err(|e| e.to_string())?;
+                HostTensor::read(&proto).map_err(|e| e.to_string())
+            })
+            .collect()
+    }
+}
+
+fn missing(model: &Model) -> Vec<String> {
+    let mut names: Vec<String> = model
+        .proto
+        .graph
+        .node
+        .iter()
+        .filter(|node| !ops::table().any(|operator| operator.name == node.op_type))
+        .map(|node| node.op_type.clone())
+        .collect();
+    names.dedup();
+    names
+}
+
+fn compare(got: &Elements, want: &Elements) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{} elements instead of {}", got.len(), want.len()));
+    }
+    match (got, want) {
+        (Elements::Float(got), Elements::Float(want)) => close(got, want),
+        (got, want) if got == want => Ok(()),
+        _ => Err(format!("{} instead of {}", shown(got), shown(want))),
+    }
+}
+
+fn shown(elements: &Elements) -> String {
+    let mut text = format!("{elements:?}");
+    text.truncate(90);
+    text
+}
+
+fn close(got: &[f32], want: &[f32]) -> Result<(), String> {
+    for (place, (g, w)) in got.iter().zip(want).enumerate() {
+        let same = g == w || (g.is_nan() && w.is_nan());
+        let (g, w) = (f64::from(*g), f64::from(*w));
+        if !same && !((g - w).abs() <= ABSOLUTE + RELATIVE * w.abs()) {
+            return Err(format!("place {place} is {g} instead of {w}"));
+        }
+    }
+    Ok(())
+}

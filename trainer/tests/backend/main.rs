@@ -1,0 +1,62 @@
+//! ONNX's own backend tests (PyPI `onnx`: `node`, `pytorch-converted`, `pytorch-operator`): the
+//! forward pass of every operator of the table.
+//!
+//! A test takes part when all its operators are in the table. It passes, or it is refused when the
+//! model is loaded and its reason is one of `refusals.toml`; a failure or an unlisted reason fails
+//! this test, and so does a listed reason that nobody gives any more.
+//!
+//! Inputs are given as they are in use: floats when the graph runs. Where a graph takes a shape, an
+//! axis or an index from outside and is refused for it, the integer inputs are given when it is
+//! loaded; such passes are counted apart.
+
+mod case;
+mod refusals;
+
+use std::collections::BTreeMap;
+
+use case::{Case, Outcome};
+
+/// Fewer passes than this and something that worked is gone.
+const LEAST_PASSED: usize = 0;
+
+#[test]
+fn every_test_of_the_table_passes_or_is_refused_for_a_listed_reason() {
+    let cases = Case::all();
+    let total = cases.len();
+    let (mut passed, mut bound) = (0, 0);
+    let (mut refused, mut failed) = (Vec::new(), Vec::new());
+    let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+    for case in cases {
+        match case.outcome() {
+            Outcome::NotOurs(operators) => {
+                for operator in operators {
+                    *missing.entry(operator).or_default() += 1;
+                }
+            }
+            Outcome::Passed { bound: late } => {
+                passed += 1;
+                bound += usize::from(late);
+            }
+            Outcome::Refused(why) => refused.push((case.name, why)),
+            Outcome::Failed(why) => failed.push((case.name, why)),
+        }
+    }
+    let ours = passed + refused.len() + failed.len();
+    println!("{total} tests, {ours} have only operators of the table");
+    println!("passed   {passed} ({bound} of them with integer inputs known at load)");
+    println!("refused  {}", refused.len());
+    println!("failed   {}", failed.len());
+    for (name, why) in &failed {
+        println!("  {name}: {why}");
+    }
+    let unlisted = refusals::unlisted(&refused);
+    for line in &unlisted {
+        println!("  {line}");
+    }
+    if std::env::var_os("BACKEND_MISSING").is_some() {
+        println!("operators that are not in the table, and in how many tests: {missing:?}");
+    }
+    assert!(failed.is_empty(), "{} tests fail", failed.len());
+    assert!(unlisted.is_empty(), "refusals.toml and the refusals differ:\n{}", unlisted.join("\n"));
+    assert!(passed >= LEAST_PASSED, "only {passed} pass");
+}
