@@ -15,6 +15,12 @@ use crate::onnx::Model;
 pub struct Inspect {
     /// An ONNX file or a bundle's folder.
     model: PathBuf,
+    /// A size that the file leaves open, such as height=320; one for each.
+    #[arg(long = "size", value_name = "NAME=SIZE", value_parser = super::size)]
+    sizes: Vec<(String, usize)>,
+    /// Samples at a time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -45,7 +51,9 @@ impl Inspect {
             std::fs::read(&self.model)
                 .with_context(|| format!("cannot read {}", self.model.display()))?
         };
-        let findings = findings(Model::parse(bytes)?)?;
+        let sizes =
+            Sizes { batch: usize::from(self.batch), named: self.sizes.iter().cloned().collect() };
+        let findings = findings(Model::parse(bytes)?, &sizes)?;
         if json {
             println!("{}", serde_json::to_string(&findings)?);
         } else {
@@ -55,7 +63,7 @@ impl Inspect {
     }
 }
 
-fn findings(model: Model) -> anyhow::Result<Findings> {
+fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
     let names = |values: &[crate::onnx::read::DeclaredValue]| {
         values.iter().map(|v| format!("{v}")).collect()
     };
@@ -69,7 +77,7 @@ fn findings(model: Model) -> anyhow::Result<Findings> {
         trained_elements: 0,
         unsupported: Vec::new(),
     };
-    let inputs = Sizes::batch(1).inputs(&model);
+    let inputs = sizes.inputs(&model);
     match inputs.and_then(|inputs| Graph::load(model, &inputs, &Device::flex())) {
         Ok(graph) => {
             for p in graph.parameters.list {

@@ -134,6 +134,15 @@ fn cancel_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
+/// `height=320`.
+fn size(text: &str) -> Result<(String, usize), String> {
+    let parts = text.split_once('=').and_then(|(name, size)| Some((name, size.parse().ok()?)));
+    match parts {
+        Some((name, size @ 1..)) if !name.is_empty() => Ok((name.to_owned(), size)),
+        _ => Err(format!("'{text}' is no size such as height=320")),
+    }
+}
+
 /// `1x28x28`.
 fn shape(text: &str) -> Result<Vec<usize>, String> {
     let sizes: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
@@ -148,6 +157,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Root::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(size("height=320"), Ok(("height".into(), 320)));
+        assert!(size("height").is_err() && size("=3").is_err() && size("h=0").is_err());
     }
 
     #[test]

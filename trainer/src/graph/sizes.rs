@@ -56,7 +56,7 @@ impl Sizes {
                 self.named.get(known).or_else(|| self.named.get(&place)).copied().ok_or_else(
                     || {
                         GraphError::Shape(format!(
-                            "dimension {axis} of input '{input}' has no fixed size; give one as {known}=SIZE"
+                            "dimension {axis} of input '{input}' has no fixed size; give one, as in --size {known}=320"
                         ))
                     },
                 )

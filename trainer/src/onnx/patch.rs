@@ -1,27 +1,37 @@
-//! Overwrites tensor payloads inside the original file.
+//! Overwrites weights inside the original file.
 //!
-//! Only the payload bytes of the named initializers change; every other byte stays as it was, which
-//! re-serialising would not guarantee. Path of a payload: `ModelProto.graph` = 7,
-//! `GraphProto.initializer` = 5, `TensorProto` `name` = 8, `float_data` = 4 (packed), `raw_data` = 9;
-//! both payloads are little-endian `f32`, so the same bytes fit either.
+//! Only the payload bytes of the named weights change; every other byte stays as it was, which
+//! re-serialising would not guarantee. A weight is an initializer, or the value of a Constant node
+//! under the name of the node's output. Fields on the way (onnx.proto3): `ModelProto.graph` = 7,
+//! `GraphProto.node` = 1 and `initializer` = 5, `NodeProto.output` = 2 and `attribute` = 5,
+//! `AttributeProto.t` = 5, `TensorProto.data_type` = 2, `float_data` = 4 (packed), `name` = 8,
+//! `raw_data` = 9, `double_data` = 10 (packed). Payloads are little-endian; a weight of 16 bits is
+//! rounded to the nearest even, which the record's digest of the file covers.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
-use super::{OnnxError, wire};
+use super::{Element, Kind, OnnxError, wire};
 
 const MODEL_GRAPH: u64 = 7;
+const GRAPH_NODE: u64 = 1;
 const GRAPH_INITIALIZER: u64 = 5;
+const NODE_OUTPUT: u64 = 2;
+const NODE_ATTRIBUTE: u64 = 5;
+const ATTRIBUTE_TENSOR: u64 = 5;
+const TENSOR_DATA_TYPE: u64 = 2;
 const TENSOR_FLOAT_DATA: u64 = 4;
 const TENSOR_NAME: u64 = 8;
 const TENSOR_RAW_DATA: u64 = 9;
+const TENSOR_DOUBLE_DATA: u64 = 10;
 
 /// Where a tensor was overwritten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patch {
-    /// Name of the initializer.
+    /// Name of the weight.
     pub name: String,
     /// First byte of its payload in the file.
     pub offset_bytes: u64,
@@ -38,66 +48,133 @@ pub struct Patched {
     pub patches: Vec<Patch>,
 }
 
-/// Writes `values` (by initializer name) into a copy of `original`.
+/// Writes `values` (by the weights' names) into a copy of `original`.
 ///
 /// # Errors
 /// [`OnnxError::Patch`] when a name is absent, or its payload is not one run of as many floats.
 pub fn patch(original: &[u8], values: &HashMap<String, Vec<f32>>) -> Result<Patched, OnnxError> {
-    let mut places = find(original, values)?;
-    places.sort_by_key(|(_, range)| range.start);
+    let mut places = Search { original, values, found: HashMap::new() }.places()?;
+    places.sort_by_key(|(_, place)| place.payload.start);
     let mut bytes = original.to_vec();
     let mut patches = Vec::with_capacity(places.len());
-    for (name, range) in places {
-        for (place, value) in bytes[range.clone()].chunks_exact_mut(4).zip(&values[&name]) {
-            place.copy_from_slice(&value.to_le_bytes());
+    for (name, Place { payload, element }) in places {
+        let chunks = bytes[payload.clone()].chunks_exact_mut(element.width());
+        for (chunk, value) in chunks.zip(&values[&name]) {
+            write(*value, element, chunk);
         }
         patches.push(Patch {
             name,
-            offset_bytes: range.start as u64,
-            length_bytes: range.len() as u64,
+            offset_bytes: payload.start as u64,
+            length_bytes: payload.len() as u64,
         });
     }
     Ok(Patched { bytes, patches })
 }
 
-fn find(
-    original: &[u8],
-    values: &HashMap<String, Vec<f32>>,
-) -> Result<Vec<(String, Range<usize>)>, OnnxError> {
-    let mut found = HashMap::new();
-    for graph in
-        wire::fields(original, 0..original.len())?.into_iter().filter(|f| f.number == MODEL_GRAPH)
-    {
-        for tensor in wire::fields(original, graph.payload)?
-            .into_iter()
-            .filter(|f| f.number == GRAPH_INITIALIZER)
-        {
-            let parts = wire::fields(original, tensor.payload)?;
-            let Some(name) = parts.iter().rev().find(|f| f.number == TENSOR_NAME) else { continue };
-            let Ok(name) = std::str::from_utf8(&original[name.payload.clone()]) else { continue };
-            let Some(new) = values.get(name) else { continue };
-            let refuse =
-                |why: &str| OnnxError::Patch { tensor: name.to_owned(), why: why.to_owned() };
-            let mut payloads = parts.iter().filter(|f| {
-                (f.number == TENSOR_RAW_DATA || f.number == TENSOR_FLOAT_DATA)
-                    && !f.payload.is_empty()
-            });
-            let (Some(payload), None) = (payloads.next(), payloads.next()) else {
-                return Err(refuse("its payload is not one run of bytes"));
-            };
-            if payload.payload.len() != new.len() * 4 {
-                return Err(refuse("its payload has another length than the new values"));
-            }
-            if found.insert(name.to_owned(), payload.payload.clone()).is_some() {
-                return Err(refuse("it appears twice in the file"));
+fn write(value: f32, element: Element, to: &mut [u8]) {
+    match element {
+        Element::F64 => to.copy_from_slice(&f64::from(value).to_le_bytes()),
+        Element::F16 => to.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+        Element::Bf16 => to.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
+        _ => to.copy_from_slice(&value.to_le_bytes()),
+    }
+}
+
+/// Where a weight's payload lies, and how it is written.
+struct Place {
+    payload: Range<usize>,
+    element: Element,
+}
+
+struct Search<'a> {
+    original: &'a [u8],
+    values: &'a HashMap<String, Vec<f32>>,
+    found: HashMap<String, Place>,
+}
+
+impl Search<'_> {
+    fn places(mut self) -> Result<Vec<(String, Place)>, OnnxError> {
+        for graph in self.fields(0..self.original.len())? {
+            if graph.number == MODEL_GRAPH {
+                self.graph(graph.payload)?;
             }
         }
+        match self.values.keys().find(|name| !self.found.contains_key(*name)) {
+            Some(missing) => Err(refuse(missing, "the file has no such weight")),
+            None => Ok(self.found.into_iter().collect()),
+        }
     }
-    if let Some(missing) = values.keys().find(|name| !found.contains_key(*name)) {
-        return Err(OnnxError::Patch {
-            tensor: missing.clone(),
-            why: "the file has no such initializer".into(),
+
+    fn fields(&self, within: Range<usize>) -> Result<Vec<wire::Field>, OnnxError> {
+        wire::fields(self.original, within)
+    }
+
+    /// The last field of that number as text: what a parser takes of a repeated scalar field.
+    fn text(&self, fields: &[wire::Field], number: u64) -> Option<&str> {
+        let field = fields.iter().rev().find(|f| f.number == number)?;
+        std::str::from_utf8(&self.original[field.payload.clone()]).ok()
+    }
+
+    fn graph(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
+        for part in self.fields(within)? {
+            match part.number {
+                GRAPH_INITIALIZER => {
+                    let fields = self.fields(part.payload.clone())?;
+                    let name = self.text(&fields, TENSOR_NAME).map(ToOwned::to_owned);
+                    self.tensor(name, part.payload)?;
+                }
+                GRAPH_NODE => self.node(part.payload)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
+        let fields = self.fields(within)?;
+        let name = self.text(&fields, NODE_OUTPUT).map(ToOwned::to_owned);
+        if !name.as_ref().is_some_and(|name| self.values.contains_key(name)) {
+            return Ok(());
+        }
+        for attribute in fields.into_iter().filter(|f| f.number == NODE_ATTRIBUTE) {
+            for part in self.fields(attribute.payload)? {
+                if part.number == ATTRIBUTE_TENSOR {
+                    self.tensor(name.clone(), part.payload)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, name: Option<String>, within: Range<usize>) -> Result<(), OnnxError> {
+        let Some((name, new)) = name.and_then(|name| Some((name.clone(), self.values.get(&name)?)))
+        else {
+            return Ok(());
+        };
+        let (fields, numbers) = wire::parts(self.original, within)?;
+        let data_type = numbers.iter().rev().find(|(number, _)| *number == TENSOR_DATA_TYPE);
+        let data_type = data_type.and_then(|(_, value)| i32::try_from(*value).ok());
+        let element = Element::of(data_type.unwrap_or_default()).ok();
+        let element = element.filter(|e| e.kind() == Kind::Float);
+        let element = element.ok_or_else(|| refuse(&name, "it does not hold floats"))?;
+        let typed = if element == Element::F64 { TENSOR_DOUBLE_DATA } else { TENSOR_FLOAT_DATA };
+        let mut payloads = fields.iter().filter(|f| {
+            (f.number == TENSOR_RAW_DATA || f.number == typed) && !f.payload.is_empty()
         });
+        let (Some(payload), None) = (payloads.next(), payloads.next()) else {
+            return Err(refuse(&name, "its payload is not one run of bytes"));
+        };
+        if payload.payload.len() != new.len() * element.width() {
+            return Err(refuse(&name, "its payload has another length than the new values"));
+        }
+        let place = Place { payload: payload.payload.clone(), element };
+        if self.found.insert(name.clone(), place).is_some() {
+            return Err(refuse(&name, "it appears twice in the file"));
+        }
+        Ok(())
     }
-    Ok(found.into_iter().collect())
+}
+
+fn refuse(weight: &str, why: &str) -> OnnxError {
+    OnnxError::Patch { tensor: weight.to_owned(), why: why.to_owned() }
 }

@@ -22,14 +22,23 @@ pub struct Field {
 /// # Errors
 /// [`OnnxError::Wire`] when the bytes end early or use a group, which ONNX never does.
 pub fn fields(bytes: &[u8], within: Range<usize>) -> Result<Vec<Field>, OnnxError> {
-    let mut found = Vec::new();
+    Ok(parts(bytes, within)?.0)
+}
+
+/// The length-delimited fields of a message, and its varint fields by number.
+///
+/// # Errors
+/// As [`fields`].
+pub fn parts(
+    bytes: &[u8],
+    within: Range<usize>,
+) -> Result<(Vec<Field>, Vec<(u64, u64)>), OnnxError> {
+    let (mut found, mut numbers) = (Vec::new(), Vec::new());
     let mut cursor = Cursor { bytes, at: within.start, end: within.end.min(bytes.len()) };
     while cursor.at < cursor.end {
         let tag = cursor.varint()?;
         match tag & 7 {
-            0 => {
-                cursor.varint()?;
-            }
+            0 => numbers.push((tag >> 3, cursor.varint()?)),
             1 => cursor.skip(8)?,
             5 => cursor.skip(4)?,
             2 => {
@@ -43,7 +52,7 @@ pub fn fields(bytes: &[u8], within: Range<usize>) -> Result<Vec<Field>, OnnxErro
             _ => return Err(cursor.error("unknown wire type")),
         }
     }
-    Ok(found)
+    Ok((found, numbers))
 }
 
 struct Cursor<'a> {

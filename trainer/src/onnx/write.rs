@@ -207,6 +207,28 @@ mod tests {
     }
 
     #[test]
+    fn weights_in_constant_nodes_and_of_sixteen_bits_are_patched_too() {
+        let mut value = tensor("", &[2], 10);
+        value.raw_data = vec![0u8; 4].into();
+        let mut held = attribute("value", AttributeType::TENSOR);
+        held.t = Some(value).into();
+        let original = GraphWriter::new("t")
+            .input("x", &[None, Some(2)])
+            .output("y", &[None, Some(2)])
+            .node("Constant", &[], &["w"], vec![held])
+            .node("Add", &["x", "w"], &["y"], vec![])
+            .finish()
+            .unwrap();
+        let values = HashMap::from([("w".to_owned(), vec![1.5, -2.0])]);
+        let patched = patch(&original, &values).unwrap();
+        assert_eq!(patched.patches[0].length_bytes, 4);
+        let model = Model::parse(patched.bytes).unwrap();
+        let (name, tensor) = model.weights().next().unwrap();
+        assert_eq!(name, "w");
+        assert_eq!(tensor.elements, super::super::Elements::Float(vec![1.5, -2.0]));
+    }
+
+    #[test]
     fn a_patch_of_another_length_or_name_is_refused() {
         for values in [("b", vec![0.0; 3]), ("nobody", vec![0.0; 2])] {
             assert!(patch(&file(), &HashMap::from([(values.0.to_owned(), values.1)])).is_err());

