@@ -4,15 +4,19 @@
 //! `running = momentum · running + (1 − momentum) · batch`, with the variance corrected by n/(n−1)
 //! as PyTorch does (ONNX keeps the population variance in its training mode, but files come from
 //! exporters whose running variance is the corrected one). In use, the running ones normalise.
+//!
+//! A node in `training_mode` normalises by the batch in use too; its further outputs are the running
+//! values as ONNX defines them.
 
-use burn::backend::Dispatch;
-use burn::backend::ops::ModuleOps;
+use burn::backend::ops::{FloatTensorOps, ModuleOps};
+use burn::backend::{Dispatch, Scalar};
 use burn::tensor::Tensor as Flat;
 
+use super::elementwise::ignore_consumed;
 use super::{Built, NodeView, Operator, tensor};
-use crate::graph::{Fact, Mode, Observation, Role};
+use crate::graph::{Context, Mode, Observation, Role, Tensor};
 
-pub const TABLE: &[Operator] = &[Operator::new("BatchNormalization", 9, role, build)];
+pub const TABLE: &[Operator] = &[Operator::new("BatchNormalization", 1, role, build)];
 
 fn role(place: usize, _: usize) -> Role {
     match place {
@@ -24,14 +28,36 @@ fn role(place: usize, _: usize) -> Role {
     }
 }
 
-fn build(node: &NodeView<'_>) -> Result<Built, String> {
-    node.only_output()?;
-    let x = node.float(0)?;
-    let epsilon = f64::from(node.attributes.float("epsilon", 1e-5)?);
-    let momentum = node.attributes.float("momentum", 0.9)?;
-    if node.attributes.flag("training_mode", false)? {
-        return Err("it was exported in training mode; export the model for inference".into());
+/// What a node says beside its inputs.
+struct Settings {
+    epsilon: f64,
+    momentum: f32,
+    /// Whether the batch normalises in use too.
+    training_mode: bool,
+}
+
+impl Settings {
+    fn read(node: &NodeView<'_>) -> Result<Self, String> {
+        ignore_consumed(node)?;
+        let epsilon = f64::from(node.attributes.float("epsilon", 1e-5)?);
+        let momentum = node.attributes.float("momentum", 0.9)?;
+        if node.opset < 9 && !node.attributes.flag("spatial", true)? {
+            return Err("statistics for every place (spatial = 0) are not done".into());
+        }
+        if node.opset < 7 && !node.attributes.flag("is_test", false)? {
+            return Err("it was exported in training mode; export the model for inference".into());
+        }
+        let training_mode = node.opset >= 14 && node.attributes.flag("training_mode", false)?;
+        Ok(Self { epsilon, momentum, training_mode })
     }
+}
+
+fn build(node: &NodeView<'_>) -> Result<Built, String> {
+    let settings = Settings::read(node)?;
+    if !settings.training_mode {
+        node.only_output()?;
+    }
+    let x = node.float(0)?;
     if x.rank() < 2 {
         return Err(format!("input of shape {x} has no channels"));
     }
@@ -43,28 +69,65 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
             ));
         }
     }
+    let out = x.reshaped(x.dims.clone());
+    let running = |place: usize| node.float(place).map(|f| f.reshaped(f.dims.clone()));
     let statistics = node.parameters[3].zip(node.parameters[4]);
-    Built::one(Fact::float(x.dims.clone()), move |i, context| {
+    if settings.training_mode {
+        return Built::many(vec![out, running(3)?, running(4)?], move |i, context| {
+            let follows = statistics.filter(|_| context.mode == Mode::Train);
+            let (x, scale, bias) = (i.take(0), i.take(1), i.take(2));
+            let batch = by_batch([x, scale, bias], channels, &settings, follows, context);
+            let mean = followed(i.take(3), batch.mean, settings.momentum);
+            let variance = followed(i.take(4), batch.variance, settings.momentum);
+            vec![batch.output, mean, variance]
+        });
+    }
+    Built::one(out, move |i, context| {
         let (x, scale, bias) = (i.take(0), i.take(1), i.take(2));
-        let (Mode::Train, Some((mean, variance))) = (context.mode, statistics) else {
-            return Dispatch::batch_norm(x, scale, bias, i.take(3), i.take(4), epsilon);
-        };
-        let count = tensor::dims(&x).iter().product::<usize>() / channels;
-        let result = Dispatch::batch_norm_train(x, scale, bias, epsilon);
-        let correction = count as f32 / count.saturating_sub(1).max(1) as f32;
-        let seen = |parameter, value| Observation { parameter, value, momentum };
-        context.observed.push(seen(mean, Flat::from_dispatch(result.mean)));
-        context
-            .observed
-            .push(seen(variance, Flat::from_dispatch(result.variance).mul_scalar(correction)));
-        result.output
+        if context.mode == Mode::Train && statistics.is_some() {
+            return by_batch([x, scale, bias], channels, &settings, statistics, context).output;
+        }
+        Dispatch::batch_norm(x, scale, bias, i.take(3), i.take(4), settings.epsilon)
     })
+}
+
+/// A batch normalised by itself.
+struct Batch {
+    output: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+/// Normalises by the batch; the running values that are parameters will follow.
+fn by_batch(
+    [x, scale, bias]: [Tensor; 3],
+    channels: usize,
+    settings: &Settings,
+    follow: Option<(usize, usize)>,
+    context: &mut Context,
+) -> Batch {
+    let count = tensor::dims(&x).iter().product::<usize>() / channels;
+    let result = Dispatch::batch_norm_train(x, scale, bias, settings.epsilon);
+    if let Some((mean, variance)) = follow {
+        let correction = count as f32 / count.saturating_sub(1).max(1) as f32;
+        let momentum = settings.momentum;
+        let seen = |parameter, value| Observation { parameter, value, momentum };
+        context.observed.push(seen(mean, Flat::from_dispatch(result.mean.clone())));
+        let corrected = Flat::from_dispatch(result.variance.clone()).mul_scalar(correction);
+        context.observed.push(seen(variance, corrected));
+    }
+    Batch { output: result.output, mean: result.mean, variance: result.variance }
+}
+
+fn followed(running: Tensor, batch: Tensor, momentum: f32) -> Tensor {
+    let part = |x, share: f32| Dispatch::float_mul_scalar(x, Scalar::Float(f64::from(share)));
+    Dispatch::float_add(part(running, momentum), part(batch, 1.0 - momentum))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Case, near};
-    use crate::onnx::write::float;
+    use crate::onnx::write::{float, int};
 
     fn case(shape: &[usize]) -> Case {
         Case::new(shape)
@@ -92,6 +155,27 @@ mod tests {
         // batch means 2 and 7; corrected variances 2 and 8
         near(&values["mean"], &[0.75 + 0.25 * 2.0, -0.75 + 0.25 * 7.0], 1e-5);
         near(&values["var"], &[3.0 + 0.25 * 2.0, 0.75 * 0.25 + 0.25 * 8.0], 1e-5);
+    }
+
+    #[test]
+    fn a_node_in_training_mode_normalises_by_the_batch_in_use() {
+        let case =
+            Case::new(&[2, 1]).floats("one", &[1], &[1.0]).floats("zero", &[1], &[0.0]).node(
+                "BatchNormalization",
+                &["x", "one", "zero", "zero", "one"],
+                vec![float("epsilon", 0.0), int("training_mode", 1)],
+            );
+        near(&case.run(&[1.0, 5.0]), &[-1.0, 1.0], 1e-5);
+    }
+
+    #[test]
+    fn an_old_node_in_training_mode_is_refused() {
+        let text = Case::new(&[2, 1])
+            .opset(6)
+            .random("w", &[1])
+            .node("BatchNormalization", &["x", "w", "w", "w", "w"], vec![])
+            .refusal();
+        assert!(text.contains("training mode"), "{text}");
     }
 
     #[test]

@@ -19,20 +19,28 @@ use crate::onnx::{HostTensor, Kind};
 
 mod activation;
 mod batch_norm;
+mod clip;
 mod constant;
 mod conv;
+mod cumulative;
 mod dropout;
 mod elementwise;
 mod integer;
 mod join;
 mod matrix;
+mod normalise;
+mod order;
 mod pool;
+mod power;
 mod reduce;
 mod shape;
+mod smooth;
 mod softmax;
 pub mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unary;
+mod variadic;
 mod window;
 
 /// The newest operator set whose operators were compared with this table.
@@ -219,16 +227,24 @@ impl Inputs {
 const FAMILIES: &[&[Operator]] = &[
     activation::TABLE,
     batch_norm::TABLE,
+    clip::TABLE,
     constant::TABLE,
     conv::TABLE,
+    cumulative::TABLE,
     dropout::TABLE,
     elementwise::TABLE,
     join::TABLE,
     matrix::TABLE,
+    normalise::TABLE,
+    order::TABLE,
     pool::TABLE,
+    power::TABLE,
     reduce::TABLE,
     shape::TABLE,
+    smooth::TABLE,
     softmax::TABLE,
+    unary::TABLE,
+    variadic::TABLE,
 ];
 
 /// Every operator of the table.

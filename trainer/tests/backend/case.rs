@@ -7,12 +7,15 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use onnx_ir::{Message as _, TensorProto};
 use trainer::graph::{Context, Fact, Graph, GraphError};
-use trainer::onnx::{Elements, HostTensor, Kind, Model};
+use trainer::onnx::{Element, Elements, HostTensor, Kind, Model};
 use trainer::ops::{self, tensor};
 
 /// Tolerances of ONNX's own runner.
 const RELATIVE: f64 = 1e-3;
 const ABSOLUTE: f64 = 1e-7;
+
+/// What one rounding to bfloat16, which keeps 8 bits, may change.
+const RELATIVE_BFLOAT: f64 = 1.0 / 256.0;
 
 /// What came of a test.
 pub enum Outcome {
@@ -112,7 +115,7 @@ impl Case {
                     fact.element, fact.dims, want.element, want.shape
                 )));
             }
-            compare(&tensor::download(value), &want.elements)
+            compare(&tensor::download(value), want)
                 .map_err(|why| failed(format!("output {place}: {why}")))?;
         }
         Ok(())
@@ -143,12 +146,14 @@ fn missing(model: &Model) -> Vec<String> {
     names
 }
 
-fn compare(got: &Elements, want: &Elements) -> Result<(), String> {
+fn compare(got: &Elements, want: &HostTensor) -> Result<(), String> {
+    let relative = if want.element == Element::Bf16 { RELATIVE_BFLOAT } else { RELATIVE };
+    let want = &want.elements;
     if got.len() != want.len() {
         return Err(format!("{} elements instead of {}", got.len(), want.len()));
     }
     match (got, want) {
-        (Elements::Float(got), Elements::Float(want)) => close(got, want),
+        (Elements::Float(got), Elements::Float(want)) => close(got, want, relative),
         (got, want) if got == want => Ok(()),
         _ => Err(format!("{} instead of {}", shown(got), shown(want))),
     }
@@ -160,11 +165,11 @@ fn shown(elements: &Elements) -> String {
     text
 }
 
-fn close(got: &[f32], want: &[f32]) -> Result<(), String> {
+fn close(got: &[f32], want: &[f32], relative: f64) -> Result<(), String> {
     for (place, (g, w)) in got.iter().zip(want).enumerate() {
         let same = g == w || (g.is_nan() && w.is_nan());
         let (g, w) = (f64::from(*g), f64::from(*w));
-        if !same && !((g - w).abs() <= ABSOLUTE + RELATIVE * w.abs()) {
+        if !same && !((g - w).abs() <= ABSOLUTE + relative * w.abs()) {
             return Err(format!("place {place} is {g} instead of {w}"));
         }
     }
