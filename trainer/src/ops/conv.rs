@@ -1,11 +1,12 @@
-//! `Conv`: 1-D and 2-D, grouped, strided, dilated, explicitly padded.
+//! `Conv` in one to three dimensions: grouped, strided, dilated, padded in every way.
 
 use burn::backend::Dispatch;
 use burn::backend::ops::{ConvOptions, ModuleOps};
 
-use super::window::Window;
-use super::{Built, NodeView, Operator};
+use super::window::{Window, each};
+use super::{Built, NodeView, Operator, pad};
 use crate::graph::{Fact, Role};
+use crate::onnx::Kind;
 
 pub const TABLE: &[Operator] = &[Operator::new("Conv", 1, role, build)];
 
@@ -17,64 +18,87 @@ fn role(place: usize, _: usize) -> Role {
     }
 }
 
-fn build(node: &NodeView<'_>) -> Result<Built, String> {
-    let (x, w) = (node.float(0)?, node.float(1)?);
-    let shape = w.dims.clone();
+/// Checks the weight of a convolution and returns the shape of its window.
+pub fn kernel(node: &NodeView<'_>, x: &Fact, w: &Fact) -> Result<Vec<usize>, String> {
     if x.rank() != w.rank() || x.rank() < 3 {
         return Err(format!("input {x} and weight {w} do not fit together"));
     }
-    let kernel = shape.get(2..).unwrap_or_default().to_vec();
-    if kernel.contains(&0)
-        || node
-            .attributes
-            .sizes("kernel_shape", kernel.len(), 0, 1)?
-            .iter()
-            .zip(&kernel)
-            .any(|(said, is)| *said != 0 && said != is)
-    {
+    let kernel = w.dims[2..].to_vec();
+    let said = node.attributes.sizes("kernel_shape", kernel.len(), 0, 1)?;
+    if said.iter().zip(&kernel).any(|(said, is)| *said != 0 && said != is) {
         return Err(format!("kernel_shape does not fit a weight of shape {w}"));
     }
-    let window = Window::read(node, kernel)?;
-    let groups = usize::try_from(node.attributes.int("group", 1)?)
+    Ok(kernel)
+}
+
+/// The number of groups.
+pub fn groups(node: &NodeView<'_>) -> Result<usize, String> {
+    let groups = node.attributes.int("group", 1)?;
+    usize::try_from(groups)
         .ok()
-        .filter(|g| *g > 0)
-        .ok_or("group has to be positive")?;
+        .filter(|g| *g > 0 && *g <= 1 << 31)
+        .ok_or_else(|| format!("a group of {groups} makes no sense"))
+}
+
+/// Checks the bias, input 2, if there is one.
+pub fn check_bias(node: &NodeView<'_>, channels: usize) -> Result<(), String> {
+    match node.optional(2) {
+        Some(b) if b.dims != [channels] || b.kind() != Kind::Float => {
+            Err("the bias does not have one entry for each output channel".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn build(node: &NodeView<'_>) -> Result<Built, String> {
+    let (x, w) = (node.float(0)?, node.float(1)?);
+    let mut window = Window::read(node, kernel(node, x, w)?, x)?;
+    let groups = groups(node)?;
     let spatial = window.output(x)?;
-    if x.dims[1] != shape[1] * groups || !shape[0].is_multiple_of(groups) {
+    if w.dims[1].checked_mul(groups) != Some(x.dims[1]) || !w.dims[0].is_multiple_of(groups) {
         return Err(format!("input {x}, weight {w} and {groups} groups do not fit together"));
     }
-    if node.inputs.len() > 2 && node.optional(2).is_some_and(|b| b.dims != [shape[0]]) {
-        return Err("the bias does not have one entry for each output channel".into());
-    }
-    let mut dims = vec![x.dims[0], shape[0]];
+    check_bias(node, w.dims[0])?;
+    let mut dims = vec![x.dims[0], w.dims[0]];
     dims.extend(spatial);
-    let out = Fact::float(dims);
-    if window.kernel.len() == 1 {
-        let options = ConvOptions::new_with_padding(
-            [window.strides[0]],
-            [window.pads[0]],
-            [window.dilations[0]],
-            groups,
-        );
-        return Built::one(out, move |i, _| {
-            Dispatch::conv1d(i.take(0), i.take(1), i.try_take(2), options.clone())
-        });
+    let out = x.reshaped(dims);
+    match window.kernel.len() {
+        1 => {
+            let options = options::<1>(&window, groups);
+            Built::one(out, move |i, _| {
+                Dispatch::conv1d(i.take(0), i.take(1), i.try_take(2), options.clone())
+            })
+        }
+        2 => {
+            let options = options::<2>(&window, groups);
+            Built::one(out, move |i, _| {
+                Dispatch::conv2d(i.take(0), i.take(1), i.try_take(2), options.clone())
+            })
+        }
+        _ => {
+            // burn's weight gradient in three dimensions takes padding for even.
+            let pads = std::mem::replace(&mut window.pads, vec![(0, 0); 3]);
+            let options = options::<3>(&window, groups);
+            Built::one(out, move |i, context| {
+                let x = pad::around(i.take(0), &pads, 0.0, &context.device);
+                Dispatch::conv3d(x, i.take(1), i.try_take(2), options.clone())
+            })
+        }
     }
-    let pair = |v: &[usize]| [v[0], v[1]];
-    let options = ConvOptions::new_with_padding(
-        pair(&window.strides),
-        [window.pads[0], window.pads[1]],
-        pair(&window.dilations),
+}
+
+fn options<const N: usize>(window: &Window, groups: usize) -> ConvOptions<N> {
+    ConvOptions::new_with_padding(
+        each(&window.strides),
+        each(&window.pads),
+        each(&window.dilations),
         groups,
-    );
-    Built::one(out, move |i, _| {
-        Dispatch::conv2d(i.take(0), i.take(1), i.try_take(2), options.clone())
-    })
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, sequence};
+    use super::super::testing::{Case, sequence, text};
     use crate::onnx::write::{int, ints};
 
     #[test]
@@ -126,6 +150,46 @@ mod tests {
         Case::new(&[2, 3, 7])
             .random("w", &[2, 3, 3])
             .node("Conv", &["x", "w"], vec![ints("dilations", &[2])])
+            .check_gradients();
+    }
+
+    #[test]
+    fn padding_that_keeps_the_size_puts_the_odd_one_where_it_is_told() {
+        let same = |mode: &str| {
+            Case::new(&[1, 1, 4])
+                .floats("w", &[1, 1, 2], &[1.0, 10.0])
+                .node("Conv", &["x", "w"], vec![text("auto_pad", mode)])
+                .run(&sequence(4))
+        };
+        assert_eq!(same("SAME_UPPER"), [21.0, 32.0, 43.0, 4.0]);
+        assert_eq!(same("SAME_LOWER"), [10.0, 21.0, 32.0, 43.0]);
+        assert_eq!(same("VALID"), [21.0, 32.0, 43.0]);
+    }
+
+    #[test]
+    fn gradients_match_in_three_dimensions_and_where_the_stride_leaves_a_rest() {
+        Case::new(&[1, 2, 3, 4, 4])
+            .random("w", &[2, 1, 2, 2, 3])
+            .random("b", &[2])
+            .node(
+                "Conv",
+                &["x", "w", "b"],
+                vec![
+                    int("group", 2),
+                    ints("strides", &[1, 2, 2]),
+                    ints("pads", &[0, 1, 0, 1, 0, 2]),
+                ],
+            )
+            .check_gradients();
+        for mode in ["SAME_UPPER", "SAME_LOWER"] {
+            Case::new(&[1, 2, 6, 5])
+                .random("w", &[2, 2, 2, 3])
+                .node("Conv", &["x", "w"], vec![text("auto_pad", mode), ints("strides", &[3, 2])])
+                .check_gradients();
+        }
+        Case::new(&[1, 1, 9])
+            .random("w", &[2, 1, 2])
+            .node("Conv", &["x", "w"], vec![ints("strides", &[4]), ints("pads", &[0, 1])])
             .check_gradients();
     }
 

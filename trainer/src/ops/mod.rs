@@ -22,20 +22,30 @@ mod batch_norm;
 mod clip;
 mod constant;
 mod conv;
+mod conv_transpose;
 mod cumulative;
+mod depth_space;
 mod dropout;
+mod einsum;
 mod elementwise;
+mod equation;
 mod integer;
+mod interpolate;
 mod join;
 mod matrix;
 mod normalise;
 mod order;
+mod pad;
 mod pool;
+mod pool_global;
+mod pool_max;
 mod power;
 mod reduce;
+mod resize;
 mod shape;
 mod smooth;
 mod softmax;
+mod taps;
 pub mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -230,16 +240,23 @@ const FAMILIES: &[&[Operator]] = &[
     clip::TABLE,
     constant::TABLE,
     conv::TABLE,
+    conv_transpose::TABLE,
     cumulative::TABLE,
+    depth_space::TABLE,
     dropout::TABLE,
+    einsum::TABLE,
     elementwise::TABLE,
     join::TABLE,
     matrix::TABLE,
     normalise::TABLE,
     order::TABLE,
+    pad::TABLE,
     pool::TABLE,
+    pool_global::TABLE,
+    pool_max::TABLE,
     power::TABLE,
     reduce::TABLE,
+    resize::TABLE,
     shape::TABLE,
     smooth::TABLE,
     softmax::TABLE,
@@ -294,6 +311,15 @@ fn broadcast(a: &Fact, b: &Fact) -> Result<Vec<usize>, String> {
             _ => Err(format!("shapes {a} and {b} do not broadcast")),
         })
         .collect()
+}
+
+/// Refuses shapes that a kernel cannot make on its way to a result of a permitted size.
+fn bounded(dims: &[usize]) -> Result<(), String> {
+    const MAX_ELEMENTS: usize = 1 << 28;
+    match dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) {
+        Some(n) if n <= MAX_ELEMENTS => Ok(()),
+        _ => Err(format!("a value of shape {dims:?} has more than {MAX_ELEMENTS} elements")),
+    }
 }
 
 /// The axes of a list, counted from the front, each once and in order.

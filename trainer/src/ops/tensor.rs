@@ -166,16 +166,20 @@ pub fn ints_from_host(values: Vec<i64>, shape: &[usize], device: &Device) -> Ten
     reshape(flat.into_dispatch(), shape)
 }
 
+/// Truth values from the host.
+pub fn bools_from_host(values: Vec<bool>, shape: &[usize], device: &Device) -> Tensor {
+    let count = values.len();
+    let data = TensorData::new(values, [count]);
+    reshape(Flat::<1, Bool>::from_data(data, device).into_dispatch(), shape)
+}
+
 /// A value of a file.
 pub fn upload(tensor: &HostTensor, device: &Device) -> Tensor {
     let shape = at_least_one(&tensor.shape);
     match &tensor.elements {
         Elements::Float(values) => from_host(values.clone(), &shape, device),
         Elements::Int(values) => ints_from_host(values.clone(), &shape, device),
-        Elements::Bool(values) => {
-            let data = TensorData::new(values.clone(), [values.len()]);
-            reshape(Flat::<1, Bool>::from_data(data, device).into_dispatch(), &shape)
-        }
+        Elements::Bool(values) => bools_from_host(values.clone(), &shape, device),
     }
 }
 

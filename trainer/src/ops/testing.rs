@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Device, Tensor as Flat};
-use onnx_ir::AttributeProto;
+use onnx_ir::{AttributeProto, AttributeType};
 
 use super::tensor;
 use crate::graph::{Context, Fact, Graph, Mode, Plan, Role};
@@ -26,6 +26,26 @@ pub struct Case {
 /// 1, 2, 3, …
 pub fn sequence(count: usize) -> Vec<f32> {
     (1..=count).map(|v| v as f32).collect()
+}
+
+/// A text attribute.
+pub fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto {
+        name: name.into(),
+        s: value.as_bytes().to_vec().into(),
+        type_: AttributeType::STRING.into(),
+        ..Default::default()
+    }
+}
+
+/// A list of floats as an attribute.
+pub fn floats(name: &str, values: &[f32]) -> AttributeProto {
+    AttributeProto {
+        name: name.into(),
+        floats: values.to_vec(),
+        type_: AttributeType::FLOATS.into(),
+        ..Default::default()
+    }
 }
 
 /// Asserts that two lists agree within `tolerance`.
