@@ -25,6 +25,8 @@ pub fn wrapped(x: Tensor, element: Element) -> Tensor {
     }
     let (low, high) = element.range();
     let span = Scalar::Int(high - low + 1);
-    let shifted = Dispatch::int_sub_scalar(x, Scalar::Int(low));
+    // Twice, because the largest 64-bit integers have to be brought near before `low` comes off.
+    let near = Dispatch::int_remainder_scalar(x, span);
+    let shifted = Dispatch::int_sub_scalar(near, Scalar::Int(low));
     Dispatch::int_add_scalar(Dispatch::int_remainder_scalar(shifted, span), Scalar::Int(low))
 }

@@ -19,17 +19,34 @@ use crate::onnx::{HostTensor, Kind};
 
 mod activation;
 mod batch_norm;
+mod cast;
+mod choice;
+mod compare;
 mod constant;
 mod conv;
 mod dropout;
 mod elementwise;
+mod gather;
+mod gating;
+mod generate;
+mod gru;
+mod index;
 mod integer;
 mod join;
+mod logic;
+mod lstm;
 mod matrix;
 mod pool;
+mod quantize;
+mod recurrent;
 mod reduce;
+mod repeat;
+mod rnn;
+mod scatter;
 mod shape;
+mod slice;
 mod softmax;
+mod squeeze;
 pub mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -219,16 +236,30 @@ impl Inputs {
 const FAMILIES: &[&[Operator]] = &[
     activation::TABLE,
     batch_norm::TABLE,
+    cast::TABLE,
+    choice::TABLE,
+    compare::TABLE,
     constant::TABLE,
     conv::TABLE,
     dropout::TABLE,
     elementwise::TABLE,
+    gather::TABLE,
+    generate::TABLE,
+    gru::TABLE,
     join::TABLE,
+    logic::TABLE,
+    lstm::TABLE,
     matrix::TABLE,
     pool::TABLE,
+    quantize::TABLE,
     reduce::TABLE,
+    repeat::TABLE,
+    rnn::TABLE,
+    scatter::TABLE,
     shape::TABLE,
+    slice::TABLE,
     softmax::TABLE,
+    squeeze::TABLE,
 ];
 
 /// Every operator of the table.
