@@ -37,7 +37,7 @@ pub use role::Role;
 pub use run::{Context, Mode, Observation};
 pub use sizes::Sizes;
 
-use crate::onnx::Model;
+use crate::onnx::{Model, patch};
 
 /// A tensor of any rank and kind on any device of burn's.
 pub type Tensor = burn::backend::DispatchTensor;
@@ -60,6 +60,8 @@ impl Graph {
     /// [`GraphError`]: every node that cannot be done, or inputs and outputs that do not fit.
     pub fn load(model: Model, inputs: &[Fact], device: &Device) -> Result<Self, GraphError> {
         let parameters = Parameters::of(&model, device);
+        // What trains has to be writable: better said now than when it is trained.
+        patch(&model.bytes, &parameters.values())?;
         let graph = Self { model, parameters, device: device.clone() };
         graph.plan(inputs, &graph.outputs())?;
         Ok(graph)

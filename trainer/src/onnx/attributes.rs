@@ -134,6 +134,17 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// A list of texts, when present.
+    ///
+    /// # Errors
+    /// The attribute has another type or is no UTF-8.
+    pub fn texts(&self, name: &'static str) -> Result<Option<Vec<&'a str>>, String> {
+        let Some(a) = self.find(name, AttributeType::STRINGS)? else { return Ok(None) };
+        let texts = a.strings.iter().map(|s| std::str::from_utf8(s));
+        let texts: Result<_, _> = texts.collect();
+        texts.map(Some).map_err(|_| format!("attribute '{name}' is no UTF-8"))
+    }
+
     /// A tensor, when present.
     ///
     /// # Errors

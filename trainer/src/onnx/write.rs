@@ -130,6 +130,25 @@ pub fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto { f: value, ..attribute(name, AttributeType::FLOAT) }
 }
 
+/// A text attribute.
+#[cfg(test)]
+pub fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto { s: value.as_bytes().to_vec().into(), ..attribute(name, AttributeType::STRING) }
+}
+
+/// A list of texts.
+#[cfg(test)]
+pub fn texts(name: &str, values: &[&str]) -> AttributeProto {
+    let strings = values.iter().map(|v| v.as_bytes().to_vec().into()).collect();
+    AttributeProto { strings, ..attribute(name, AttributeType::STRINGS) }
+}
+
+/// A list of floats.
+#[cfg(test)]
+pub fn floats(name: &str, values: &[f32]) -> AttributeProto {
+    AttributeProto { floats: values.to_vec(), ..attribute(name, AttributeType::FLOATS) }
+}
+
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: name.into(), type_: kind.into(), ..Default::default() }
 }

@@ -19,7 +19,10 @@ use crate::onnx::{HostTensor, Kind};
 
 mod activation;
 mod batch_norm;
+mod cast;
+mod choice;
 mod clip;
+mod compare;
 mod constant;
 mod conv;
 mod conv_transpose;
@@ -29,9 +32,16 @@ mod dropout;
 mod einsum;
 mod elementwise;
 mod equation;
+mod gather;
+mod gating;
+mod generate;
+mod gru;
+mod index;
 mod integer;
 mod interpolate;
 mod join;
+mod logic;
+mod lstm;
 mod matrix;
 mod normalise;
 mod order;
@@ -40,11 +50,18 @@ mod pool;
 mod pool_global;
 mod pool_max;
 mod power;
+mod quantize;
+mod recurrent;
 mod reduce;
+mod repeat;
 mod resize;
+mod rnn;
+mod scatter;
 mod shape;
+mod slice;
 mod smooth;
 mod softmax;
+mod squeeze;
 mod taps;
 pub mod tensor;
 #[cfg(test)]
@@ -237,7 +254,10 @@ impl Inputs {
 const FAMILIES: &[&[Operator]] = &[
     activation::TABLE,
     batch_norm::TABLE,
+    cast::TABLE,
+    choice::TABLE,
     clip::TABLE,
+    compare::TABLE,
     constant::TABLE,
     conv::TABLE,
     conv_transpose::TABLE,
@@ -246,7 +266,12 @@ const FAMILIES: &[&[Operator]] = &[
     dropout::TABLE,
     einsum::TABLE,
     elementwise::TABLE,
+    gather::TABLE,
+    generate::TABLE,
+    gru::TABLE,
     join::TABLE,
+    logic::TABLE,
+    lstm::TABLE,
     matrix::TABLE,
     normalise::TABLE,
     order::TABLE,
@@ -255,11 +280,17 @@ const FAMILIES: &[&[Operator]] = &[
     pool_global::TABLE,
     pool_max::TABLE,
     power::TABLE,
+    quantize::TABLE,
     reduce::TABLE,
+    repeat::TABLE,
     resize::TABLE,
+    rnn::TABLE,
+    scatter::TABLE,
     shape::TABLE,
+    slice::TABLE,
     smooth::TABLE,
     softmax::TABLE,
+    squeeze::TABLE,
     unary::TABLE,
     variadic::TABLE,
 ];

@@ -13,12 +13,12 @@ pub const TABLE: &[Operator] = &[
 ];
 
 /// The first input has the role of whoever uses the result.
-fn through(place: usize, _: usize) -> Role {
+pub(super) fn through(place: usize, _: usize) -> Role {
     if place == 0 { Role::Through } else { Role::Constant }
 }
 
 /// A step that only changes the shape.
-fn reshaped(x: &Fact, dims: Vec<usize>) -> Result<Built, String> {
+pub(super) fn reshaped(x: &Fact, dims: Vec<usize>) -> Result<Built, String> {
     let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
     if count != Some(x.count()) {
         return Err(format!("shape {x} does not become {dims:?}"));

@@ -115,6 +115,19 @@ impl Case {
         self
     }
 
+    /// A last node with several outputs, one of which is `y`.
+    pub fn outputs(
+        mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> Self {
+        let writer = self.writer.take().expect("one last node");
+        self.bytes = writer.node(op, inputs, outputs, attributes).finish().expect("serialises");
+        self
+    }
+
     fn input(&self) -> Fact {
         Fact::float(self.shape.clone())
     }
