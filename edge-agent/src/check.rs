@@ -4,7 +4,6 @@
 //! whole road from reading a frame to the decision, closed loop, for about two seconds. Changes
 //! nothing and may run beside the agent (then the capacity is what is left).
 
-use std::error::Error;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use fleetloop_models::session::{Runtime, Threads};
 use fleetloop_protocol::{ClockState, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decide::Decide;
@@ -180,17 +180,6 @@ fn measure(
         frames += 1;
     }
     Ok(frames as f64 / start.elapsed().as_secs_f64())
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl fmt::Display for Report {

@@ -89,9 +89,13 @@ impl FrameQueue {
             inner.frames.pop_front();
             inner.counts.frames_dropped += 1;
         }
+        let was_empty = inner.frames.is_empty();
         inner.frames.push_back(arrived);
         drop(inner);
-        self.changed.notify_all();
+        // The worker waits only for an empty queue to fill; waking costs a system call.
+        if was_empty {
+            self.changed.notify_all();
+        }
     }
 
     /// Counts frames that came while the process was not running (stopped, suspended) or that the

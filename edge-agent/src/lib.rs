@@ -12,6 +12,7 @@
 //! waits (link, HTTP). Inference waits for nobody: what it hands on goes through bounded channels
 //! that count what they drop.
 
+pub mod chain;
 pub mod check;
 pub mod clock;
 pub mod config;

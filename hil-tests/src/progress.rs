@@ -1,5 +1,7 @@
 //! What a scenario tells while it runs.
 
+use std::io::Write as _;
+
 /// Someone who watches. Called from the scenario's thread only.
 pub trait Progress {
     /// A part of the scenario begins; `number` counts from 1.
@@ -10,6 +12,12 @@ pub trait Progress {
     fn at(&self, fraction: Option<f32>, text: &str);
     /// The last part is over.
     fn done(&self) {}
+}
+
+/// Writes a line where progress goes. Unlike `eprintln` it does not panic when nobody can read it:
+/// a terminal that is gone must not end a run in the middle, a signal does that in order.
+pub fn tell(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
 }
 
 /// One line a stage and a note, and one every few seconds in between: for logs and pipes.
@@ -24,17 +32,17 @@ const EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 impl Progress for Lines {
     fn stage(&self, number: usize, of: usize, name: &str) {
         self.last.set(Some(std::time::Instant::now()));
-        eprintln!("[{number}/{of}] {name}");
+        tell(&format!("[{number}/{of}] {name}"));
     }
 
     fn note(&self, line: &str) {
-        eprintln!("      {line}");
+        tell(&format!("      {line}"));
     }
 
     fn at(&self, _fraction: Option<f32>, text: &str) {
         if self.last.get().is_none_or(|last| last.elapsed() >= EVERY) {
             self.last.set(Some(std::time::Instant::now()));
-            eprintln!("      … {text}");
+            tell(&format!("      … {text}"));
         }
     }
 }

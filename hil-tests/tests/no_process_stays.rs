@@ -29,7 +29,7 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(name: &str) -> Self {
+    fn start(name: &str, errors: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mark = format!("FLEETLOOP_TEST_MARK={name}-{}", std::process::id());
         let (variable, value) = mark.split_once('=').unwrap();
@@ -40,7 +40,7 @@ impl Demo {
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(errors)
             .spawn()
             .unwrap();
         Self { child, mark, folder }
@@ -85,8 +85,17 @@ impl Drop for Demo {
 }
 
 fn ends_after(name: &str, process: (&str, u32), signal: Signal) -> std::process::ExitStatus {
+    ends(name, process, signal, Stdio::null())
+}
+
+fn ends(
+    name: &str,
+    process: (&str, u32),
+    signal: Signal,
+    errors: Stdio,
+) -> std::process::ExitStatus {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut demo = Demo::start(name);
+    let mut demo = Demo::start(name, errors);
     demo.until_it_runs(process.0, process.1);
     assert!(demo.living().len() > 1, "{:?}", demo.living());
     demo.signal(signal);
@@ -107,6 +116,15 @@ fn ctrl_c_while_the_first_model_is_trained_leaves_no_process_behind() {
 #[test]
 fn ctrl_c_while_the_devices_run_leaves_no_process_behind() {
     let status = ends_after("devices", ("agent-2", 1), Signal::INT);
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn a_closed_terminal_leaves_no_process_behind() {
+    // Every write fails, as to a terminal that is gone.
+    let (reader, terminal) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = ends("terminal", ("hub", 1), Signal::HUP, terminal.into());
     assert_eq!(status.code(), Some(130));
 }
 

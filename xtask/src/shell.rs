@@ -133,13 +133,16 @@ impl Steps {
                 _ => eprintln!("{word} {seconds:8.1} s  {name}"),
             }
         }
-        let failed = self.done.iter().filter(|step| matches!(step.2, Outcome::Failed(_))).count();
+        let count =
+            |wanted: fn(&Outcome) -> bool| self.done.iter().filter(|s| wanted(&s.2)).count();
+        let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+        let skipped = count(|outcome| matches!(outcome, Outcome::Skipped(_)));
         let total: Duration = self.done.iter().map(|step| step.1).sum();
         let (total, steps) = (total.as_secs(), self.done.len());
-        if failed == 0 {
-            eprintln!("all {steps} steps passed in {total} s");
-        } else {
-            eprintln!("{failed} of {steps} steps failed in {total} s");
+        match (failed, skipped) {
+            (0, 0) => eprintln!("all {steps} steps passed in {total} s"),
+            (0, _) => eprintln!("{} steps passed, {skipped} skipped in {total} s", steps - skipped),
+            _ => eprintln!("{failed} of {steps} steps failed in {total} s"),
         }
         failed == 0
     }

@@ -7,7 +7,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `session` | one connection: what is sent and what comes |
+//! | `session` | what is sent over a connection and what is made of what comes |
+//! | `connection` | one connection to the broker, from nothing to its end |
 //! | `window` | how much may be under way at once, and when there is no progress |
 //! | [`inbox`] | what the hub sends, verified |
 //! | [`backoff`] | how long to wait before the next connection |
@@ -18,6 +19,7 @@
 //! the outbox offers again what has no receipt.
 
 pub mod backoff;
+mod connection;
 pub mod inbox;
 mod session;
 mod window;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::infer::Inference;
@@ -40,7 +43,6 @@ use crate::outbox::Outbox;
 use crate::shutdown::{Shutdown, reached};
 use crate::tls;
 use crate::update::driver::{Driver, Handle, Progress};
-use crate::update::error::chain;
 use backoff::Backoff;
 use session::{Ended, Session};
 

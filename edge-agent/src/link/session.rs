@@ -1,15 +1,12 @@
-//! One connection to the broker, from nothing to its end.
+//! What is sent over a connection, and what is made of what comes.
 //!
-//! Two tasks: one does nothing but poll the client (a `publish().await` there would wait for
-//! itself), the other decides and hands over with `try_publish`, which never waits. The polling
-//! task hangs when the link stalls in the middle of a write, so the other watches for progress and
-//! drops the whole client, which is `clean()` and more: no packet and no packet id of a dead
-//! connection is ever seen by the next one.
+//! Samples leave the outbox in a window of messages under way; receipts and refusals come back
+//! verified and settle it. A message that is not trusted is counted and ignored. No progress on a
+//! connection that has something under way ends it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetloop_protocol::limits::MESSAGE_BYTES;
 use fleetloop_protocol::receipt::{Receipt, Refusal};
 use fleetloop_protocol::signed::{Signable, Signed};
 use fleetloop_protocol::state::Reported;
@@ -18,38 +15,25 @@ use fleetloop_protocol::topic::{Kind, Topic};
 use fleetloop_protocol::{BundleDigest, wire};
 use futures::future::join_all;
 use rumqttc::Outgoing as Written;
-use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Filter, Packet, PubAck, PubAckReason, Publish, SubAck, SubscribeReasonCode,
-};
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use rumqttc::v5::Event;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish, SubAck, SubscribeReasonCode};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
+use super::connection::Connection;
 use super::inbox::{self, Inbound};
-use super::window::{WINDOW, Window};
-use super::{Keys, LinkParts, LinkStatus, transport};
+use super::window::WINDOW;
+use super::{Keys, LinkParts, LinkStatus};
+use crate::chain::chain;
 use crate::outbox::{Refused, Settled};
 use crate::shutdown::{Shutdown, reached};
 use crate::update::driver::Handle;
-use crate::update::error::chain;
 
-/// Packets that may be unacknowledged at the broker, the default of the brokers we know.
-const INFLIGHT: u16 = 16;
-/// Requests the client queues: a window, and as much again for reports, results and telemetry.
-const QUEUE: usize = 2 * WINDOW;
-/// Events the polling task may be ahead: two windows of receipts and acknowledgements.
-const EVENTS: usize = 4 * WINDOW;
 /// Bytes taken from the outbox at once.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// The outbox is asked again when this much of the window is free, not for every single receipt.
 const BATCH_ROWS: usize = WINDOW / 4;
-/// What MQTT adds to a payload at most: fixed header, topic, packet id, properties.
-const PACKET_OVERHEAD: usize = 256;
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(30);
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(1);
 
@@ -69,29 +53,6 @@ pub(super) struct Session {
     keys: Keys,
     running: watch::Receiver<Option<BundleDigest>>,
     status: watch::Sender<LinkStatus>,
-}
-
-/// One connection.
-struct Connection {
-    client: AsyncClient,
-    events: mpsc::Receiver<Result<Event, String>>,
-    polling: JoinHandle<()>,
-    window: Window,
-    /// The largest payload the broker takes.
-    payload_limit: usize,
-    /// The subscription stands, so answers will be heard.
-    ready: bool,
-    /// The outbox may hold something that is not under way.
-    more: bool,
-    reported_at: Duration,
-    draining: bool,
-    last_telemetry_sent: bool,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.polling.abort();
-    }
 }
 
 impl Session {
@@ -116,7 +77,7 @@ impl Session {
     async fn attempt(&mut self) -> Result<(), String> {
         // What was under way on the connection before is offered again.
         self.parts.outbox.connection_lost().await.map_err(|error| chain(&error))?;
-        let mut link = Connection::open(self.options()?, self.now());
+        let mut link = Connection::open(&self.parts.identity, &self.parts.clock)?;
         let mut shutdown = self.parts.shutdown.clone();
         // Cancel-safe: the connection is dropped with the attempt.
         tokio::select! {
@@ -125,20 +86,6 @@ impl Session {
         }
         link.subscribe(&self.parts.identity.record().device)?;
         self.work(&mut link).await
-    }
-
-    fn options(&self) -> Result<MqttOptions, String> {
-        let record = self.parts.identity.record();
-        let mut options =
-            MqttOptions::new(record.device.as_str(), &record.mqtt_host, record.mqtt_port);
-        options.set_transport(transport(&self.parts.identity, &self.parts.clock)?);
-        options.set_clean_start(true);
-        options.set_keep_alive(KEEP_ALIVE);
-        options.set_connection_timeout(CONNECT_WITHIN.as_secs());
-        options.set_outgoing_inflight_upper_limit(INFLIGHT);
-        let limit = u32::try_from(MESSAGE_BYTES + PACKET_OVERHEAD).unwrap_or(u32::MAX);
-        options.set_max_packet_size(Some(limit));
-        Ok(options)
     }
 
     async fn work(&mut self, link: &mut Connection) -> Result<(), String> {
@@ -370,92 +317,4 @@ impl Session {
     fn now(&self) -> Duration {
         self.parts.clock.monotonic()
     }
-}
-
-impl Connection {
-    fn open(options: MqttOptions, now: Duration) -> Self {
-        let (client, mut eventloop) = AsyncClient::new(options, QUEUE);
-        let (sender, events) = mpsc::channel(EVENTS);
-        let polling = tokio::spawn(async move {
-            loop {
-                let event = eventloop.poll().await.map_err(|error| chain(&error));
-                let ended = event.is_err();
-                if sender.send(event).await.is_err() || ended {
-                    return;
-                }
-            }
-        });
-        Self {
-            client,
-            events,
-            polling,
-            window: Window::new(now),
-            payload_limit: MESSAGE_BYTES,
-            ready: false,
-            more: false,
-            reported_at: now,
-            draining: false,
-            last_telemetry_sent: false,
-        }
-    }
-
-    async fn connected(&mut self) -> Result<(), String> {
-        loop {
-            let event = timeout(CONNECT_WITHIN, self.events.recv())
-                .await
-                .map_err(|_| format!("the broker did not answer within {CONNECT_WITHIN:?}"))?
-                .ok_or("the client has ended")??;
-            if let Event::Incoming(Packet::ConnAck(ack)) = event {
-                self.payload_limit = payload_limit(&ack);
-                return Ok(());
-            }
-        }
-    }
-
-    fn subscribe(&self, device: &fleetloop_protocol::DeviceId) -> Result<(), String> {
-        let filters = [Kind::Receipt, Kind::Refusal, Kind::Desired]
-            .map(|kind| Filter::new(Topic::new(device, kind).to_string(), QoS::AtLeastOnce));
-        self.client.try_subscribe_many(filters).map_err(|error| chain(&error))
-    }
-
-    /// Hands a message over that the broker will acknowledge; false when there is no room.
-    fn publish(&mut self, topic: &str, bytes: Vec<u8>, now: Duration) -> bool {
-        let handed = self.client.try_publish(topic, QoS::AtLeastOnce, false, bytes).is_ok();
-        if handed {
-            self.window.sent(now);
-        } else {
-            tracing::debug!(topic, "the client's queue is full");
-        }
-        handed
-    }
-
-    /// Results are sent at most once: one that finds no room is gone.
-    fn publish_result(&mut self, topic: &str, bytes: Vec<u8>) {
-        if bytes.len() <= self.payload_limit
-            && self.client.try_publish(topic, QoS::AtMostOnce, false, bytes).is_ok()
-        {
-            self.window.sent_unacknowledged();
-        }
-    }
-
-    fn on_ack(&mut self, ack: &PubAck) {
-        self.window.acknowledged();
-        if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
-            // The outbox offers it again when no receipt comes.
-            tracing::warn!(reason = ?ack.reason, "the broker refuses a message");
-        }
-    }
-
-    async fn disconnect(&mut self) -> Result<(), String> {
-        self.client.try_disconnect().ok();
-        let ended = async { while matches!(self.events.recv().await, Some(Ok(_))) {} };
-        timeout(TICK, ended).await.ok();
-        Ok(())
-    }
-}
-
-fn payload_limit(ack: &ConnAck) -> usize {
-    let broker = ack.properties.as_ref().and_then(|properties| properties.max_packet_size);
-    let broker = broker.map_or(usize::MAX, |bytes| bytes as usize);
-    MESSAGE_BYTES.min(broker.saturating_sub(PACKET_OVERHEAD))
 }

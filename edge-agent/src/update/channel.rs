@@ -17,9 +17,10 @@ use fleetloop_protocol::state::Assignment;
 use tokio::sync::watch;
 
 use super::bundles::Bundles;
-use super::error::{UpdateError, chain};
+use super::error::UpdateError;
 use super::http::HubHttp;
 use super::tuf::{Fresh, TargetInfo, TrustedState, TufStore, Walk};
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::durable;
 use crate::identity::Identity;

@@ -19,8 +19,9 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::bundles::{Bundles, Installed};
 use super::channel::Channel;
-use super::error::{Retry, UpdateError, chain};
+use super::error::{Retry, UpdateError};
 use super::order::{Order, OrderStore, Received};
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::infer::{Inference, SwapError};

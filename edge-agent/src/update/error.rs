@@ -150,15 +150,3 @@ impl UpdateError {
         }
     }
 }
-
-/// The error and its causes in one line, for a report.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    fleetloop_protocol::limits::shorten(&text)
-}

@@ -33,6 +33,8 @@ use std::path::Path;
 
 use fleetloop_models::bundle::Bundle;
 
+use crate::chain::chain;
+
 pub use bundles::{Bundles, Installed};
 pub use error::UpdateError;
 
@@ -49,7 +51,7 @@ pub fn current_bundle(data_dir: &Path) -> Result<Option<Bundle>, UpdateError> {
         (Ok(bundle), _) => Ok(Some(bundle)),
         (Err(error), None) => Err(UpdateError::Bundle(error)),
         (Err(error), Some(previous)) => {
-            tracing::warn!(bundle = %current, reason = error::chain(&error), "taking the bundle before");
+            tracing::warn!(bundle = %current, reason = chain(&error), "taking the bundle before");
             bundles.open(previous).map(Some).map_err(UpdateError::Bundle)
         }
     }

@@ -15,11 +15,12 @@ use tokio::sync::watch;
 
 use super::bundles::{Bundles, Installed};
 use super::driver::{Driver, Handle, ModelHost, NotSwapped, Progress};
-use super::error::{Retry, UpdateError, chain};
+use super::error::{Retry, UpdateError};
 use super::http::HubHttp;
 use super::order::{Order, OrderStore};
 use super::tuf::TufError;
 use super::tuf::testing::{ChannelKeys, Edition, LATER, NOW, PAST, publish, sign};
+use crate::chain::chain;
 use crate::clock::Clock;
 use crate::durable;
 use crate::identity::Identity;

@@ -69,7 +69,7 @@ fn show_queue(queue: &LabelQueue) -> String {
     }
     format!(
         "{}\n{} wait; label one with 'fleet-hub label set SAMPLE LABEL', labels: {}\n",
-        samples::list(&queue.samples),
+        samples::list(&queue.samples, &queue.labels),
         queue.waiting,
         queue.labels.join(", ")
     )

@@ -1,8 +1,9 @@
 //! `fleet-hub sample …`
 
 use fleetloop_protocol::Digest;
+use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::samples::{Sample, SampleCounts};
-use fleetloop_protocol::sample::Selection;
+use fleetloop_protocol::sample::{Prediction, Selection};
 
 use super::client::{Client, query};
 use super::human;
@@ -54,12 +55,14 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             ]);
             let samples: Vec<Sample> =
                 client.get("list samples", &format!("/samples{query}")).await?;
-            output.print(&samples, |all| list(all))
+            let labels = names(client).await?;
+            output.print(&samples, |all| list(all, &labels))
         }
         Command::Show { sample } => {
             let operation = format!("show sample {}", sample.short());
             let found: Sample = client.get(&operation, &format!("/samples/{sample}")).await?;
-            output.print(&found, show)
+            let labels = names(client).await?;
+            output.print(&found, |sample| show(sample, &labels))
         }
         Command::Count => {
             let counts: SampleCounts = client.get("count samples", "/sample-counts").await?;
@@ -69,8 +72,15 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
     }
 }
 
-/// Samples as a table; their digests in full, for they are what `label set` wants.
-pub fn list(samples: &[Sample]) -> String {
+/// What the hub's labels are called, by class.
+async fn names(client: &Client) -> anyhow::Result<Vec<String>> {
+    let set: LabelSet = client.get("read the labels", "/labels/set").await?;
+    Ok(set.labels)
+}
+
+/// Samples as a table; their digests in full, for they are what `label set` wants. `labels` are
+/// the names of the classes.
+pub fn list(samples: &[Sample], labels: &[String]) -> String {
     let mut table =
         Table::new(&["sample", "from", "stored (UTC)", "chosen", "prediction", "label"]);
     for sample in samples {
@@ -79,7 +89,7 @@ pub fn list(samples: &[Sample]) -> String {
             sample.id.as_ref().map_or_else(|| sample.group.clone(), |id| id.device.to_string()),
             human::time(sample.stored_at_ms),
             sample.selection.as_ref().map_or("-".into(), selection),
-            prediction(sample),
+            sample.predictions.first().map_or("-".into(), |p| prediction(p, labels)),
             sample.label.clone().unwrap_or_else(|| "-".into()),
         ]);
     }
@@ -94,19 +104,15 @@ pub fn selection(selection: &Selection) -> String {
     }
 }
 
-fn prediction(sample: &Sample) -> String {
-    sample
-        .predictions
-        .first()
-        .map_or("-".into(), |p| format!("class {} ({:.0} %)", p.class, p.probability * 100.0))
+fn prediction(prediction: &Prediction, labels: &[String]) -> String {
+    let class = labels.get(usize::from(prediction.class));
+    let class = class.map_or_else(|| format!("class {}", prediction.class), Clone::clone);
+    format!("{class} ({:.0} %)", prediction.probability * 100.0)
 }
 
-fn show(sample: &Sample) -> String {
-    let predictions: Vec<String> = sample
-        .predictions
-        .iter()
-        .map(|p| format!("class {} {:.1} %", p.class, p.probability * 100.0))
-        .collect();
+fn show(sample: &Sample, labels: &[String]) -> String {
+    let predictions: Vec<String> =
+        sample.predictions.iter().map(|p| prediction(p, labels)).collect();
     let identity = sample.id.as_ref().map_or("-".into(), ToString::to_string);
     let size = human::bytes(sample.payload_len);
     facts(&[

@@ -150,7 +150,11 @@ fn state(job: &Job) -> String {
     }
 }
 
+/// How far a job is that is under way.
 fn progress(job: &Job) -> String {
+    if matches!(job.state, JobState::Done { .. } | JobState::Failed { .. }) {
+        return "-".into();
+    }
     job.progress.as_ref().map_or("-".into(), |at| {
         let loss = at.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
         format!("{} {:.0} %{loss}", at.phase, at.fraction * 100.0)

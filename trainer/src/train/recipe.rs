@@ -3,23 +3,23 @@
 //! TOML; every key has a default, an unknown key is an error, and all errors are reported together.
 //! There are two sets of defaults. A first model ([`Recipe::starter`]) sees its pictures as they
 //! are. A model that is retrained ([`Recipe::retraining`]) is so because its world changed: the new
-//! labels get two fifths of the draws, and half of the pictures are moved and lit differently, for
-//! a few hundred labels do not show every change there will be.
+//! labels get half of the draws, and most pictures are moved and lit a little differently, for a few
+//! hundred labels do not show every change there will be.
 //!
 //! ```toml
-//! epochs = 14
+//! epochs = 18
 //! batch_size = 64
 //! learning_rate = 0.002      # the peak, reached after the warm-up
 //! weight_decay = 0.01        # weights only; biases and scales never decay
 //! warmup_epochs = 1.0
 //! label_smoothing = 0.0
 //! [group_share]              # share of an epoch's draws that a group gets at least
-//! fleet = 0.4
+//! fleet = 0.5
 //! [augment]
-//! probability = 0.5          # share of the pictures that are changed at all
-//! shift = 0.15               # of the side
+//! probability = 0.7          # share of the pictures that are changed at all
+//! shift = 0.07               # of the side
 //! flip = false
-//! brightness = [0.4, 1.5]
+//! brightness = [0.7, 1.4]
 //! ```
 
 use std::collections::BTreeMap;
@@ -80,9 +80,9 @@ impl Recipe {
     /// The defaults for a model that is retrained.
     pub fn retraining() -> Self {
         Self {
-            epochs: 14,
-            group_share: BTreeMap::from([("fleet".to_owned(), 0.4)]),
-            augment: Augment { probability: 0.5, shift: 0.15, flip: false, brightness: [0.4, 1.5] },
+            epochs: 18,
+            group_share: BTreeMap::from([("fleet".to_owned(), 0.5)]),
+            augment: Augment { probability: 0.7, shift: 0.07, flip: false, brightness: [0.7, 1.4] },
             ..Self::starter()
         }
     }

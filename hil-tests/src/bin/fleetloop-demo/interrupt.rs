@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
+use hil_tests::progress::tell;
 use hil_tests::rig::{Rig as _, ThisMachine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -39,7 +40,7 @@ impl Interrupt {
         let work = move || {
             runtime.block_on(any(&mut signals));
             told.store(true, Ordering::SeqCst);
-            eprintln!("\nending all processes (once more to force it)");
+            tell("\nending all processes (once more to force it)");
             let ending = std::thread::spawn(move || {
                 rig.stop_all(GRACE);
                 if let Some(folder) = folder {

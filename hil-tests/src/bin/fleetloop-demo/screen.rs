@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use hil_tests::progress::Progress;
+use hil_tests::progress::{Progress, tell};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// The bar's length in steps.
@@ -28,7 +28,7 @@ fn style(template: &str) -> ProgressStyle {
 impl Progress for Screen {
     fn stage(&self, number: usize, of: usize, name: &str) {
         self.done();
-        eprintln!("[{number}/{of}] {name}");
+        tell(&format!("[{number}/{of}] {name}"));
         let bar = ProgressBar::new(STEPS);
         bar.set_style(style("      {spinner} {elapsed:>4} {wide_msg}"));
         bar.enable_steady_tick(Duration::from_millis(120));

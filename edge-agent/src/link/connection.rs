@@ -1,0 +1,168 @@
+//! One connection to the broker, from nothing to its end.
+//!
+//! Two tasks: one does nothing but poll the client (a `publish().await` there would wait for
+//! itself), the session decides and hands over with `try_publish`, which never waits. The polling
+//! task hangs when the link stalls in the middle of a write, so the session watches for progress
+//! and drops the whole connection, which is `clean()` and more: no packet and no packet id of a
+//! dead connection is ever seen by the next one.
+
+use std::time::Duration;
+
+use fleetloop_protocol::DeviceId;
+use fleetloop_protocol::limits::MESSAGE_BYTES;
+use fleetloop_protocol::topic::{Kind, Topic};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, Packet, PubAck, PubAckReason};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::transport;
+use super::window::{WINDOW, Window};
+use crate::chain::chain;
+use crate::clock::Clock;
+use crate::identity::Identity;
+
+/// Packets that may be unacknowledged at the broker, the default of the brokers we know.
+const INFLIGHT: u16 = 16;
+/// Requests the client queues: a window, and as much again for reports, results and telemetry.
+const QUEUE: usize = 2 * WINDOW;
+/// Events the polling task may be ahead: two windows of receipts and acknowledgements.
+const EVENTS: usize = 4 * WINDOW;
+/// What MQTT adds to a payload at most: fixed header, topic, packet id, properties.
+const PACKET_OVERHEAD: usize = 256;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+
+/// One connection.
+pub(super) struct Connection {
+    client: AsyncClient,
+    pub(super) events: mpsc::Receiver<Result<Event, String>>,
+    polling: JoinHandle<()>,
+    pub(super) window: Window,
+    /// The largest payload the broker takes.
+    pub(super) payload_limit: usize,
+    /// The subscription stands, so answers will be heard.
+    pub(super) ready: bool,
+    /// The outbox may hold something that is not under way.
+    pub(super) more: bool,
+    pub(super) reported_at: Duration,
+    pub(super) draining: bool,
+    pub(super) last_telemetry_sent: bool,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.polling.abort();
+    }
+}
+
+impl Connection {
+    /// Begins to connect to the broker that the device was enrolled with.
+    pub(super) fn open(identity: &Identity, clock: &Clock) -> Result<Self, String> {
+        let record = identity.record();
+        let mut options =
+            MqttOptions::new(record.device.as_str(), &record.mqtt_host, record.mqtt_port);
+        options.set_transport(transport(identity, clock)?);
+        options.set_clean_start(true);
+        options.set_keep_alive(KEEP_ALIVE);
+        options.set_connection_timeout(CONNECT_WITHIN.as_secs());
+        options.set_outgoing_inflight_upper_limit(INFLIGHT);
+        let limit = u32::try_from(MESSAGE_BYTES + PACKET_OVERHEAD).unwrap_or(u32::MAX);
+        options.set_max_packet_size(Some(limit));
+        Ok(Self::start(options, clock.monotonic()))
+    }
+
+    fn start(options: MqttOptions, now: Duration) -> Self {
+        let (client, mut eventloop) = AsyncClient::new(options, QUEUE);
+        let (sender, events) = mpsc::channel(EVENTS);
+        let polling = tokio::spawn(async move {
+            loop {
+                let event = eventloop.poll().await.map_err(|error| chain(&error));
+                let ended = event.is_err();
+                if sender.send(event).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Self {
+            client,
+            events,
+            polling,
+            window: Window::new(now),
+            payload_limit: MESSAGE_BYTES,
+            ready: false,
+            more: false,
+            reported_at: now,
+            draining: false,
+            last_telemetry_sent: false,
+        }
+    }
+
+    /// Waits until the broker has said yes.
+    pub(super) async fn connected(&mut self) -> Result<(), String> {
+        loop {
+            let event = timeout(CONNECT_WITHIN, self.events.recv())
+                .await
+                .map_err(|_| format!("the broker did not answer within {CONNECT_WITHIN:?}"))?
+                .ok_or("the client has ended")??;
+            if let Event::Incoming(Packet::ConnAck(ack)) = event {
+                self.payload_limit = payload_limit(&ack);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks for what the hub says to this device.
+    pub(super) fn subscribe(&self, device: &DeviceId) -> Result<(), String> {
+        let filters = [Kind::Receipt, Kind::Refusal, Kind::Desired]
+            .map(|kind| Filter::new(Topic::new(device, kind).to_string(), QoS::AtLeastOnce));
+        self.client.try_subscribe_many(filters).map_err(|error| chain(&error))
+    }
+
+    /// Hands a message over that the broker will acknowledge; false when there is no room.
+    pub(super) fn publish(&mut self, topic: &str, bytes: Vec<u8>, now: Duration) -> bool {
+        let handed = self.client.try_publish(topic, QoS::AtLeastOnce, false, bytes).is_ok();
+        if handed {
+            self.window.sent(now);
+        } else {
+            tracing::debug!(topic, "the client's queue is full");
+        }
+        handed
+    }
+
+    /// Results are sent at most once: one that finds no room is gone.
+    pub(super) fn publish_result(&mut self, topic: &str, bytes: Vec<u8>) {
+        if bytes.len() <= self.payload_limit
+            && self.client.try_publish(topic, QoS::AtMostOnce, false, bytes).is_ok()
+        {
+            self.window.sent_unacknowledged();
+        }
+    }
+
+    /// The broker has a message, or will not have it.
+    pub(super) fn on_ack(&mut self, ack: &PubAck) {
+        self.window.acknowledged();
+        if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
+            // The outbox offers it again when no receipt comes.
+            tracing::warn!(reason = ?ack.reason, "the broker refuses a message");
+        }
+    }
+
+    /// Says good-bye, so that the broker does not wait for this client.
+    pub(super) async fn disconnect(&mut self) -> Result<(), String> {
+        self.client.try_disconnect().ok();
+        let ended = async { while matches!(self.events.recv().await, Some(Ok(_))) {} };
+        timeout(GOODBYE_WITHIN, ended).await.ok();
+        Ok(())
+    }
+}
+
+fn payload_limit(ack: &ConnAck) -> usize {
+    let broker = ack.properties.as_ref().and_then(|properties| properties.max_packet_size);
+    let broker = broker.map_or(usize::MAX, |bytes| bytes as usize);
+    MESSAGE_BYTES.min(broker.saturating_sub(PACKET_OVERHEAD))
+}
