@@ -8,6 +8,7 @@ mod bundle;
 mod eval;
 mod inspect;
 mod new;
+mod operators;
 mod show;
 mod train;
 mod worker;
@@ -45,6 +46,8 @@ enum Command {
     Eval(eval::Eval),
     /// Say what a model is, which of its parameters train, and what cannot be done.
     Inspect(inspect::Inspect),
+    /// List the ONNX operators that can be trained through.
+    Operators(operators::Operators),
     /// Take jobs from a hub, for as long as it runs.
     Worker(worker::Worker),
 }
@@ -93,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Train(command) => command.run(root.json),
         Command::Eval(command) => command.run(root.json),
         Command::Inspect(command) => command.run(root.json),
+        Command::Operators(command) => command.run(root.json),
         Command::Worker(command) => command.run(),
     };
     match result {

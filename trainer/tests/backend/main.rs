@@ -5,9 +5,9 @@
 //! model is loaded and its reason is one of `refusals.toml`; a failure or an unlisted reason fails
 //! this test, and so does a listed reason that nobody gives any more.
 //!
-//! Inputs are given as they are in use: floats when the graph runs. Where a graph takes a shape, an
-//! axis or an index from outside and is refused for it, the integer inputs are given when it is
-//! loaded; such passes are counted apart.
+//! Inputs are given as they are in use: when the graph runs. Where a graph takes a shape, an axis or a
+//! scale from outside and is refused for it, integers and small inputs are given when it is loaded;
+//! such passes are counted apart.
 
 mod case;
 mod refusals;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use case::{Case, Outcome};
 
 /// Fewer passes than this and something that worked is gone.
-const LEAST_PASSED: usize = 0;
+const LEAST_PASSED: usize = 1300;
 
 #[test]
 fn every_test_of_the_table_passes_or_is_refused_for_a_listed_reason() {
@@ -43,7 +43,7 @@ fn every_test_of_the_table_passes_or_is_refused_for_a_listed_reason() {
     }
     let ours = passed + refused.len() + failed.len();
     println!("{total} tests, {ours} have only operators of the table");
-    println!("passed   {passed} ({bound} of them with integer inputs known at load)");
+    println!("passed   {passed} ({bound} of them with integers and small inputs known at load)");
     println!("refused  {}", refused.len());
     println!("failed   {}", failed.len());
     for (name, why) in &failed {

