@@ -19,7 +19,7 @@ pub enum Mode {
 /// `momentum · running + (1 − momentum) · value`.
 #[derive(Debug)]
 pub struct Observation {
-    /// Place of the running statistic in [`Parameters::list`].
+    /// Place of the running statistic in [`Parameters::list`](super::Parameters::list).
     pub parameter: usize,
     /// The batch's statistic.
     pub value: Flat<1>,
@@ -36,7 +36,7 @@ pub struct Context {
     pub device: Device,
     /// Random numbers for dropout; seeded by the caller.
     pub random: Random,
-    /// Statistics for [`Parameters::observe`].
+    /// Statistics for [`Parameters::observe`](super::Parameters::observe).
     pub observed: Vec<Observation>,
 }
 
@@ -60,8 +60,8 @@ impl Context {
 impl Plan {
     /// Runs the graph on one batch and returns what it was planned for, in that order.
     ///
-    /// `leaves` are [`Parameters::leaves`] for a training pass (gradients can then be taken for
-    /// them) or [`Parameters::fixed`] otherwise. `inputs` have the shapes of the plan.
+    /// `leaves` are [`Parameters::leaves`](super::Parameters::leaves) for a training pass (gradients can then be taken for
+    /// them) or [`Parameters::fixed`](super::Parameters::fixed) otherwise. `inputs` have the shapes of the plan.
     pub fn run(
         &self,
         leaves: &[Flat<1>],

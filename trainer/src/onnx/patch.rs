@@ -151,7 +151,7 @@ impl Search<'_> {
         else {
             return Ok(());
         };
-        let (fields, numbers) = wire::parts(self.original, within)?;
+        let wire::Parts { fields, numbers } = wire::parts(self.original, within)?;
         let data_type = numbers.iter().rev().find(|(number, _)| *number == TENSOR_DATA_TYPE);
         let data_type = data_type.and_then(|(_, value)| i32::try_from(*value).ok());
         let element = Element::of(data_type.unwrap_or_default()).ok();

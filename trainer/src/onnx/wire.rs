@@ -17,28 +17,34 @@ pub struct Field {
     pub payload: Range<usize>,
 }
 
+/// The fields of a message.
+#[derive(Debug, Default)]
+pub struct Parts {
+    /// The length-delimited ones.
+    pub fields: Vec<Field>,
+    /// The varint ones: number and value.
+    pub numbers: Vec<(u64, u64)>,
+}
+
 /// The length-delimited fields of the message that fills `within`; other fields are stepped over.
 ///
 /// # Errors
 /// [`OnnxError::Wire`] when the bytes end early or use a group, which ONNX never does.
 pub fn fields(bytes: &[u8], within: Range<usize>) -> Result<Vec<Field>, OnnxError> {
-    Ok(parts(bytes, within)?.0)
+    Ok(parts(bytes, within)?.fields)
 }
 
 /// The length-delimited fields of a message, and its varint fields by number.
 ///
 /// # Errors
 /// As [`fields`].
-pub fn parts(
-    bytes: &[u8],
-    within: Range<usize>,
-) -> Result<(Vec<Field>, Vec<(u64, u64)>), OnnxError> {
-    let (mut found, mut numbers) = (Vec::new(), Vec::new());
+pub fn parts(bytes: &[u8], within: Range<usize>) -> Result<Parts, OnnxError> {
+    let mut parts = Parts::default();
     let mut cursor = Cursor { bytes, at: within.start, end: within.end.min(bytes.len()) };
     while cursor.at < cursor.end {
         let tag = cursor.varint()?;
         match tag & 7 {
-            0 => numbers.push((tag >> 3, cursor.varint()?)),
+            0 => parts.numbers.push((tag >> 3, cursor.varint()?)),
             1 => cursor.skip(8)?,
             5 => cursor.skip(4)?,
             2 => {
@@ -47,12 +53,12 @@ pub fn parts(
                     .map_err(|_| cursor.error("length over the address space"))?;
                 let start = cursor.at;
                 cursor.skip(length)?;
-                found.push(Field { number: tag >> 3, payload: start..cursor.at });
+                parts.fields.push(Field { number: tag >> 3, payload: start..cursor.at });
             }
             _ => return Err(cursor.error("unknown wire type")),
         }
     }
-    Ok((found, numbers))
+    Ok(parts)
 }
 
 struct Cursor<'a> {

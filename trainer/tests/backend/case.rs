@@ -178,7 +178,8 @@ fn close(got: &[f32], want: &[f32], relative: f64) -> Result<(), String> {
     for (place, (g, w)) in got.iter().zip(want).enumerate() {
         let same = g == w || (g.is_nan() && w.is_nan());
         let (g, w) = (f64::from(*g), f64::from(*w));
-        if !same && !((g - w).abs() <= ABSOLUTE + relative * w.abs()) {
+        let near = (g - w).abs() <= ABSOLUTE + relative * w.abs();
+        if !same && !near {
             return Err(format!("place {place} is {g} instead of {w}"));
         }
     }
