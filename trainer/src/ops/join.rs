@@ -1,8 +1,9 @@
 //! `Concat`.
 
-use super::{Built, NodeView, Operator, axis, no_parameters, tensor};
+use super::{Built, NodeView, Operator, axis, tensor};
+use crate::graph::Role;
 
-pub const TABLE: &[Operator] = &[Operator::new("Concat", 4, no_parameters, build)];
+pub const TABLE: &[Operator] = &[Operator::new("Concat", 4, |_, _| Role::Through, build)];
 
 fn build(node: &NodeView<'_>) -> Result<Built, String> {
     let first = node.input(0)?;
