@@ -7,15 +7,12 @@
 //!
 //! Meaning follows <https://onnx.ai/onnx/operators/>.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use onnx_ir::NodeProto;
 
 use crate::graph::{Context, Fact, Role, Tensor};
-use crate::onnx::attributes::Attributes;
-use crate::onnx::{HostTensor, Kind};
+use crate::onnx::HostTensor;
 
 mod activation;
 mod batch_norm;
@@ -43,6 +40,7 @@ mod join;
 mod logic;
 mod lstm;
 mod matrix;
+mod node;
 mod normalise;
 mod order;
 mod pad;
@@ -69,6 +67,8 @@ pub(crate) mod testing;
 mod unary;
 mod variadic;
 mod window;
+
+pub use node::NodeView;
 
 /// The newest operator set whose operators were compared with this table.
 pub const NEWEST_OPSET: i64 = 28;
@@ -123,105 +123,6 @@ impl Built {
         kernel: impl Fn(&mut Inputs, &mut Context) -> Vec<Tensor> + Send + Sync + 'static,
     ) -> Result<Self, String> {
         Ok(Self::Step(outputs, Box::new(kernel)))
-    }
-}
-
-/// A node as its builder sees it.
-pub struct NodeView<'a> {
-    /// Its attributes.
-    pub attributes: Attributes<'a>,
-    /// The model's operator set.
-    pub opset: i64,
-    /// What is known of its inputs; `None` for one left out.
-    pub inputs: Vec<Option<Fact>>,
-    /// Places in the parameter list of inputs that training changes.
-    pub parameters: Vec<Option<usize>>,
-    /// For each of its outputs whether it has a name.
-    pub outputs: Vec<bool>,
-    /// Inputs whose values were read by the builder: the kernel does not get them.
-    pub known: RefCell<HashSet<usize>>,
-}
-
-impl<'a> NodeView<'a> {
-    /// A node with nothing read yet.
-    pub fn new(
-        attributes: Attributes<'a>,
-        opset: i64,
-        inputs: Vec<Option<Fact>>,
-        parameters: Vec<Option<usize>>,
-        outputs: Vec<bool>,
-    ) -> Self {
-        Self { attributes, opset, inputs, parameters, outputs, known: RefCell::default() }
-    }
-
-    /// The fact of an input that has to be there and to have elements.
-    fn input(&self, place: usize) -> Result<&Fact, String> {
-        let fact = self.optional(place).ok_or_else(|| format!("input {place} is missing"))?;
-        if fact.count() == 0 {
-            return Err(format!("input {place} of shape {fact} has no elements"));
-        }
-        Ok(fact)
-    }
-
-    /// The fact of an input that may be left out.
-    fn optional(&self, place: usize) -> Option<&Fact> {
-        self.inputs.get(place).and_then(Option::as_ref)
-    }
-
-    /// The fact of a float input that has to be there.
-    fn float(&self, place: usize) -> Result<&Fact, String> {
-        self.of_kind(place, Kind::Float)
-    }
-
-    /// The fact of an input of that kind.
-    fn of_kind(&self, place: usize, kind: Kind) -> Result<&Fact, String> {
-        let fact = self.input(place)?;
-        if fact.kind() != kind {
-            return Err(format!("input {place} is {:?}, {kind:?} is needed", fact.kind()));
-        }
-        Ok(fact)
-    }
-
-    /// The integers of an input, which have to be known at load; it may be empty.
-    fn ints(&self, place: usize) -> Result<&[i64], String> {
-        let fact = self.optional(place).ok_or_else(|| format!("input {place} is missing"))?;
-        self.known.borrow_mut().insert(place);
-        fact.ints().ok_or_else(|| {
-            format!("input {place} has to be integers known when the model is loaded")
-        })
-    }
-
-    /// The integers of an input that may be left out.
-    fn optional_ints(&self, place: usize) -> Result<Option<&[i64]>, String> {
-        if self.optional(place).is_some() { self.ints(place).map(Some) } else { Ok(None) }
-    }
-
-    /// A float scalar known at load; `None` when the input is left out.
-    fn scalar(&self, place: usize) -> Result<Option<f32>, String> {
-        let Some(fact) = self.optional(place) else { return Ok(None) };
-        self.known.borrow_mut().insert(place);
-        match fact.floats() {
-            Some([value]) => Ok(Some(*value)),
-            _ => Err(format!("input {place} has to be one number known when the model is loaded")),
-        }
-    }
-
-    /// The axes a node works on: an attribute up to `last_attribute`, input `place` after it.
-    fn axes(&self, place: usize, last_attribute: i64) -> Result<Option<&[i64]>, String> {
-        if self.opset > last_attribute {
-            self.optional_ints(place)
-        } else {
-            self.attributes.ints("axes")
-        }
-    }
-
-    /// Refuses nodes whose further outputs are used.
-    fn only_output(&self) -> Result<(), String> {
-        if self.outputs.iter().skip(1).any(|named| *named) {
-            Err("outputs after the first are not computed".into())
-        } else {
-            Ok(())
-        }
     }
 }
 

@@ -4,11 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::damage;
 use burn::tensor::Device;
 use onnx_ir::{Message as _, TensorProto};
 use trainer::graph::{Context, Fact, Graph, GraphError};
 use trainer::onnx::{Element, Elements, HostTensor, Kind, Model};
 use trainer::ops::{self, tensor};
+use trainer::random::Random;
 
 /// Tolerances of ONNX's own runner.
 const RELATIVE: f64 = 1e-3;
@@ -80,13 +82,41 @@ impl Case {
         }
     }
 
+    /// Loads and runs the model with something changed, everything small known at load: whether it
+    /// loads, or an error when that panics.
+    pub fn run_damaged(&self, random: &mut Random) -> std::thread::Result<bool> {
+        let bytes = std::fs::read(self.folder.join("model.onnx")).unwrap();
+        let mut attempt = || {
+            let model = Model::parse(damage::model(&bytes, random)?).ok()?;
+            let mut inputs = self.tensors("input", model.inputs.len()).ok()?;
+            damage::inputs(&mut inputs, random);
+            let (device, facts) = (Device::flex(), Self::facts(&inputs, Self::small));
+            let graph = Graph::load(model, &facts, &device).ok()?;
+            let plan = graph.plan(&facts, &graph.outputs()).ok()?;
+            let values = inputs.iter().map(|tensor| tensor::upload(tensor, &device)).collect();
+            Some(plan.run(&graph.parameters.fixed(), values, &mut Context::infer(&device)))
+        };
+        catch_unwind(AssertUnwindSafe(|| attempt().is_some()))
+    }
+
     fn run(&self, model: Model) -> Result<Outcome, Outcome> {
         self.check(model, |_| false).map(|()| Outcome::Passed { bound: false })
     }
 
     fn run_bound(&self, model: Model) -> Result<Outcome, Outcome> {
-        let known = |x: &HostTensor| x.element.kind() != Kind::Float || x.elements.len() <= FEW;
-        self.check(model, known).map(|()| Outcome::Passed { bound: true })
+        self.check(model, Self::small).map(|()| Outcome::Passed { bound: true })
+    }
+
+    fn small(x: &HostTensor) -> bool {
+        x.element.kind() != Kind::Float || x.elements.len() <= FEW
+    }
+
+    fn facts(inputs: &[HostTensor], known: impl Fn(&HostTensor) -> bool) -> Vec<Fact> {
+        let fact = |tensor: &HostTensor| {
+            let fact = Fact::constant(Arc::new(tensor.clone()));
+            if known(tensor) { fact } else { fact.reshaped(fact.dims.clone()) }
+        };
+        inputs.iter().map(fact).collect()
     }
 
     fn check(&self, model: Model, known: impl Fn(&HostTensor) -> bool) -> Result<(), Outcome> {
@@ -94,13 +124,7 @@ impl Case {
         let device = Device::flex();
         let inputs = self.tensors("input", model.inputs.len()).map_err(Outcome::Refused)?;
         let wanted = self.tensors("output", model.outputs.len()).map_err(Outcome::Refused)?;
-        let facts: Vec<Fact> = inputs
-            .iter()
-            .map(|tensor| {
-                let fact = Fact::constant(Arc::new(tensor.clone()));
-                if known(tensor) { fact } else { fact.reshaped(fact.dims.clone()) }
-            })
-            .collect();
+        let facts = Self::facts(&inputs, known);
         let graph = match Graph::load(model, &facts, &device) {
             Ok(graph) => graph,
             Err(GraphError::Refused(refusals)) => {

@@ -10,14 +10,19 @@
 //! such passes are counted apart.
 
 mod case;
+mod damage;
 mod refusals;
 
 use std::collections::BTreeMap;
 
 use case::{Case, Outcome};
+use trainer::random::Random;
 
 /// Fewer passes than this and something that worked is gone.
 const LEAST_PASSED: usize = 1300;
+
+/// How often each model is damaged in another way.
+const DAMAGED: usize = 4;
 
 #[test]
 fn every_test_of_the_table_passes_or_is_refused_for_a_listed_reason() {
@@ -59,4 +64,21 @@ fn every_test_of_the_table_passes_or_is_refused_for_a_listed_reason() {
     assert!(failed.is_empty(), "{} tests fail", failed.len());
     assert!(unlisted.is_empty(), "refusals.toml and the refusals differ:\n{}", unlisted.join("\n"));
     assert!(passed >= LEAST_PASSED, "only {passed} pass");
+}
+
+#[test]
+fn a_hostile_model_is_refused_or_runs_but_never_ends_the_process() {
+    let mut random = Random::new(11);
+    let (mut loaded, mut panics) = (0, Vec::new());
+    for case in Case::all() {
+        for _ in 0..DAMAGED {
+            match case.run_damaged(&mut random) {
+                Ok(loads) => loaded += usize::from(loads),
+                Err(_) => panics.push(case.name.clone()),
+            }
+        }
+    }
+    println!("{loaded} damaged models load all the same, and run");
+    assert!(panics.is_empty(), "{panics:?}");
+    assert!(loaded > 1000, "most damage is caught so early that this test says little: {loaded}");
 }
