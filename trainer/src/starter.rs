@@ -189,6 +189,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_pass_costs_is_known_before() {
+        let model = starter(Kind::PictureCnn, &[1, 28, 28], 10, 1).unwrap();
+        let model = Model::parse(model).unwrap();
+        let inputs = Sizes::batch(2).inputs(&model).unwrap();
+        let graph = Graph::load(model, &inputs, &Device::flex()).unwrap();
+        let cost = graph.cost(&inputs).unwrap();
+        let convolutions = 28 * 28 * 16 * 9 + 14 * 14 * 32 * 16 * 9;
+        assert_eq!(cost.multiply_adds, 2 * (convolutions + 1568 * 64 + 64 * 10));
+        let weights = 16 * 9 + 32 * 16 * 9 + 1568 * 64 + 64 + 64 * 10 + 10;
+        assert_eq!(cost.parameter_bytes, 4 * (weights + 4 * (16 + 32)));
+        assert!(cost.value_bytes > 4 * 2 * 3 * 28 * 28 * 16, "three values of the first block");
+    }
+
+    #[test]
     fn inputs_that_do_not_suit_are_refused() {
         for input in [&[28, 28][..], &[1, 7, 28], &[0, 28, 28], &[1, 28, 1000]] {
             assert!(matches!(starter(Kind::PictureCnn, input, 10, 0), Err(StarterError::Input(_))));

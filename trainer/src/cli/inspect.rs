@@ -32,6 +32,10 @@ struct Findings {
     trainable: bool,
     parameters: Vec<Found>,
     trained_elements: usize,
+    /// For the batch that was asked for.
+    multiply_adds: u64,
+    parameter_bytes: u64,
+    value_bytes: u64,
     unsupported: Vec<String>,
 }
 
@@ -75,11 +79,21 @@ fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
         trainable: false,
         parameters: Vec::new(),
         trained_elements: 0,
+        multiply_adds: 0,
+        parameter_bytes: 0,
+        value_bytes: 0,
         unsupported: Vec::new(),
     };
     let inputs = sizes.inputs(&model);
-    match inputs.and_then(|inputs| Graph::load(model, &inputs, &Device::flex())) {
-        Ok(graph) => {
+    let loaded = inputs.and_then(|inputs| {
+        let graph = Graph::load(model, &inputs, &Device::flex())?;
+        Ok((graph.cost(&inputs)?, graph))
+    });
+    match loaded {
+        Ok((cost, graph)) => {
+            findings.multiply_adds = cost.multiply_adds;
+            findings.parameter_bytes = cost.parameter_bytes;
+            findings.value_bytes = cost.value_bytes;
             for p in graph.parameters.list {
                 if p.role.trains() {
                     findings.trainable = true;
@@ -118,6 +132,10 @@ impl Findings {
         }
         if self.trainable {
             println!("{} values train", self.trained_elements);
+            println!("{:.1} million multiply-adds", self.multiply_adds as f64 / 1e6);
+            let mb = |bytes: u64| bytes as f64 / 1e6;
+            println!("{:.1} MB of parameters", mb(self.parameter_bytes));
+            println!("{:.1} MB of values at most in a training step", mb(self.value_bytes));
         }
         if !self.unsupported.is_empty() {
             println!("cannot be trained:");

@@ -14,10 +14,12 @@
 //! | `role` | what a weight is for, and so whether it trains |
 //! | `params` | the values that training changes |
 //! | `check` | finds the operator for every node, or the reason why not; folds what is constant |
+//! | `cost` | multiply-adds and memory of a pass |
 //! | `plan` | slots, steps, last uses |
 //! | `run` | one forward pass |
 
 mod check;
+mod cost;
 mod error;
 mod fact;
 mod params;
@@ -28,6 +30,7 @@ mod sizes;
 
 use burn::tensor::Device;
 
+pub use cost::Cost;
 pub use error::{GraphError, Refusal};
 pub use fact::{Constant, Fact};
 pub use params::{Parameter, Parameters};
@@ -92,5 +95,14 @@ impl Graph {
     pub fn plan(&self, inputs: &[Fact], wanted: &[String]) -> Result<Plan, GraphError> {
         let checked = check::check(&self.model, inputs, wanted, &self.parameters)?;
         plan::plan(&self.model, checked, wanted, &self.parameters, &self.device)
+    }
+
+    /// What a pass over these inputs costs, all outputs computed.
+    ///
+    /// # Errors
+    /// As [`Graph::load`].
+    pub fn cost(&self, inputs: &[Fact]) -> Result<Cost, GraphError> {
+        let checked = check::check(&self.model, inputs, &self.outputs(), &self.parameters)?;
+        Ok(Cost::of(&checked, &self.parameters))
     }
 }
