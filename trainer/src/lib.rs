@@ -19,6 +19,7 @@ pub mod durable;
 pub mod evaluate;
 pub mod graph;
 pub mod job;
+pub mod kernels;
 pub mod onnx;
 pub mod ops;
 pub mod pack;

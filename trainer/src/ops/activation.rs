@@ -8,6 +8,7 @@ use burn::tensor::BoolDType;
 use super::elementwise::ignore_consumed;
 use super::{Built, Inputs, NodeView, Operator, broadcast, integer, no_parameters, tensor};
 use crate::graph::{Context, Role, Tensor, at_least_one};
+use crate::kernels::Kernels;
 use crate::onnx::Kind;
 
 pub const TABLE: &[Operator] = &[
@@ -45,7 +46,7 @@ fn relu(node: &NodeView<'_>) -> Result<Built, String> {
         let out = x.reshaped(x.dims.clone());
         return Built::one(out, |i, _| integer::each(i.take(0), |v| v.max(0)));
     }
-    each(node, |i, _| Dispatch::relu(i.take(0)))
+    each(node, |i, _| Dispatch::rectify(i.take(0)))
 }
 
 fn leaky_relu(node: &NodeView<'_>) -> Result<Built, String> {

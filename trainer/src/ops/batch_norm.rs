@@ -15,6 +15,7 @@ use burn::tensor::Tensor as Flat;
 use super::elementwise::ignore_consumed;
 use super::{Built, NodeView, Operator, tensor};
 use crate::graph::{Context, Mode, Observation, Role, Tensor};
+use crate::kernels::Kernels;
 
 pub const TABLE: &[Operator] = &[Operator::new("BatchNormalization", 1, role, build)];
 
@@ -107,16 +108,16 @@ fn by_batch(
     context: &mut Context,
 ) -> Batch {
     let count = tensor::dims(&x).iter().product::<usize>() / channels;
-    let result = Dispatch::batch_norm_train(x, scale, bias, settings.epsilon);
-    if let Some((mean, variance)) = follow {
+    let (output, mean, variance) = Dispatch::normalise(x, scale, bias, settings.epsilon, false);
+    if let Some(follow) = follow {
         let correction = count as f32 / count.saturating_sub(1).max(1) as f32;
         let momentum = settings.momentum;
         let seen = |parameter, value| Observation { parameter, value, momentum };
-        context.observed.push(seen(mean, Flat::from_dispatch(result.mean.clone())));
-        let corrected = Flat::from_dispatch(result.variance.clone()).mul_scalar(correction);
-        context.observed.push(seen(variance, corrected));
+        context.observed.push(seen(follow.0, Flat::from_dispatch(mean.clone())));
+        let corrected = Flat::from_dispatch(variance.clone()).mul_scalar(correction);
+        context.observed.push(seen(follow.1, corrected));
     }
-    Batch { output: result.output, mean: result.mean, variance: result.variance }
+    Batch { output, mean, variance }
 }
 
 fn followed(running: Tensor, batch: Tensor, momentum: f32) -> Tensor {

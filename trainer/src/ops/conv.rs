@@ -1,4 +1,7 @@
 //! `Conv` in one to three dimensions: grouped, strided, dilated, padded in every way.
+//!
+//! In one and two dimensions without groups it is our own ([`kernels`](crate::kernels)), otherwise
+//! burn's.
 
 use burn::backend::Dispatch;
 use burn::backend::ops::{ConvOptions, ModuleOps};
@@ -6,6 +9,7 @@ use burn::backend::ops::{ConvOptions, ModuleOps};
 use super::window::{Window, each};
 use super::{Built, NodeView, Operator, pad};
 use crate::graph::{Fact, Role};
+use crate::kernels::{Geometry, Kernels};
 use crate::onnx::Kind;
 
 pub const TABLE: &[Operator] = &[Operator::new("Conv", 1, role, build)];
@@ -62,6 +66,16 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     let mut dims = vec![x.dims[0], w.dims[0]];
     dims.extend(spatial);
     let out = x.reshaped(dims);
+    if groups == 1 && window.kernel.len() <= 2 {
+        let geometry = geometry(&window, x, w, &out);
+        return Built::one(out, move |i, _| {
+            let (x, w) = (i.take(0), i.take(1));
+            match i.try_take(2) {
+                Some(bias) => Dispatch::convolve_biased(x, w, bias, geometry),
+                None => Dispatch::convolve(x, w, geometry),
+            }
+        });
+    }
     match window.kernel.len() {
         1 => {
             let options = options::<1>(&window, groups);
@@ -84,6 +98,30 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
                 Dispatch::conv3d(x, i.take(1), i.try_take(2), options.clone())
             })
         }
+    }
+}
+
+/// In one dimension, planes of height one.
+fn geometry(window: &Window, x: &Fact, w: &Fact, out: &Fact) -> Geometry {
+    let before: Vec<usize> = window.pads.iter().map(|(before, _)| *before).collect();
+    Geometry {
+        batch: x.dims[0],
+        channels: x.dims[1],
+        filters: w.dims[0],
+        input: plane(&x.dims[2..], 1),
+        output: plane(&out.dims[2..], 1),
+        kernel: plane(&window.kernel, 1),
+        strides: plane(&window.strides, 1),
+        dilations: plane(&window.dilations, 1),
+        before: plane(&before, 0),
+    }
+}
+
+/// Two sizes of one or two, the first one `flat` if it is missing.
+pub fn plane(sizes: &[usize], flat: usize) -> [usize; 2] {
+    match *sizes {
+        [height, width] => [height, width],
+        _ => [flat, sizes[0]],
     }
 }
 

@@ -1,16 +1,19 @@
 //! `MaxPool` over one to three dimensions, of floats and integers, with the places of the maxima.
 //!
-//! Burn's own pooling does what it can (floats in one and two dimensions, no places). Elsewhere a
-//! maximum over a box is a maximum along one axis after another. Of equal entries the first in the data's order counts.
+//! Floats in one and two dimensions without places are our own ([`kernels`](crate::kernels)).
+//! Elsewhere a maximum over a box is a maximum along one axis after another. Of equal entries the
+//! first in the data's order counts.
 
 use burn::backend::Dispatch;
-use burn::backend::ops::{FloatTensorOps, IntTensorOps, ModuleOps};
+use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::tensor::{BoolDType, Device};
 
+use super::conv::plane;
 use super::pool::{nothing_but_padding, pooled, window};
-use super::window::{Window, each};
-use super::{Built, NodeView, Operator, no_parameters, pad, tensor};
+use super::window::Window;
+use super::{Built, NodeView, Operator, no_parameters, tensor};
 use crate::graph::{Fact, Tensor};
+use crate::kernels::{Kernels, Windows};
 use crate::onnx::{Element, Kind};
 
 pub const TABLE: &[Operator] = &[Operator::new("MaxPool", 1, no_parameters, build)];
@@ -90,34 +93,27 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     if node.outputs.get(1) == Some(&true) {
         return with_places(x, out, scans, columns_first);
     }
-    let simple = window.even_pads().is_some() || !window.ceil;
-    if simple && x.kind() == Kind::Float && window.kernel.len() <= 2 {
-        return by_burn(out, window);
+    let few = window.kernel.iter().product::<usize>() <= Windows::MOST_ENTRIES;
+    if few && x.kind() == Kind::Float && window.kernel.len() <= 2 {
+        let windows = windows(&window, x, &out);
+        return Built::one(out, move |i, _| Dispatch::largest(i.take(0), windows));
     }
     Built::one(out, move |i, context| {
         scans.iter().fold(i.take(0), |x, scan| scan.run(&x, None, &context.device).0)
     })
 }
 
-/// Burn's pooling, which pads evenly; other padding is added before.
-fn by_burn(out: Fact, window: Window) -> Result<Built, String> {
-    let none = vec![0; window.kernel.len()];
-    let (added, pads) = match window.even_pads() {
-        Some(pads) => (Vec::new(), pads),
-        None => (window.pads, none),
-    };
-    let Window { kernel: k, strides: s, dilations: d, ceil, .. } = window;
-    Built::one(out, move |i, context| {
-        let mut x = i.take(0);
-        if !added.is_empty() {
-            x = pad::around(x, &added, f32::NEG_INFINITY, &context.device);
-        }
-        if k.len() == 1 {
-            Dispatch::max_pool1d(x, k[0], s[0], pads[0], d[0], ceil)
-        } else {
-            Dispatch::max_pool2d(x, each(&k), each(&s), each(&pads), each(&d), ceil)
-        }
-    })
+/// In one dimension, planes of height one.
+fn windows(window: &Window, x: &Fact, out: &Fact) -> Windows {
+    let before: Vec<usize> = window.pads.iter().map(|(before, _)| *before).collect();
+    Windows {
+        input: plane(&x.dims[2..], 1),
+        output: plane(&out.dims[2..], 1),
+        kernel: plane(&window.kernel, 1),
+        strides: plane(&window.strides, 1),
+        dilations: plane(&window.dilations, 1),
+        before: plane(&before, 0),
+    }
 }
 
 /// The place of each entry in data of those sizes, where columns may come before rows.

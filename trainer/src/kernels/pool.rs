@@ -1,0 +1,149 @@
+//! The largest of each window, and the way back of its gradient.
+
+use rayon::prelude::*;
+
+use super::simd::{self, Loop};
+
+/// Windows over planes; in one dimension they have height one. A kernel has at most
+/// [`Windows::MOST_ENTRIES`] entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// Height and width of an input plane.
+    pub input: [usize; 2],
+    /// Height and width of an output plane.
+    pub output: [usize; 2],
+    /// Height and width of a kernel.
+    pub kernel: [usize; 2],
+    /// Rows and columns from one window to the next.
+    pub strides: [usize; 2],
+    /// Rows and columns from one entry of a kernel to the next.
+    pub dilations: [usize; 2],
+    /// Padding before the data; what lies in padding is never the largest.
+    pub before: [usize; 2],
+}
+
+/// The largest entries and the place of each in its window's kernel.
+pub struct Largest {
+    pub values: Vec<f32>,
+    pub places: Vec<u8>,
+}
+
+/// The largest entry of each window of each plane; of equals the first, and NaN before all.
+pub fn forward(windows: &Windows, x: &[f32]) -> Largest {
+    let [from, to] = windows.areas();
+    let planes = x.len() / from;
+    let mut values = vec![f32::NEG_INFINITY; planes * to];
+    let mut places = vec![0; planes * to];
+    let parts = values.par_chunks_mut(to).zip(places.par_chunks_mut(to)).zip(x.par_chunks(from));
+    parts.with_min_len(16).for_each(|((values, places), x)| {
+        simd::run(Plane { windows, x, values, places });
+    });
+    Largest { values, places }
+}
+
+/// The gradient of the input.
+pub fn backward(windows: &Windows, places: &[u8], gradient: &[f32]) -> Vec<f32> {
+    let [to, from] = windows.areas();
+    let mut out = vec![0.0; gradient.len() / from * to];
+    let parts = out.par_chunks_mut(to).zip(places.par_chunks(from)).zip(gradient.par_chunks(from));
+    parts.with_min_len(16).for_each(|((out, places), gradient)| {
+        windows.spread(places, gradient, out);
+    });
+    out
+}
+
+impl Windows {
+    /// The most entries of a kernel: the place of a maximum is one byte.
+    pub const MOST_ENTRIES: usize = 256;
+
+    /// Elements of an input and an output plane.
+    fn areas(&self) -> [usize; 2] {
+        [self.input, self.output].map(|[height, width]| height * width)
+    }
+
+    /// The input's row or column that an entry of the kernel has in a window.
+    fn at(&self, axis: usize, window: usize, entry: usize) -> usize {
+        (window * self.strides[axis] + entry * self.dilations[axis]).wrapping_sub(self.before[axis])
+    }
+
+    /// The windows along an axis in which an entry of the kernel lies on data.
+    fn on_data(&self, axis: usize, entry: usize) -> std::ops::Range<usize> {
+        let shift = entry * self.dilations[axis];
+        let first = self.before[axis].saturating_sub(shift).div_ceil(self.strides[axis]);
+        let end = (self.input[axis] + self.before[axis]).saturating_sub(shift);
+        let end = end.div_ceil(self.strides[axis]).min(self.output[axis]);
+        first.min(end)..end
+    }
+
+    fn spread(&self, places: &[u8], gradient: &[f32], out: &mut [f32]) {
+        let [kernel_width, width] = [self.kernel[1], self.input[1]];
+        let offsets: Vec<usize> = (0..self.kernel[0] * kernel_width)
+            .map(|entry| {
+                let (y, x) = (entry / kernel_width, entry % kernel_width);
+                y * self.dilations[0] * width + x * self.dilations[1]
+            })
+            .collect();
+        let rows = gradient.chunks_exact(self.output[1]).zip(places.chunks_exact(self.output[1]));
+        let back = self.before[0] * width + self.before[1];
+        for (row, (gradient, places)) in rows.enumerate() {
+            let start = row * self.strides[0] * width;
+            for (column, (gradient, place)) in gradient.iter().zip(places).enumerate() {
+                let at = start + column * self.strides[1] + offsets[usize::from(*place)] - back;
+                out[at] += gradient;
+            }
+        }
+    }
+}
+
+/// One plane.
+struct Plane<'a> {
+    windows: &'a Windows,
+    x: &'a [f32],
+    values: &'a mut [f32],
+    places: &'a mut [u8],
+}
+
+impl Loop for Plane<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: pulp::Simd, const H: usize, const R: usize, const C: usize>(self, _: S) {
+        let Self { windows, x, values, places } = self;
+        let [width, out_width] = [windows.input[1], windows.output[1]];
+        for y in 0..windows.kernel[0] {
+            for row in windows.on_data(0, y) {
+                let from = &x[windows.at(0, row, y) * width..][..width];
+                let to = row * out_width..(row + 1) * out_width;
+                let (values, places) = (&mut values[to.clone()], &mut places[to]);
+                for tap in 0..windows.kernel[1] {
+                    let columns = windows.on_data(1, tap);
+                    if columns.is_empty() {
+                        continue;
+                    }
+                    let entry = (y * windows.kernel[1] + tap) as u8;
+                    let from = &from[windows.at(1, columns.start, tap)..];
+                    let to = values[columns.clone()].iter_mut().zip(&mut places[columns]);
+                    match windows.strides[1] {
+                        1 => larger(to, from.iter(), entry),
+                        2 => larger(to, from.chunks(2).map(|pair| &pair[0]), entry),
+                        step => larger(to, from.iter().step_by(step), entry),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Replaces what is smaller.
+#[inline(always)]
+fn larger<'a>(
+    to: impl Iterator<Item = (&'a mut f32, &'a mut u8)>,
+    from: impl Iterator<Item = &'a f32>,
+    entry: u8,
+) {
+    for ((value, place), x) in to.zip(from) {
+        let more = *x > *value || x.is_nan();
+        *value = if more { *x } else { *value };
+        *place = if more { entry } else { *place };
+    }
+}
