@@ -118,5 +118,6 @@ impl Parameters {
 
 /// A flat tensor's elements on the host.
 pub(crate) fn host(tensor: Flat<1>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
+    let values = tensor.into_data().try_into_vec_as::<f32>();
+    values.unwrap_or_else(|e| unreachable!("float tensors convert to f32: {e}"))
 }

@@ -32,7 +32,7 @@ use crate::graph::{Graph, Sizes};
 use crate::onnx::{Model, Patch, patch};
 use crate::pack::pack;
 use crate::record::{Measured, Reproducible, RunRecord, Versions};
-use crate::train::{Epoch, Progress, Recipe, Sample, TrainingSet, train};
+use crate::train::{Epoch, Progress, Recipe, Targets, Task, TrainingSet, train};
 
 /// How many golden cases a bundle gets.
 const GOLDEN_CASES: usize = 16;
@@ -166,12 +166,16 @@ impl Trained {
     ) -> Result<Self, JobError> {
         let inputs = Sizes::batch(order.recipe.batch_size).inputs(&model)?;
         let mut graph = Graph::load(model, &inputs, &tools.device)?;
-        let curve =
-            train(&mut graph, set, &order.recipe, order.seed, &tools.device, tools.cancel, |p| {
-                watch(Event::Train(p.clone()));
-            })?;
+        let task = Task {
+            set,
+            recipe: &order.recipe,
+            seed: order.seed,
+            device: &tools.device,
+            cancel: tools.cancel,
+        };
+        let outcome = train(&mut graph, &task, &mut |p| watch(Event::Train(p.clone())))?;
         let patched = patch(&graph.model.bytes, &graph.parameters.values())?;
-        Ok(Self { model: patched.bytes, curve, patches: patched.patches })
+        Ok(Self { model: patched.bytes, curve: outcome.curve, patches: patched.patches })
     }
 
     /// The bundle and its report, both made by the very file that ships.
@@ -256,11 +260,8 @@ fn training_set(
 ) -> Result<TrainingSet, JobError> {
     let manifest = Manifest::new(about.clone(), b"", b"")?;
     let values = pictures.inputs(&mut Preprocess::new(&manifest))?;
-    let samples = pictures
-        .items
-        .iter()
-        .map(|i| Sample { label: usize::from(i.label), group: i.group.clone() })
-        .collect();
+    let labels = pictures.items.iter().map(|i| usize::from(i.label)).collect();
+    let groups = pictures.items.iter().map(|i| i.group.clone()).collect();
     let shape =
         [about.input.channels, about.input.height, about.input.width].map(|d| d as usize).to_vec();
     let black = about
@@ -270,7 +271,8 @@ fn training_set(
         .zip(&about.preprocess.std)
         .map(|(mean, std)| -mean / std)
         .collect();
-    Ok(TrainingSet::new(shape, values, samples, classes, black)?)
+    let targets = Targets::Classes { labels, count: classes };
+    Ok(TrainingSet::new(shape, values, targets, groups)?.of_pictures(black))
 }
 
 /// Evenly spread over the gate's items. Imported ones are preferred: golden cases travel to every

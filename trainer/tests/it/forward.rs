@@ -9,7 +9,7 @@ use trainer::onnx::{GraphWriter, Model, patch};
 use trainer::ops::tensor;
 use trainer::random::Random;
 use trainer::starter::{Kind, starter};
-use trainer::train::{Recipe, Sample, TrainingSet, train};
+use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train};
 
 use super::data::{SIDE, session};
 
@@ -121,24 +121,39 @@ fn largest_difference(bytes: &[u8], input: &str) -> f32 {
     ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// Pictures of two classes by turns.
+fn pictures(values: Vec<f32>) -> TrainingSet {
+    let count = values.len() / (SIDE * SIDE);
+    let targets = Targets::Classes { labels: (0..count).map(|n| n % 2).collect(), count: 2 };
+    let set = TrainingSet::new(vec![1, SIDE, SIDE], values, targets, vec!["g".into(); count]);
+    set.unwrap().of_pictures(vec![0.0])
+}
+
+fn learn(
+    graph: &mut Graph,
+    set: &TrainingSet,
+    recipe: &Recipe,
+    seed: u64,
+) -> Result<Outcome, TrainError> {
+    let (device, cancel) = (Device::flex(), AtomicBool::new(false));
+    train(graph, &Task { set, recipe, seed, device: &device, cancel: &cancel }, &mut |_| {})
+}
+
 fn set() -> TrainingSet {
-    let samples = (0..40).map(|n| Sample { label: n % 2, group: "g".into() }).collect();
     let mut values = noise(40 * SIDE * SIDE, 5);
     for (place, value) in values.iter_mut().enumerate() {
         if place / (SIDE * SIDE) % 2 == 1 {
             *value += 0.5;
         }
     }
-    TrainingSet::new(vec![1, SIDE, SIDE], values, samples, 2, vec![0.0]).unwrap()
+    pictures(values)
 }
 
 fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>, f32, f32) {
-    let device = Device::flex();
     let mut graph = load(bytes);
     let recipe =
         Recipe::parse("epochs = 5\nbatch_size = 8\nwarmup_epochs = 0", &Recipe::starter()).unwrap();
-    let curve =
-        train(&mut graph, &set(), &recipe, seed, &device, &AtomicBool::new(false), |_| {}).unwrap();
+    let curve = learn(&mut graph, &set(), &recipe, seed).unwrap().curve;
     let patched = patch(bytes, &graph.parameters.values()).unwrap();
     let ranges = patched
         .patches
@@ -183,21 +198,10 @@ fn the_same_seed_gives_the_same_bytes() {
 
 #[test]
 fn a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_good_weights() {
-    let device = Device::flex();
     let mut graph = load(&starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap());
     let before = graph.parameters.values();
-    let samples = (0..4).map(|n| Sample { label: n % 2, group: "g".into() }).collect();
-    let set = TrainingSet::new(
-        vec![1, SIDE, SIDE],
-        vec![f32::MAX; 4 * SIDE * SIDE],
-        samples,
-        2,
-        vec![0.0],
-    )
-    .unwrap();
-    let error =
-        train(&mut graph, &set, &Recipe::starter(), 1, &device, &AtomicBool::new(false), |_| {})
-            .unwrap_err();
+    let set = pictures(vec![f32::MAX; 4 * SIDE * SIDE]);
+    let error = learn(&mut graph, &set, &Recipe::starter(), 1).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("epoch 1, batch 1") && text.contains("samples ["), "{text}");
     assert_eq!(before, graph.parameters.values());
