@@ -93,6 +93,11 @@ pub enum DataError {
         /// Its target.
         value: String,
     },
+    /// Nothing can be kept for validation.
+    #[error(
+        "cannot keep a part for early stopping: all inputs are the same; leave early_stopping out"
+    )]
+    OneInput,
     /// There is nothing to tell apart.
     #[error("cannot train: all samples have the same label; label samples of at least two classes")]
     OneClass,

@@ -8,12 +8,22 @@
 
 use std::collections::BTreeMap;
 
+use bincode::{Decode, Encode};
+
 use super::TrainingSet;
 use crate::random::Random;
 
 /// The most often a sample is drawn in one epoch on average: beyond it, a handful of samples would
 /// be learned by heart.
 pub const MOST_DRAWS: usize = 8;
+
+/// Where draws are between two epochs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct State {
+    /// The order of each group, and how much of it was drawn.
+    groups: Vec<(Vec<usize>, usize)>,
+    random: u64,
+}
 
 /// Draws epochs from a set.
 #[derive(Debug)]
@@ -72,6 +82,20 @@ impl Draw {
     /// How many samples an epoch has.
     pub fn per_epoch(&self) -> usize {
         self.groups.iter().map(|g| g.draws).sum()
+    }
+
+    /// What [`Draw::restore`] needs to go on from here.
+    pub fn state(&self) -> State {
+        let groups = self.groups.iter().map(|g| (g.members.clone(), g.next)).collect();
+        State { groups, random: self.random.state() }
+    }
+
+    /// Goes on from a state of the same set and shares.
+    pub fn restore(&mut self, state: State) {
+        for (group, (members, next)) in self.groups.iter_mut().zip(state.groups) {
+            (group.members, group.next) = (members, next);
+        }
+        self.random = Random::new(state.random);
     }
 
     /// The next epoch's samples in order.
@@ -140,6 +164,17 @@ mod tests {
         assert_eq!(sorted, (0..50).collect::<Vec<_>>());
         assert_ne!(first, draw.epoch(), "epochs differ");
         assert_eq!(first, again.epoch(), "a seed repeats");
+    }
+
+    #[test]
+    fn a_restored_state_draws_on_as_if_nothing_had_been() {
+        let set = set(30, 7);
+        let mut first = draw(&set, 0.4);
+        first.epoch();
+        let mut second = draw(&set, 0.4);
+        second.restore(first.state());
+        assert_eq!(first.epoch(), second.epoch());
+        assert_eq!(first.epoch(), second.epoch());
     }
 
     #[test]

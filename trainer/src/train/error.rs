@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::checkpoint::CheckpointError;
 use super::{DataError, Loss};
 use crate::graph::GraphError;
 
@@ -44,6 +45,17 @@ pub enum TrainError {
         /// Shape the graph wants.
         graph: Vec<usize>,
     },
+    /// The recipe's `freeze` does not suit the graph.
+    #[error("cannot freeze {freeze}: {why}")]
+    Freeze {
+        /// What the recipe wants.
+        freeze: String,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// A checkpoint that is there cannot be gone on from.
+    #[error("cannot go on from a checkpoint")]
+    Checkpoint(#[from] CheckpointError),
     /// No parameter trains.
     #[error(
         "cannot train: the graph has no weights that train; export the model with its weights as initializers"
@@ -61,7 +73,24 @@ pub enum TrainError {
         /// The samples of the batch, by their place in the data.
         samples: Vec<usize>,
     },
+    /// Weights or the validation loss became infinite or not a number.
+    #[error(
+        "training stopped: after epoch {epoch} {what} is no finite number; lower learning_rate"
+    )]
+    Diverged {
+        /// The epoch, from 1.
+        epoch: u32,
+        /// What is no number.
+        what: String,
+    },
     /// Someone asked it to stop.
     #[error("training cancelled in epoch {0}")]
     Cancelled(u32),
+}
+
+impl TrainError {
+    /// Whether the numbers went out of bounds; the graph then holds the last good weights.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, Self::NotFinite { .. } | Self::Diverged { .. })
+    }
 }

@@ -1,76 +1,27 @@
 //! The loop.
 //!
 //! Each step: draw a batch, change the pictures, forward, loss, backward, optimiser; running
-//! statistics follow. A loss that is no number stops the run, names the batch, and leaves the weights
-//! of the last whole epoch (or the base's) in the graph. Cancelling leaves the same.
+//! statistics follow. A loss, a weight or a validation loss that is no number stops the run, names
+//! the batch or the epoch, and leaves the weights of the last whole epoch (or those it began with) in
+//! the graph. Cancelling leaves the same, and a checkpoint. After each epoch the samples kept for
+//! early stopping are judged; the graph ends with the weights that were best on them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
-
+use super::checkpoint::{CheckpointError, Checkpoints, State};
 use super::draw::Draw;
+use super::freeze::freeze;
 use super::optimizer::{Optimizer, learning_rate};
 use super::pass::Passes;
-use super::{Recipe, TrainError, TrainingSet};
+use super::validation::{self, Best, Parts};
+use super::{Epoch, Outcome, Progress, Task, TrainError, TrainingSet};
 use crate::graph::{Graph, Parameters};
 use crate::random::Random;
 
-/// What is to be trained on, and how.
-pub struct Task<'a> {
-    /// The data.
-    pub set: &'a TrainingSet,
-    /// How.
-    pub recipe: &'a Recipe,
-    /// The seed of everything random.
-    pub seed: u64,
-    /// Where burn computes.
-    pub device: &'a Device,
-    /// Set from outside to cancel.
-    pub cancel: &'a AtomicBool,
-}
-
-/// How far a run is.
-#[derive(Debug, Clone, Serialize)]
-pub struct Progress {
-    /// The epoch under way, from 1.
-    pub epoch: u32,
-    /// Epochs in all.
-    pub epochs: u32,
-    /// Steps done in all epochs.
-    pub step: usize,
-    /// Steps in all epochs.
-    pub steps: usize,
-    /// The loss of the last step.
-    pub loss: f32,
-    /// Seconds left, from the mean step so far.
-    pub eta_s: f32,
-}
-
-/// What one epoch came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Its number, from 1.
-    pub epoch: u32,
-    /// The mean loss of its batches, as they were seen.
-    pub loss: f32,
-    /// The share of its samples that were right when they were seen, for losses that know right
-    /// from wrong.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<f32>,
-    /// The learning rate at its end.
-    pub learning_rate: f64,
-}
-
-/// What a run came to; the new values are in the graph.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// Each epoch.
-    pub curve: Vec<Epoch>,
-}
-
-/// Trains the graph's parameters in place.
+/// Trains the graph's parameters in place. What the recipe freezes is no parameter of the graph any
+/// more.
 ///
 /// # Errors
 /// [`TrainError`]; the graph then holds the last good weights.
@@ -82,90 +33,247 @@ pub fn train(
     if !graph.parameters.list.iter().any(|p| p.role.trains()) {
         return Err(TrainError::NothingTrains);
     }
+    let frozen = freeze(graph, &task.recipe.freeze)?;
     let mut run = Run::new(graph, task)?;
-    let mut curve = Vec::new();
-    for epoch in 1..=task.recipe.epochs {
+    let resumed_at_step = run.resume(&mut graph.parameters)?;
+    while !run.is_over() {
         let good = graph.parameters.clone();
-        match run.epoch(&mut graph.parameters, epoch, progress) {
-            Ok(done) => curve.push(done),
-            Err(stopped) => {
-                graph.parameters = good;
-                return Err(stopped);
-            }
+        if let Err(stopped) = run.epoch(&mut graph.parameters, progress) {
+            graph.parameters = good;
+            return Err(stopped);
         }
     }
-    Ok(Outcome { curve })
+    let last = run.curve.len() as u32;
+    let kept_epoch = run.best.map_or(last, |best| {
+        graph.parameters = best.parameters;
+        best.epoch
+    });
+    Ok(Outcome { curve: run.curve, kept_epoch, frozen, resumed_at_step })
 }
 
 struct Run<'a> {
     task: &'a Task<'a>,
     passes: Passes<'a>,
+    checkpoints: Option<Checkpoints>,
+    found: Option<State>,
+    /// The samples that are judged after each epoch; none without early stopping.
+    validate: Vec<usize>,
     draw: Draw,
     optimizer: Optimizer,
     augmenting: Random,
     dropping: Random,
+    curve: Vec<Epoch>,
+    under_way: UnderWay,
+    best: Option<Best>,
     step: usize,
     steps: usize,
     warmup: usize,
+    pace: Pace,
+}
+
+/// The epoch under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Its samples; empty before it has begun.
+    order: Vec<usize>,
+    learned: usize,
+    /// The sum of their losses.
+    total: f64,
+    /// How many were right; none once a batch does not know.
+    right: Option<usize>,
+}
+
+/// How fast steps are made, since the run began or went on.
+struct Pace {
     started: Instant,
+    first_step: usize,
 }
 
 impl<'a> Run<'a> {
     fn new(graph: &Graph, task: &'a Task<'a>) -> Result<Self, TrainError> {
-        let (set, recipe) = (task.set, task.recipe);
-        let samples: Vec<usize> = (0..set.len()).collect();
-        let draw = Draw::new(set, &samples, &recipe.group_share, task.seed);
-        let batches = batches(draw.per_epoch(), recipe.batch_size);
+        let (set, recipe, seed) = (task.set, task.recipe, task.seed);
+        let parts = match &recipe.early_stopping {
+            Some(rule) => validation::part(set, rule.validation_share, seed)?,
+            None => Parts { learn: (0..set.len()).collect(), validate: Vec::new() },
+        };
+        let draw = Draw::new(set, &parts.learn, &recipe.group_share, seed);
         let per_epoch = draw.per_epoch().div_ceil(recipe.batch_size);
+        let mut sizes = batches(draw.per_epoch(), recipe.batch_size).to_vec();
+        if !parts.validate.is_empty() {
+            sizes.extend(batches(parts.validate.len(), recipe.batch_size));
+        }
+        let (checkpoints, found) = match &task.checkpoints {
+            Some((place, key)) => {
+                let (checkpoints, found) = place.open(key.clone())?;
+                (Some(checkpoints), found)
+            }
+            None => (None, None),
+        };
         Ok(Self {
-            passes: Passes::new(graph, set, recipe, &batches, task.device)?,
+            passes: Passes::new(graph, set, recipe, &sizes, task.device)?,
             task,
+            checkpoints,
+            found,
+            validate: parts.validate,
             draw,
             optimizer: Optimizer::new(recipe),
-            augmenting: Random::stream(task.seed, 2),
-            dropping: Random::stream(task.seed, 3),
+            augmenting: Random::stream(seed, 2),
+            dropping: Random::stream(seed, 3),
+            curve: Vec::new(),
+            under_way: UnderWay::default(),
+            best: None,
             step: 0,
             steps: per_epoch * recipe.epochs as usize,
             warmup: (recipe.warmup_epochs * per_epoch as f64).round() as usize,
-            started: Instant::now(),
+            pace: Pace { started: Instant::now(), first_step: 0 },
         })
     }
 
+    /// Goes on from the checkpoint that was found, if one was, and says from which step.
+    fn resume(&mut self, parameters: &mut Parameters) -> Result<Option<usize>, TrainError> {
+        let (Some(state), Some((place, _))) = (self.found.take(), &self.task.checkpoints) else {
+            return Ok(None);
+        };
+        if !state.fits(parameters) {
+            let (folder, differs) = (place.folder.clone(), vec!["graph".to_owned()]);
+            return Err(CheckpointError::Foreign { folder, differs }.into());
+        }
+        parameters.restore(&state.parameters);
+        self.best = state.best.map(|(epoch, loss, values)| {
+            let mut best = parameters.clone();
+            best.restore(&values);
+            Best { epoch, loss, parameters: best }
+        });
+        self.optimizer.restore(state.optimizer);
+        self.draw.restore(state.draw);
+        self.augmenting = Random::new(state.augmenting);
+        self.dropping = Random::new(state.dropping);
+        self.curve = state.curve;
+        let (order, learned, total, right) = (state.order, state.learned, state.total, state.right);
+        self.under_way = UnderWay { order, learned, total, right };
+        self.step = state.step;
+        self.pace.first_step = state.step;
+        tracing::info!(step = self.step, of = self.steps, "training goes on from a checkpoint");
+        Ok(Some(self.step))
+    }
+
+    fn save(&mut self, parameters: &Parameters) {
+        let Some(checkpoints) = &mut self.checkpoints else { return };
+        let at = &self.under_way;
+        let best = |best: &Best| (best.epoch, best.loss, best.parameters.values());
+        checkpoints.save(&State {
+            curve: self.curve.clone(),
+            order: at.order.clone(),
+            learned: at.learned,
+            total: at.total,
+            right: at.right,
+            step: self.step,
+            draw: self.draw.state(),
+            augmenting: self.augmenting.state(),
+            dropping: self.dropping.state(),
+            parameters: parameters.values(),
+            optimizer: self.optimizer.state(parameters),
+            best: self.best.as_ref().map(best),
+        });
+    }
+
+    /// One epoch, or the rest of the one under way.
     fn epoch(
         &mut self,
         parameters: &mut Parameters,
-        epoch: u32,
         progress: &mut dyn FnMut(&Progress),
-    ) -> Result<Epoch, TrainError> {
+    ) -> Result<(), TrainError> {
         let recipe = self.task.recipe;
-        let order = self.draw.epoch();
-        let (mut total, mut right, mut rate) = (0.0f64, Some(0), 0.0);
-        for (batch, samples) in order.chunks(recipe.batch_size).enumerate() {
+        let epoch = self.curve.len() as u32 + 1;
+        if self.under_way.order.is_empty() {
+            let order = self.draw.epoch();
+            self.under_way = UnderWay { order, right: Some(0), ..UnderWay::default() };
+        }
+        while self.under_way.learned < self.under_way.order.len() {
             if self.task.cancel.load(Ordering::Relaxed) {
+                self.save(parameters);
                 return Err(TrainError::Cancelled(epoch));
             }
-            rate = learning_rate(recipe.learning_rate, self.step, self.warmup, self.steps);
-            let values = self.inputs(samples);
-            let random = Random::new(self.dropping.bits());
-            let seen = self.passes.learn(parameters, samples, values, random);
-            let Some(gradients) = seen.gradients else {
-                let samples = samples.to_vec();
-                return Err(TrainError::NotFinite { epoch, batch: batch + 1, samples });
-            };
-            self.optimizer.step(parameters, &seen.leaves, gradients, rate);
-            parameters.observe(seen.observed);
-            total += f64::from(seen.loss) * samples.len() as f64;
-            right = right.zip(seen.right).map(|(all, these)| all + these);
-            self.step += 1;
-            progress(&self.progress(epoch, seen.loss));
+            let left = &self.under_way.order[self.under_way.learned..];
+            let samples = left[..left.len().min(recipe.batch_size)].to_vec();
+            let loss = self.batch(parameters, epoch, &samples)?;
+            progress(&self.progress(epoch, loss));
+            if self.checkpoints.as_ref().is_some_and(Checkpoints::is_due) {
+                self.save(parameters);
+            }
         }
-        let count = order.len() as f64;
-        Ok(Epoch {
+        self.close(parameters, epoch)
+    }
+
+    /// One step; its loss.
+    fn batch(
+        &mut self,
+        parameters: &mut Parameters,
+        epoch: u32,
+        samples: &[usize],
+    ) -> Result<f32, TrainError> {
+        let values = self.inputs(samples);
+        let random = Random::new(self.dropping.bits());
+        let seen = self.passes.learn(parameters, samples, values, random);
+        let Some(gradients) = seen.gradients else {
+            let batch = self.under_way.learned / self.task.recipe.batch_size + 1;
+            return Err(TrainError::NotFinite { epoch, batch, samples: samples.to_vec() });
+        };
+        self.optimizer.step(parameters, &seen.leaves, gradients, self.rate(self.step));
+        parameters.observe(seen.observed);
+        let at = &mut self.under_way;
+        at.learned += samples.len();
+        at.total += f64::from(seen.loss) * samples.len() as f64;
+        at.right = at.right.zip(seen.right).map(|(all, these)| all + these);
+        self.step += 1;
+        Ok(seen.loss)
+    }
+
+    /// Ends the epoch under way: what it came to, and what it is worth.
+    fn close(&mut self, parameters: &Parameters, epoch: u32) -> Result<(), TrainError> {
+        if let Some(name) = not_finite(&parameters.values()) {
+            return Err(TrainError::Diverged { epoch, what: format!("'{name}'") });
+        }
+        let validation_loss = self.validate(parameters);
+        if let (Some(loss), Some(rule)) = (validation_loss, &self.task.recipe.early_stopping) {
+            if !loss.is_finite() {
+                let what = "the validation loss".to_owned();
+                return Err(TrainError::Diverged { epoch, what });
+            }
+            validation::keep(&mut self.best, rule, epoch, loss, parameters);
+        }
+        let at = std::mem::take(&mut self.under_way);
+        let count = at.order.len() as f64;
+        self.curve.push(Epoch {
             epoch,
-            loss: (total / count) as f32,
-            accuracy: right.map(|right| (right as f64 / count) as f32),
-            learning_rate: rate,
-        })
+            loss: (at.total / count) as f32,
+            accuracy: at.right.map(|right| (right as f64 / count) as f32),
+            validation_loss,
+            learning_rate: self.rate(self.step.saturating_sub(1)),
+        });
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        let (recipe, epoch) = (self.task.recipe, self.curve.len() as u32);
+        let rule = recipe.early_stopping.as_ref();
+        epoch >= recipe.epochs
+            || rule.is_some_and(|rule| validation::is_over(self.best.as_ref(), rule, epoch))
+    }
+
+    /// The mean loss of the samples that are not learned from.
+    fn validate(&self, parameters: &Parameters) -> Option<f32> {
+        let fixed = parameters.fixed();
+        let mut total = 0.0;
+        for samples in self.validate.chunks(self.task.recipe.batch_size) {
+            let loss = self.passes.judge(&fixed, samples, gathered(self.task.set, samples));
+            total += f64::from(loss) * samples.len() as f64;
+        }
+        (!self.validate.is_empty()).then(|| (total / self.validate.len() as f64) as f32)
+    }
+
+    fn rate(&self, step: usize) -> f64 {
+        learning_rate(self.task.recipe.learning_rate, step, self.warmup, self.steps)
     }
 
     /// The inputs of the samples, changed as the recipe says.
@@ -183,12 +291,22 @@ impl<'a> Run<'a> {
 
     fn progress(&self, epoch: u32, loss: f32) -> Progress {
         let (step, steps, epochs) = (self.step, self.steps, self.task.recipe.epochs);
-        Progress { epoch, epochs, step, steps, loss, eta_s: self.left().as_secs_f32() }
+        let eta_s = self.pace.left(step, steps).as_secs_f32();
+        Progress { epoch, epochs, step, steps, loss, eta_s }
     }
+}
 
-    fn left(&self) -> Duration {
-        self.started.elapsed().mul_f64((self.steps - self.step) as f64 / self.step.max(1) as f64)
+impl Pace {
+    fn left(&self, step: usize, steps: usize) -> Duration {
+        let made = (step - self.first_step).max(1) as f64;
+        self.started.elapsed().mul_f64((steps - step) as f64 / made)
     }
+}
+
+/// The name of a parameter that holds a value that is no finite number.
+fn not_finite(values: &HashMap<String, Vec<f32>>) -> Option<String> {
+    let mut bad = values.iter().filter(|(_, values)| values.iter().any(|v| !v.is_finite()));
+    bad.by_ref().map(|(name, _)| name.clone()).min()
 }
 
 /// The sizes of the batches of so many samples: whole ones, and the last.

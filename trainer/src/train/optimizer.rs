@@ -8,6 +8,7 @@
 //!
 //! All state is here, flat and on the host; a step is one pass over each parameter.
 
+use bincode::{Decode, Encode};
 use burn::tensor::{Gradients, Tensor as Flat, TensorData};
 
 use super::{Algorithm, Recipe};
@@ -33,8 +34,16 @@ enum Rule {
     Sgd { momentum: f32, nesterov: bool },
 }
 
+/// What an optimiser remembers of all parameters.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct State {
+    steps: u64,
+    /// By the parameter's name.
+    memories: Vec<(String, Memory)>,
+}
+
 /// What is remembered of one parameter, as long as the parameter.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Encode, Decode)]
 struct Memory {
     /// The mean of the gradients, or the velocity.
     first: Vec<f32>,
@@ -52,6 +61,18 @@ impl Optimizer {
             }
         };
         Self { rule, weight_decay: recipe.weight_decay, steps: 0, memories: Vec::new() }
+    }
+
+    /// What [`Optimizer::restore`] needs to go on from here.
+    pub fn state(&self, parameters: &Parameters) -> State {
+        let names = parameters.list.iter().map(|p| p.name.clone());
+        State { steps: self.steps, memories: names.zip(self.memories.iter().cloned()).collect() }
+    }
+
+    /// Goes on from a state of the same recipe and parameters.
+    pub fn restore(&mut self, state: State) {
+        self.steps = state.steps;
+        self.memories = state.memories.into_iter().map(|(_, memory)| memory).collect();
     }
 
     /// Moves every parameter that trains along its gradient. `leaves` are the ones the loss was

@@ -27,8 +27,9 @@ pub fn starter() -> Base {
 
 fn attempt(order: &Order, payloads: &Blobs, cancel: &AtomicBool) -> Result<Product, JobError> {
     let runtime = data::runtime();
+    let device = Device::default();
     let tools =
-        Tools { payloads, runtime: &runtime, device: Device::default(), threads: 1, cancel };
+        Tools { payloads, runtime: &runtime, device, threads: 1, cancel, checkpoints: None };
     run(order, &tools, &mut |_| {})
 }
 
