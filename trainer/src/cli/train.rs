@@ -31,7 +31,8 @@ pub struct Train {
     /// The dataset's folder: dataset.json and payloads/.
     #[arg(long)]
     dataset: PathBuf,
-    /// The recipe (TOML); what it leaves out keeps its default.
+    /// The recipe (TOML): loss, optimiser, learning rate, freeze, early stopping and more; see
+    /// docs/training.md. What it leaves out keeps its default.
     #[arg(long)]
     recipe: Option<PathBuf>,
     /// The seed of everything random.
@@ -156,16 +157,24 @@ impl Train {
     fn tell(&self, product: &Product, json: bool) -> anyhow::Result<()> {
         let after = evaluate::summary(&product.report.outputs);
         let before = product.base_report.as_ref().map(|r| evaluate::summary(&r.outputs));
+        let made = &product.record.reproducible;
         if json {
             println!(
                 "{}",
                 serde_json::json!({
                     "out": self.out, "bundle": product.bundle.digest(), "before": before, "after": after,
-                    "curve": product.record.reproducible.curve, "measured": product.record.measured,
+                    "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
+                    "measured": product.record.measured,
                 })
             );
         } else {
             println!("{}: bundle {}", self.out.display(), product.bundle.digest());
+            if made.recipe.early_stopping.is_some() {
+                println!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
+            }
+            if !made.frozen.is_empty() {
+                println!("{} parameters kept the base's values", made.frozen.len());
+            }
             if let Some(before) = &before {
                 show::accuracy("before", before);
             }

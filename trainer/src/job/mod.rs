@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The same order gives the same bundle, bit for bit, so a job that was lost half-way can simply be
-//! done again. Nothing is written here; the caller does that once everything is there.
+//! done again. Nothing but checkpoints is written here; the caller writes once everything is there.
 
 mod base;
 mod error;

@@ -55,7 +55,6 @@ struct Run<'a> {
     task: &'a Task<'a>,
     passes: Passes<'a>,
     checkpoints: Option<Checkpoints>,
-    found: Option<State>,
     /// The samples that are judged after each epoch; none without early stopping.
     validate: Vec<usize>,
     draw: Draw,
@@ -102,18 +101,10 @@ impl<'a> Run<'a> {
         if !parts.validate.is_empty() {
             sizes.extend(batches(parts.validate.len(), recipe.batch_size));
         }
-        let (checkpoints, found) = match &task.checkpoints {
-            Some((place, key)) => {
-                let (checkpoints, found) = place.open(key.clone())?;
-                (Some(checkpoints), found)
-            }
-            None => (None, None),
-        };
         Ok(Self {
             passes: Passes::new(graph, set, recipe, &sizes, task.device)?,
             task,
-            checkpoints,
-            found,
+            checkpoints: None,
             validate: parts.validate,
             draw,
             optimizer: Optimizer::new(recipe),
@@ -129,11 +120,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Goes on from the checkpoint that was found, if one was, and says from which step.
+    /// Goes on from the task's checkpoint, if there is one, and says from which step.
     fn resume(&mut self, parameters: &mut Parameters) -> Result<Option<usize>, TrainError> {
-        let (Some(state), Some((place, _))) = (self.found.take(), &self.task.checkpoints) else {
-            return Ok(None);
-        };
+        let Some((place, key)) = &self.task.checkpoints else { return Ok(None) };
+        let (checkpoints, found) = place.open(key.clone())?;
+        self.checkpoints = Some(checkpoints);
+        let Some(state) = found else { return Ok(None) };
         if !state.fits(parameters) {
             let (folder, differs) = (place.folder.clone(), vec!["graph".to_owned()]);
             return Err(CheckpointError::Foreign { folder, differs }.into());

@@ -269,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn the_recipe_in_this_files_header_is_the_default_with_early_stopping() {
+        let header = include_str!("recipe.rs").lines().map_while(|line| line.strip_prefix("//!"));
+        let example = header.skip_while(|line| *line != " ```toml").skip(1);
+        let example: Vec<_> = example.take_while(|line| *line != " ```").collect();
+        let wanted =
+            Recipe { early_stopping: Some(EarlyStopping::default()), ..Recipe::retraining() };
+        let read = Recipe::parse(&example.join("\n"), &Recipe::starter()).unwrap();
+        assert_eq!(read, wanted);
+        assert_eq!(
+            example.len(),
+            toml::to_string(&wanted).unwrap().lines().filter(|l| !l.is_empty()).count()
+        );
+    }
+
+    #[test]
     fn unknown_keys_are_errors() {
         assert!(matches!(parse("epoch = 3"), Err(RecipeError::Toml(_))));
         assert!(matches!(parse("[augment]\nshfit = 3"), Err(RecipeError::Toml(_))));

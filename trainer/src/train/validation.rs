@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fleetloop_protocol::Digest;
 
-use super::{DataError, EarlyStopping, TrainingSet};
+use super::{DataError, EarlyStopping, Targets, TrainingSet};
 use crate::graph::Parameters;
 
 /// Samples to learn from and samples to validate by, each in order.
@@ -22,7 +22,7 @@ pub struct Parts {
 /// Keeps a share of the different inputs for validation, at least one.
 ///
 /// # Errors
-/// [`DataError::OneInput`] when all inputs are the same.
+/// [`DataError`]: all inputs are the same, or only one class is left to learn from.
 pub fn part(set: &TrainingSet, share: f64, seed: u64) -> Result<Parts, DataError> {
     let mut by_content: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
     for sample in 0..set.len() {
@@ -39,6 +39,11 @@ pub fn part(set: &TrainingSet, share: f64, seed: u64) -> Result<Parts, DataError
     }
     parts.learn.sort_unstable();
     parts.validate.sort_unstable();
+    if let Targets::Classes { labels, .. } = set.targets()
+        && parts.learn.iter().all(|sample| labels[*sample] == labels[parts.learn[0]])
+    {
+        return Err(DataError::OneClass);
+    }
     Ok(parts)
 }
 
@@ -74,7 +79,6 @@ pub fn is_over(best: Option<&Best>, rule: &EarlyStopping, epoch: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Targets;
     use super::*;
 
     fn set(values: Vec<f32>) -> TrainingSet {
@@ -99,6 +103,9 @@ mod tests {
     fn both_sides_have_a_sample_or_the_set_is_refused() {
         assert_eq!(part(&set(vec![1.0, 2.0, 3.0]), 0.01, 1).unwrap().validate.len(), 1);
         assert_eq!(part(&set(vec![1.0; 3]), 0.5, 1).unwrap_err(), DataError::OneInput);
+        let targets = Targets::Classes { labels: vec![0, 1], count: 2 };
+        let two = TrainingSet::new(vec![1], vec![1.0, 2.0], targets, vec!["g".into(); 2]);
+        assert_eq!(part(&two.unwrap(), 0.5, 1).unwrap_err(), DataError::OneClass);
     }
 
     #[test]

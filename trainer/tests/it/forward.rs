@@ -229,33 +229,52 @@ fn what_is_frozen_keeps_every_byte_running_statistics_included() {
 #[test]
 fn early_stopping_ends_and_keeps_the_best_weights() {
     let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
-    // Half of the labels are wrong, so there is nothing to learn that holds elsewhere.
-    let values = noise(40 * SIDE * SIDE, 5);
+    // The labels say nothing about noise, so nothing that is learned holds elsewhere.
+    let set = pictures(noise(40 * SIDE * SIDE, 5));
     let recipe =
         "epochs = 60\nbatch_size = 8\n[early_stopping]\npatience = 3\nvalidation_share = 0.3";
     let recipe = Recipe::parse(recipe, &Recipe::starter()).unwrap();
     let mut graph = load(&old);
-    let outcome = learn(&mut graph, &pictures(values), &recipe, 1).unwrap();
+    let outcome = learn(&mut graph, &set, &recipe, 1).unwrap();
     let losses: Vec<f32> = outcome.curve.iter().map(|e| e.validation_loss.unwrap()).collect();
     let best = losses.iter().copied().fold(f32::INFINITY, f32::min);
     let kept = outcome.kept_epoch as usize;
     assert_eq!(losses[kept - 1], best, "{losses:?}");
     assert_eq!(losses.len(), kept + 3, "it waits three epochs for a better one: {losses:?}");
-    let until = Recipe { epochs: 60, ..recipe };
-    let again = learn(&mut load(&old), &pictures(noise(40 * SIDE * SIDE, 5)), &until, 1).unwrap();
-    assert_eq!(again.curve, outcome.curve);
+}
+
+/// y = a · w₁ + b · w₂ + b
+fn line(weights: [f32; 2]) -> Vec<u8> {
+    GraphWriter::new("line")
+        .input("x", &[None, Some(2)])
+        .output("y", &[None, Some(1)])
+        .floats("w", &[2, 1], &weights)
+        .floats("b", &[1], &[0.0])
+        .node("Gemm", &["x", "w", "b"], &["y"], vec![])
+        .finish()
+        .unwrap()
+}
+
+#[test]
+fn weights_that_are_no_numbers_after_an_epoch_stop_the_run() {
+    // The loss is 1e38 and finite; a step of ten along its gradient of 2e38 is not.
+    let bytes = line([1.0, 0.0]);
+    let targets = Targets::Values { shape: vec![1], values: vec![0.0; 2] };
+    let x = vec![1e19, 0.0, 1e19, 0.0];
+    let set = TrainingSet::new(vec![2], x, targets, vec!["g".into(); 2]).unwrap();
+    let text = "epochs = 2\nbatch_size = 2\nwarmup_epochs = 0\nlearning_rate = 10.0\nloss = \"mse\"\noptimizer = \"sgd\"";
+    let recipe = Recipe::parse(text, &Recipe::starter()).unwrap();
+    let model = Model::parse(bytes).unwrap();
+    let mut graph = Graph::load(model, &[Fact::float(vec![2, 2])], &Device::flex()).unwrap();
+    let before = graph.parameters.values();
+    let error = learn(&mut graph, &set, &recipe, 1).unwrap_err();
+    assert!(error.to_string().contains("after epoch 1 'w' is no finite number"), "{error}");
+    assert_eq!(graph.parameters.values(), before);
 }
 
 #[test]
 fn numbers_are_learned_too() {
-    let bytes = GraphWriter::new("line")
-        .input("x", &[None, Some(2)])
-        .output("y", &[None, Some(1)])
-        .floats("w", &[2, 1], &[0.0, 0.0])
-        .floats("b", &[1], &[0.0])
-        .node("Gemm", &["x", "w", "b"], &["y"], vec![])
-        .finish()
-        .unwrap();
+    let bytes = line([0.0, 0.0]);
     let x = noise(2 * 64, 4);
     // y = 2a − 3b + 1
     let y: Vec<f32> = x.chunks(2).map(|row| 2.0 * row[0] - 3.0 * row[1] + 1.0).collect();
