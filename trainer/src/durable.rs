@@ -17,6 +17,13 @@ pub struct DurableError {
     source: io::Error,
 }
 
+impl DurableError {
+    /// What could not be done with which file or folder.
+    pub fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        failed(operation, path)(source)
+    }
+}
+
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DurableError + use<> {
     let path = path.to_owned();
     move |source| DurableError { operation, path, source }

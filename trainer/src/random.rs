@@ -13,6 +13,11 @@ impl Random {
         Self { state: seed }
     }
 
+    /// The seed of a generator that goes on as this one does.
+    pub fn state(&self) -> u64 {
+        self.state
+    }
+
     /// A generator for one purpose of a seed: streams of different numbers do not overlap in practice.
     pub fn stream(seed: u64, stream: u64) -> Self {
         let mut mix = Self::new(seed ^ stream.wrapping_mul(0xa076_1d64_78bd_642f));

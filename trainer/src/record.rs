@@ -46,6 +46,12 @@ pub struct Reproducible {
     pub versions: Versions,
     /// Each epoch.
     pub curve: Vec<Epoch>,
+    /// The epoch whose weights the file holds: the last, or the best with early stopping.
+    #[serde(default)]
+    pub kept_epoch: u32,
+    /// The parameters that kept the base's values because the recipe froze them.
+    #[serde(default)]
+    pub frozen: Vec<String>,
     /// What was overwritten in the base's file; everything else is as it was.
     pub patches: Vec<Patch>,
 }
@@ -85,6 +91,9 @@ pub struct Measured {
     pub train_s: f64,
     /// Evaluating and recording golden cases.
     pub evaluate_s: f64,
+    /// The step from which a run that had been killed went on; `train_s` counts from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at_step: Option<usize>,
 }
 
 impl Versions {

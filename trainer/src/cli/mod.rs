@@ -2,7 +2,8 @@
 //!
 //! Results go to stdout (one JSON object with `--json`), progress and log lines to stderr: a bar on
 //! a terminal, one JSON object a line otherwise. Exit codes: 0 done, 1 error, 2 wrong usage, 130
-//! cancelled. A cancelled or failed command leaves no half file behind.
+//! cancelled. A cancelled or failed command leaves no half file behind; `train` leaves OUT.partial,
+//! from which the same command goes on.
 
 mod bundle;
 mod eval;

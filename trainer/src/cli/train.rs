@@ -1,6 +1,7 @@
 //! `trainer train`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use burn::tensor::Device;
@@ -10,9 +11,10 @@ use fleetloop_models::session::Runtime;
 
 use super::Compute;
 use super::show::{self, Show};
-use crate::job::{self, Base, Order, Product, Tools};
+use crate::job::{self, Base, JobError, Order, Product, Tools};
 use crate::starter::Kind;
 use crate::train::Recipe;
+use crate::train::checkpoint::{Foreign, Place};
 use crate::{dataset, durable, evaluate};
 
 #[derive(Debug, Args)]
@@ -29,7 +31,8 @@ pub struct Train {
     /// The dataset's folder: dataset.json and payloads/.
     #[arg(long)]
     dataset: PathBuf,
-    /// The recipe (TOML); what it leaves out keeps its default.
+    /// The recipe (TOML): loss, optimiser, learning rate, freeze, early stopping and more; see
+    /// docs/training.md. What it leaves out keeps its default.
     #[arg(long)]
     recipe: Option<PathBuf>,
     /// The seed of everything random.
@@ -44,6 +47,11 @@ pub struct Train {
     /// The folder to write: the bundle and run-record.json. It must not exist.
     #[arg(long)]
     out: PathBuf,
+    /// Seconds between two checkpoints, kept in OUT.partial while training is under way. A run that
+    /// was stopped or killed goes on from there when the same command is given again, and ends in
+    /// the same bytes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_every: u64,
     #[command(flatten)]
     compute: Compute,
 }
@@ -62,17 +70,49 @@ impl Train {
         let recipe = self.recipe(&base)?;
         let order = Order { name, version, base, dataset, dataset_digest, recipe, seed: self.seed };
         let runtime = Runtime::load(self.compute.library.as_deref())?;
+        let place = Place {
+            folder: beside(&self.out, "partial"),
+            every: Duration::from_secs(self.checkpoint_every),
+            foreign: Foreign::Refuse,
+        };
         let tools = Tools {
             payloads: &payloads,
             runtime: &runtime,
             device: Device::default(),
             threads,
             cancel: &cancel,
+            checkpoints: Some(&place),
         };
         let mut show = Show::new();
         let product = job::run(&order, &tools, &mut |event| show.event(&event));
         show.end();
-        self.finish(&product?, json)
+        match product {
+            Ok(product) => {
+                self.write(&product)
+                    .with_context(|| again(&place, "free space on the disk, then "))?;
+                forget(&place)?;
+                self.tell(&product, json)
+            }
+            Err(JobError::Diverged { source, good }) => {
+                forget(&place)?;
+                let kept = self.keep(good.as_deref())?;
+                Err(anyhow::Error::new(source).context(kept))
+            }
+            Err(error) if error.is_cancelled() => {
+                Err(anyhow::Error::new(error).context(again(&place, "")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Keeps the last good weights of a run whose numbers went out of bounds, and says where.
+    fn keep(&self, good: Option<&[u8]>) -> anyhow::Result<String> {
+        let Some(good) = good else {
+            return Ok("nothing was learned; the base is as it was".to_owned());
+        };
+        let path = beside(&self.out, "last-good.onnx");
+        durable::write(&path, good)?;
+        Ok(format!("the weights of the last whole epoch are in {}", path.display()))
     }
 
     fn base(&self) -> anyhow::Result<(Base, String, u32)> {
@@ -107,23 +147,34 @@ impl Train {
         Ok(Recipe::parse(&text, &defaults)?)
     }
 
-    fn finish(&self, product: &Product, json: bool) -> anyhow::Result<()> {
+    fn write(&self, product: &Product) -> anyhow::Result<()> {
         let record = serde_json::to_vec_pretty(&product.record)?;
         let mut files = product.bundle.files();
         files.insert(0, ("run-record.json", &record));
-        durable::write_folder(&self.out, &files)?;
+        Ok(durable::write_folder(&self.out, &files)?)
+    }
+
+    fn tell(&self, product: &Product, json: bool) -> anyhow::Result<()> {
         let after = evaluate::summary(&product.report.outputs);
         let before = product.base_report.as_ref().map(|r| evaluate::summary(&r.outputs));
+        let made = &product.record.reproducible;
         if json {
             println!(
                 "{}",
                 serde_json::json!({
                     "out": self.out, "bundle": product.bundle.digest(), "before": before, "after": after,
-                    "curve": product.record.reproducible.curve, "measured": product.record.measured,
+                    "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
+                    "measured": product.record.measured,
                 })
             );
         } else {
             println!("{}: bundle {}", self.out.display(), product.bundle.digest());
+            if made.recipe.early_stopping.is_some() {
+                println!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
+            }
+            if !made.frozen.is_empty() {
+                println!("{} parameters kept the base's values", made.frozen.len());
+            }
             if let Some(before) = &before {
                 show::accuracy("before", before);
             }
@@ -131,4 +182,26 @@ impl Train {
         }
         Ok(())
     }
+}
+
+/// `out.partial` for `out`.
+fn beside(out: &Path, ending: &str) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    out.with_file_name(name)
+}
+
+/// What to do after a run that did not end.
+fn again(place: &Place, first: &str) -> String {
+    if place.is_taken() {
+        let folder = place.folder.display();
+        format!("not done; {first}give the same command again to go on from {folder}")
+    } else {
+        format!("not done; {first}give the same command again to begin anew")
+    }
+}
+
+fn forget(place: &Place) -> anyhow::Result<()> {
+    place.remove().with_context(|| format!("cannot remove {}", place.folder.display()))
 }

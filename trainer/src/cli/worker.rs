@@ -36,6 +36,10 @@ pub struct Worker {
     /// The worker's name, for people.
     #[arg(long, default_value = "worker")]
     name: String,
+    /// Seconds between two checkpoints of a job, kept beside the cache: what a worker that dies
+    /// loses at most when it gets the job again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_every: u64,
     /// End after one job.
     #[arg(long)]
     once: bool,
@@ -61,6 +65,7 @@ impl Worker {
             cache: self.cache.clone().unwrap_or_else(|| self.access.with_file_name("worker-cache")),
             cache_limit_bytes: self.cache_limit_bytes,
             threads,
+            checkpoint_every: Duration::from_secs(self.checkpoint_every),
             once: self.once,
         };
         let tokio =

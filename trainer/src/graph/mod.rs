@@ -33,6 +33,7 @@ use burn::tensor::Device;
 pub use cost::Cost;
 pub use error::{GraphError, Refusal};
 pub use fact::{Constant, Fact};
+pub(crate) use params::host;
 pub use params::{Parameter, Parameters};
 pub(crate) use plan::at_least_one;
 pub use plan::{Output, Plan, Step};
@@ -78,12 +79,16 @@ impl Graph {
     /// The value to take a classifier's loss from: what goes into a softmax at the very end of the
     /// first output, or that output itself.
     pub fn logits(&self) -> String {
+        self.before_last(&["Softmax", "LogSoftmax"])
+    }
+
+    /// What goes into the node that computes the first output, when that is one of `operators`;
+    /// that output itself otherwise.
+    pub fn before_last(&self, operators: &[&str]) -> String {
         let output = &self.model.outputs[0].name;
         let last = self.model.proto.graph.node.iter().find(|n| n.output.contains(output));
         match last {
-            Some(node) if matches!(node.op_type.as_str(), "Softmax" | "LogSoftmax") => {
-                node.input[0].clone()
-            }
+            Some(node) if operators.contains(&node.op_type.as_str()) => node.input[0].clone(),
             _ => output.clone(),
         }
     }

@@ -87,6 +87,20 @@ impl Parameters {
         self.list.iter().map(|p| (p.name.clone(), p.to_host())).collect()
     }
 
+    /// Takes over values by their names; what is not named stays.
+    ///
+    /// # Panics
+    /// When a count differs: the values were [`Parameters::values`] of the same graph.
+    pub fn restore(&mut self, values: &HashMap<String, Vec<f32>>) {
+        for parameter in &mut self.list {
+            if let Some(values) = values.get(&parameter.name) {
+                let device = parameter.value.device();
+                let data = TensorData::new(values.clone(), [values.len()]);
+                parameter.set(Flat::from_data(data, &device));
+            }
+        }
+    }
+
     /// Plain values for a pass without gradients.
     pub fn fixed(&self) -> Vec<Flat<1>> {
         self.list.iter().map(Parameter::value).collect()
@@ -118,5 +132,6 @@ impl Parameters {
 
 /// A flat tensor's elements on the host.
 pub(crate) fn host(tensor: Flat<1>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
+    let values = tensor.into_data().try_into_vec_as::<f32>();
+    values.unwrap_or_else(|e| unreachable!("float tensors convert to f32: {e}"))
 }

@@ -44,6 +44,15 @@ pub enum JobError {
     /// Training stopped.
     #[error("cannot train")]
     Train(#[from] TrainError),
+    /// The numbers went out of bounds while training.
+    #[error("cannot train")]
+    Diverged {
+        /// Where.
+        #[source]
+        source: TrainError,
+        /// The base's file with the weights of the last whole epoch; none before the first.
+        good: Option<Vec<u8>>,
+    },
     /// The new file cannot be evaluated.
     #[error("cannot evaluate the new model")]
     Evaluate(#[from] EvaluateError),

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The same order gives the same bundle, bit for bit, so a job that was lost half-way can simply be
-//! done again. Nothing is written here; the caller does that once everything is there.
+//! done again. Nothing but checkpoints is written here; the caller writes once everything is there.
 
 mod base;
 mod error;
@@ -31,8 +31,9 @@ use crate::evaluate;
 use crate::graph::{Graph, Sizes};
 use crate::onnx::{Model, Patch, patch};
 use crate::pack::pack;
-use crate::record::{Measured, Reproducible, RunRecord, Versions};
-use crate::train::{Epoch, Progress, Recipe, Sample, TrainingSet, train};
+use crate::record::{BaseRecord, Measured, Reproducible, RunRecord, Versions};
+use crate::train::checkpoint::{Key, Place};
+use crate::train::{Outcome, Progress, Recipe, Targets, Task, TrainingSet, train};
 
 /// How many golden cases a bundle gets.
 const GOLDEN_CASES: usize = 16;
@@ -70,6 +71,8 @@ pub struct Tools<'a> {
     pub threads: usize,
     /// Set from outside to cancel.
     pub cancel: &'a AtomicBool,
+    /// Where training is kept while it is under way, so that a job that was killed goes on.
+    pub checkpoints: Option<&'a Place>,
 }
 
 /// What a job came to.
@@ -114,7 +117,8 @@ pub fn run(
     let set = training_set(&about, &learning, order.dataset.labels.len())?;
     let prepared = Instant::now();
 
-    let trained = Trained::make(order, start.model, &set, tools, watch)?;
+    let key = order.key(&start.record, tools.threads)?;
+    let trained = Trained::make(order, start.model, &set, key, tools, watch)?;
     let trained_at = Instant::now();
 
     let (bundle, report) = trained.bundle(order, about, &judging, tools, watch)?;
@@ -137,13 +141,16 @@ pub fn run(
             recipe: order.recipe.clone(),
             seed: order.seed,
             versions: Versions::of(tools.runtime.version(), tools.threads),
-            curve: trained.curve,
+            curve: trained.outcome.curve,
+            kept_epoch: trained.outcome.kept_epoch,
+            frozen: trained.outcome.frozen,
             patches: trained.patches,
         },
         measured: Measured {
             prepare_s: (prepared - begun).as_secs_f64(),
             train_s: (trained_at - prepared).as_secs_f64(),
             evaluate_s: trained_at.elapsed().as_secs_f64(),
+            resumed_at_step: trained.outcome.resumed_at_step,
         },
     };
     Ok(Product { bundle, record, report, base_report })
@@ -152,7 +159,7 @@ pub fn run(
 /// The new file, before it is a bundle.
 struct Trained {
     model: Vec<u8>,
-    curve: Vec<Epoch>,
+    outcome: Outcome,
     patches: Vec<Patch>,
 }
 
@@ -161,17 +168,33 @@ impl Trained {
         order: &Order,
         model: Model,
         set: &TrainingSet,
+        key: Key,
         tools: &Tools<'_>,
         watch: &mut dyn FnMut(Event),
     ) -> Result<Self, JobError> {
         let inputs = Sizes::batch(order.recipe.batch_size).inputs(&model)?;
         let mut graph = Graph::load(model, &inputs, &tools.device)?;
-        let curve =
-            train(&mut graph, set, &order.recipe, order.seed, &tools.device, tools.cancel, |p| {
-                watch(Event::Train(p.clone()));
-            })?;
-        let patched = patch(&graph.model.bytes, &graph.parameters.values())?;
-        Ok(Self { model: patched.bytes, curve, patches: patched.patches })
+        let task = Task {
+            set,
+            recipe: &order.recipe,
+            seed: order.seed,
+            device: &tools.device,
+            cancel: tools.cancel,
+            checkpoints: tools.checkpoints.map(|place| (place, key)),
+        };
+        let outcome = train(&mut graph, &task, &mut |p| watch(Event::Train(p.clone())));
+        let written = || patch(&graph.model.bytes, &graph.parameters.values());
+        match outcome {
+            Ok(outcome) => {
+                let patched = written()?;
+                Ok(Self { model: patched.bytes, outcome, patches: patched.patches })
+            }
+            Err(source) if source.is_divergence() => {
+                let good = Some(written()?.bytes).filter(|good| *good != graph.model.bytes);
+                Err(JobError::Diverged { source, good })
+            }
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// The bundle and its report, both made by the very file that ships.
@@ -191,8 +214,27 @@ impl Trained {
 }
 
 impl Order {
+    /// What has to be the same for a job to go on from a checkpoint.
+    fn key(&self, base: &BaseRecord, threads: usize) -> Result<Key, JobError> {
+        let part = |name: &str, value: String| (name.to_owned(), value);
+        let trained_by = Versions::of(String::new(), threads);
+        Ok(Key(vec![
+            part("base", format!("{base:?}")),
+            part("dataset", self.dataset_digest.to_string()),
+            part("recipe", self.recipe_text()?),
+            part("seed", self.seed.to_string()),
+            part("trainer", format!("{} {}", trained_by.trainer, trained_by.burn)),
+            part("machine", trained_by.target),
+            part("number of threads", threads.to_string()),
+        ]))
+    }
+
+    fn recipe_text(&self) -> Result<String, JobError> {
+        toml::to_string(&self.recipe).map_err(|e| JobError::Recipe(e.to_string()))
+    }
+
     fn describe(&self, start: &Start) -> Result<Description, JobError> {
-        let recipe = toml::to_string(&self.recipe).map_err(|e| JobError::Recipe(e.to_string()))?;
+        let recipe = self.recipe_text()?;
         Ok(Description {
             name: self.name.clone(),
             version: self.version,
@@ -256,11 +298,8 @@ fn training_set(
 ) -> Result<TrainingSet, JobError> {
     let manifest = Manifest::new(about.clone(), b"", b"")?;
     let values = pictures.inputs(&mut Preprocess::new(&manifest))?;
-    let samples = pictures
-        .items
-        .iter()
-        .map(|i| Sample { label: usize::from(i.label), group: i.group.clone() })
-        .collect();
+    let labels = pictures.items.iter().map(|i| usize::from(i.label)).collect();
+    let groups = pictures.items.iter().map(|i| i.group.clone()).collect();
     let shape =
         [about.input.channels, about.input.height, about.input.width].map(|d| d as usize).to_vec();
     let black = about
@@ -270,7 +309,8 @@ fn training_set(
         .zip(&about.preprocess.std)
         .map(|(mean, std)| -mean / std)
         .collect();
-    Ok(TrainingSet::new(shape, values, samples, classes, black)?)
+    let targets = Targets::Classes { labels, count: classes };
+    Ok(TrainingSet::new(shape, values, targets, groups)?.of_pictures(black))
 }
 
 /// Evenly spread over the gate's items. Imported ones are preferred: golden cases travel to every

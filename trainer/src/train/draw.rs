@@ -8,12 +8,22 @@
 
 use std::collections::BTreeMap;
 
+use bincode::{Decode, Encode};
+
 use super::TrainingSet;
 use crate::random::Random;
 
 /// The most often a sample is drawn in one epoch on average: beyond it, a handful of samples would
 /// be learned by heart.
 pub const MOST_DRAWS: usize = 8;
+
+/// Where draws are between two epochs.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct State {
+    /// The order of each group, and how much of it was drawn.
+    groups: Vec<(Vec<usize>, usize)>,
+    random: u64,
+}
 
 /// Draws epochs from a set.
 #[derive(Debug)]
@@ -30,13 +40,18 @@ struct Group {
 }
 
 impl Draw {
-    /// Prepares draws with the shares of a recipe.
-    pub fn new(set: &TrainingSet, shares: &BTreeMap<String, f64>, seed: u64) -> Self {
+    /// Prepares draws from these samples with the shares of a recipe.
+    pub fn new(
+        set: &TrainingSet,
+        samples: &[usize],
+        shares: &BTreeMap<String, f64>,
+        seed: u64,
+    ) -> Self {
         let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (place, sample) in set.samples().iter().enumerate() {
-            members.entry(&sample.group).or_default().push(place);
+        for sample in samples {
+            members.entry(&set.groups()[*sample]).or_default().push(*sample);
         }
-        let total = set.len();
+        let total = samples.len();
         let mut groups = Vec::new();
         let (mut favoured_draws, mut favoured_size) = (0, 0);
         for (name, members) in &members {
@@ -69,6 +84,20 @@ impl Draw {
         self.groups.iter().map(|g| g.draws).sum()
     }
 
+    /// What [`Draw::restore`] needs to go on from here.
+    pub fn state(&self) -> State {
+        let groups = self.groups.iter().map(|g| (g.members.clone(), g.next)).collect();
+        State { groups, random: self.random.state() }
+    }
+
+    /// Goes on from a state of the same set and shares.
+    pub fn restore(&mut self, state: State) {
+        for (group, (members, next)) in self.groups.iter_mut().zip(state.groups) {
+            (group.members, group.next) = (members, next);
+        }
+        self.random = Random::new(state.random);
+    }
+
     /// The next epoch's samples in order.
     pub fn epoch(&mut self) -> Vec<usize> {
         let mut order = Vec::with_capacity(self.per_epoch());
@@ -89,22 +118,24 @@ impl Draw {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sample;
+    use super::super::Targets;
     use super::*;
 
     fn set(old: usize, new: usize) -> TrainingSet {
-        let samples = (0..old + new)
-            .map(|i| Sample {
-                label: i % 2,
-                group: if i < old { "import" } else { "fleet" }.into(),
-            })
-            .collect();
-        TrainingSet::new(vec![1], vec![0.0; old + new], samples, 2, vec![]).unwrap()
+        let count = old + new;
+        let group = |i| if i < old { "import" } else { "fleet" }.to_owned();
+        let groups = (0..count).map(group).collect();
+        TrainingSet::new(vec![1], vec![0.0; count], Targets::Input, groups).unwrap()
+    }
+
+    fn draw(set: &TrainingSet, share: f64) -> Draw {
+        let all: Vec<usize> = (0..set.len()).collect();
+        Draw::new(set, &all, &BTreeMap::from([("fleet".to_owned(), share)]), 3)
     }
 
     fn counts(set: &TrainingSet, share: f64) -> (usize, usize) {
-        let order = Draw::new(set, &BTreeMap::from([("fleet".to_owned(), share)]), 3).epoch();
-        let new = order.iter().filter(|i| set.samples()[**i].group == "fleet").count();
+        let order = draw(set, share).epoch();
+        let new = order.iter().filter(|i| set.groups()[**i] == "fleet").count();
         (order.len() - new, new)
     }
 
@@ -126,19 +157,37 @@ mod tests {
 
     #[test]
     fn an_epoch_without_shares_has_every_sample_once() {
-        let mut draw = Draw::new(&set(50, 0), &BTreeMap::new(), 3);
+        let (mut draw, mut again) = (draw(&set(50, 0), 0.0), draw(&set(50, 0), 0.0));
         let first = draw.epoch();
         let mut sorted = first.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..50).collect::<Vec<_>>());
         assert_ne!(first, draw.epoch(), "epochs differ");
-        assert_eq!(first, Draw::new(&set(50, 0), &BTreeMap::new(), 3).epoch(), "a seed repeats");
+        assert_eq!(first, again.epoch(), "a seed repeats");
+    }
+
+    #[test]
+    fn a_restored_state_draws_on_as_if_nothing_had_been() {
+        let set = set(30, 7);
+        let mut first = draw(&set, 0.4);
+        first.epoch();
+        let mut second = draw(&set, 0.4);
+        second.restore(first.state());
+        assert_eq!(first.epoch(), second.epoch());
+        assert_eq!(first.epoch(), second.epoch());
+    }
+
+    #[test]
+    fn only_the_samples_that_were_given_are_drawn() {
+        let mut order = Draw::new(&set(9, 9), &[1, 4, 12], &BTreeMap::new(), 3).epoch();
+        order.sort_unstable();
+        assert_eq!(order, [1, 4, 12]);
     }
 
     #[test]
     fn several_epochs_reach_every_sample_of_the_thinned_group() {
         let set = set(90, 10);
-        let mut draw = Draw::new(&set, &BTreeMap::from([("fleet".to_owned(), 0.5)]), 3);
+        let mut draw = draw(&set, 0.5);
         let seen: std::collections::HashSet<usize> = (0..2).flat_map(|_| draw.epoch()).collect();
         assert_eq!(seen.len(), 100);
     }

@@ -1,292 +1,313 @@
 //! The loop.
 //!
-//! Each step: draw a batch, change the pictures, forward, loss, backward, AdamW; running statistics
-//! follow. A loss that is no number stops the run, names the batch, and leaves the weights of the
-//! last whole epoch (or the base's) in the graph. Cancelling leaves the same.
+//! Each step: draw a batch, change the pictures, forward, loss, backward, optimiser; running
+//! statistics follow. A loss, a weight or a validation loss that is no number stops the run, names
+//! the batch or the epoch, and leaves the weights of the last whole epoch (or those it began with) in
+//! the graph. Cancelling leaves the same, and a checkpoint. After each epoch the samples kept for
+//! early stopping are judged; the graph ends with the weights that were best on them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-
+use super::checkpoint::{CheckpointError, Checkpoints, State};
 use super::draw::Draw;
-use super::loss::{correct, cross_entropy};
+use super::freeze::freeze;
 use super::optimizer::{Optimizer, learning_rate};
-use super::{Recipe, TrainingSet};
-use crate::graph::{Context, Graph, GraphError, Parameters, Plan, Sizes};
-use crate::ops::tensor;
+use super::pass::Passes;
+use super::validation::{self, Best, Parts};
+use super::{Epoch, Outcome, Progress, Task, TrainError, TrainingSet};
+use crate::graph::{Graph, Parameters};
 use crate::random::Random;
 
-/// How far a run is.
-#[derive(Debug, Clone, Serialize)]
-pub struct Progress {
-    /// The epoch under way, from 1.
-    pub epoch: u32,
-    /// Epochs in all.
-    pub epochs: u32,
-    /// Steps done in all epochs.
-    pub step: usize,
-    /// Steps in all epochs.
-    pub steps: usize,
-    /// The loss of the last step.
-    pub loss: f32,
-    /// Seconds left, from the mean step so far.
-    pub eta_s: f32,
-}
-
-/// What one epoch came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Its number, from 1.
-    pub epoch: u32,
-    /// The mean loss of its batches, as they were seen.
-    pub loss: f32,
-    /// The share of its samples that were right when they were seen.
-    pub accuracy: f32,
-    /// The learning rate at its end.
-    pub learning_rate: f64,
-}
-
-/// Why a run stopped early.
-#[derive(Debug, Error)]
-pub enum TrainError {
-    /// The graph's output is not one score a class.
-    #[error(
-        "cannot train: the graph gives {found}, {classes} scores a sample are needed; choose a model with that many classes"
-    )]
-    Output {
-        /// What the graph gives.
-        found: String,
-        /// Classes of the data.
-        classes: usize,
-    },
-    /// The graph cannot be planned for a batch of this run.
-    #[error("cannot train in batches of {batch}")]
-    Plan {
-        /// Samples in the batch.
-        batch: usize,
-        /// What does not fit.
-        #[source]
-        source: GraphError,
-    },
-    /// The inputs have another shape than the graph's.
-    #[error(
-        "cannot train: the samples have shape {samples:?}, the graph wants {graph:?}; choose a dataset or a model that fits"
-    )]
-    Input {
-        /// Shape of a sample.
-        samples: Vec<usize>,
-        /// Shape the graph wants.
-        graph: Vec<usize>,
-    },
-    /// No parameter trains.
-    #[error(
-        "cannot train: the graph has no weights that train; export the model with its weights as initializers"
-    )]
-    NothingTrains,
-    /// The loss became infinite or not a number.
-    #[error(
-        "training stopped: the loss is no finite number in epoch {epoch}, batch {batch} (samples {samples:?}); lower learning_rate, or look at these samples"
-    )]
-    NotFinite {
-        /// The epoch, from 1.
-        epoch: u32,
-        /// The batch in it, from 1.
-        batch: usize,
-        /// The samples of the batch, by their place in the data.
-        samples: Vec<usize>,
-    },
-    /// Someone asked it to stop.
-    #[error("training cancelled in epoch {0}")]
-    Cancelled(u32),
-}
-
-/// Trains the graph's parameters in place.
+/// Trains the graph's parameters in place. What the recipe freezes is no parameter of the graph any
+/// more.
 ///
 /// # Errors
 /// [`TrainError`]; the graph then holds the last good weights.
 pub fn train(
     graph: &mut Graph,
-    set: &TrainingSet,
-    recipe: &Recipe,
-    seed: u64,
-    device: &Device,
-    cancel: &AtomicBool,
-    mut progress: impl FnMut(&Progress),
-) -> Result<Vec<Epoch>, TrainError> {
+    task: &Task<'_>,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, TrainError> {
     if !graph.parameters.list.iter().any(|p| p.role.trains()) {
         return Err(TrainError::NothingTrains);
     }
-    let mut run = Run::new(graph, set, recipe, seed, device)?;
-    let mut curve = Vec::new();
-    for epoch in 1..=recipe.epochs {
-        let good = run.graph.parameters.clone();
-        match run.epoch(epoch, cancel, &mut progress) {
-            Ok(done) => curve.push(done),
-            Err(stopped) => {
-                run.graph.parameters = good;
-                return Err(stopped);
-            }
+    let frozen = freeze(graph, &task.recipe.freeze)?;
+    let mut run = Run::new(graph, task)?;
+    let resumed_at_step = run.resume(&mut graph.parameters)?;
+    while !run.is_over() {
+        let good = graph.parameters.clone();
+        if let Err(stopped) = run.epoch(&mut graph.parameters, progress) {
+            graph.parameters = good;
+            return Err(stopped);
         }
     }
-    Ok(curve)
-}
-
-/// The plan for batches of that size, from the input to one score a class.
-fn plan(graph: &Graph, set: &TrainingSet, batch: usize) -> Result<Plan, TrainError> {
-    let failed = |source| TrainError::Plan { batch, source };
-    let inputs = Sizes::batch(batch).inputs(&graph.model).map_err(failed)?;
-    let wanted = inputs.first().and_then(|x| x.dims.get(1..)).unwrap_or_default();
-    if inputs.len() != 1 || wanted != set.shape() {
-        return Err(TrainError::Input { samples: set.shape().to_vec(), graph: wanted.to_vec() });
-    }
-    let plan = graph.plan(&inputs, &[graph.logits()]).map_err(failed)?;
-    let output = &plan.outputs[0].fact;
-    if output.dims != [batch, set.classes()] {
-        let found = format!("{output} for a batch of {batch}");
-        return Err(TrainError::Output { found, classes: set.classes() });
-    }
-    Ok(plan)
+    let last = run.curve.len() as u32;
+    let kept_epoch = run.best.map_or(last, |best| {
+        graph.parameters = best.parameters;
+        best.epoch
+    });
+    Ok(Outcome { curve: run.curve, kept_epoch, frozen, resumed_at_step })
 }
 
 struct Run<'a> {
-    graph: &'a mut Graph,
-    set: &'a TrainingSet,
-    recipe: &'a Recipe,
-    /// For whole batches, and for the last one of an epoch.
-    plans: Vec<(usize, Plan)>,
-    device: Device,
+    task: &'a Task<'a>,
+    passes: Passes<'a>,
+    checkpoints: Option<Checkpoints>,
+    /// The samples that are judged after each epoch; none without early stopping.
+    validate: Vec<usize>,
     draw: Draw,
     optimizer: Optimizer,
     augmenting: Random,
     dropping: Random,
+    curve: Vec<Epoch>,
+    under_way: UnderWay,
+    best: Option<Best>,
     step: usize,
     steps: usize,
     warmup: usize,
+    pace: Pace,
+}
+
+/// The epoch under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Its samples; empty before it has begun.
+    order: Vec<usize>,
+    learned: usize,
+    /// The sum of their losses.
+    total: f64,
+    /// How many were right; none once a batch does not know.
+    right: Option<usize>,
+}
+
+/// How fast steps are made, since the run began or went on.
+struct Pace {
     started: Instant,
+    first_step: usize,
 }
 
 impl<'a> Run<'a> {
-    fn new(
-        graph: &'a mut Graph,
-        set: &'a TrainingSet,
-        recipe: &'a Recipe,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Self, TrainError> {
-        let draw = Draw::new(set, &recipe.group_share, seed);
+    fn new(graph: &Graph, task: &'a Task<'a>) -> Result<Self, TrainError> {
+        let (set, recipe, seed) = (task.set, task.recipe, task.seed);
+        let parts = match &recipe.early_stopping {
+            Some(rule) => validation::part(set, rule.validation_share, seed)?,
+            None => Parts { learn: (0..set.len()).collect(), validate: Vec::new() },
+        };
+        let draw = Draw::new(set, &parts.learn, &recipe.group_share, seed);
         let per_epoch = draw.per_epoch().div_ceil(recipe.batch_size);
-        let whole = recipe.batch_size.min(draw.per_epoch());
-        let last = draw.per_epoch() - (per_epoch - 1) * recipe.batch_size;
-        let mut plans = vec![(whole, plan(graph, set, whole)?)];
-        if last != whole {
-            plans.push((last, plan(graph, set, last)?));
+        let mut sizes = batches(draw.per_epoch(), recipe.batch_size).to_vec();
+        if !parts.validate.is_empty() {
+            sizes.extend(batches(parts.validate.len(), recipe.batch_size));
         }
         Ok(Self {
-            plans,
-            optimizer: Optimizer::new(graph.parameters.list.len(), recipe.weight_decay),
-            graph,
-            set,
-            recipe,
-            device: device.clone().autodiff(),
+            passes: Passes::new(graph, set, recipe, &sizes, task.device)?,
+            task,
+            checkpoints: None,
+            validate: parts.validate,
             draw,
+            optimizer: Optimizer::new(recipe),
             augmenting: Random::stream(seed, 2),
             dropping: Random::stream(seed, 3),
+            curve: Vec::new(),
+            under_way: UnderWay::default(),
+            best: None,
             step: 0,
             steps: per_epoch * recipe.epochs as usize,
             warmup: (recipe.warmup_epochs * per_epoch as f64).round() as usize,
-            started: Instant::now(),
+            pace: Pace { started: Instant::now(), first_step: 0 },
         })
     }
 
+    /// Goes on from the task's checkpoint, if there is one, and says from which step.
+    fn resume(&mut self, parameters: &mut Parameters) -> Result<Option<usize>, TrainError> {
+        let Some((place, key)) = &self.task.checkpoints else { return Ok(None) };
+        let (checkpoints, found) = place.open(key.clone())?;
+        self.checkpoints = Some(checkpoints);
+        let Some(state) = found else { return Ok(None) };
+        if !state.fits(parameters) {
+            let (folder, differs) = (place.folder.clone(), vec!["graph".to_owned()]);
+            return Err(CheckpointError::Foreign { folder, differs }.into());
+        }
+        parameters.restore(&state.parameters);
+        self.best = state.best.map(|(epoch, loss, values)| {
+            let mut best = parameters.clone();
+            best.restore(&values);
+            Best { epoch, loss, parameters: best }
+        });
+        self.optimizer.restore(state.optimizer);
+        self.draw.restore(state.draw);
+        self.augmenting = Random::new(state.augmenting);
+        self.dropping = Random::new(state.dropping);
+        self.curve = state.curve;
+        let (order, learned, total, right) = (state.order, state.learned, state.total, state.right);
+        self.under_way = UnderWay { order, learned, total, right };
+        self.step = state.step;
+        self.pace.first_step = state.step;
+        tracing::info!(step = self.step, of = self.steps, "training goes on from a checkpoint");
+        Ok(Some(self.step))
+    }
+
+    fn save(&mut self, parameters: &Parameters) {
+        let Some(checkpoints) = &mut self.checkpoints else { return };
+        let at = &self.under_way;
+        let best = |best: &Best| (best.epoch, best.loss, best.parameters.values());
+        checkpoints.save(&State {
+            curve: self.curve.clone(),
+            order: at.order.clone(),
+            learned: at.learned,
+            total: at.total,
+            right: at.right,
+            step: self.step,
+            draw: self.draw.state(),
+            augmenting: self.augmenting.state(),
+            dropping: self.dropping.state(),
+            parameters: parameters.values(),
+            optimizer: self.optimizer.state(parameters),
+            best: self.best.as_ref().map(best),
+        });
+    }
+
+    /// One epoch, or the rest of the one under way.
     fn epoch(
         &mut self,
-        epoch: u32,
-        cancel: &AtomicBool,
-        progress: &mut impl FnMut(&Progress),
-    ) -> Result<Epoch, TrainError> {
-        let order = self.draw.epoch();
-        let (mut total, mut right, mut rate) = (0.0f64, 0, 0.0);
-        for (batch, samples) in order.chunks(self.recipe.batch_size).enumerate() {
-            if cancel.load(Ordering::Relaxed) {
+        parameters: &mut Parameters,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<(), TrainError> {
+        let recipe = self.task.recipe;
+        let epoch = self.curve.len() as u32 + 1;
+        if self.under_way.order.is_empty() {
+            let order = self.draw.epoch();
+            self.under_way = UnderWay { order, right: Some(0), ..UnderWay::default() };
+        }
+        while self.under_way.learned < self.under_way.order.len() {
+            if self.task.cancel.load(Ordering::Relaxed) {
+                self.save(parameters);
                 return Err(TrainError::Cancelled(epoch));
             }
-            rate = learning_rate(self.recipe.learning_rate, self.step, self.warmup, self.steps);
-            let (loss, correct) = self.batch(samples, rate);
+            let left = &self.under_way.order[self.under_way.learned..];
+            let samples = left[..left.len().min(recipe.batch_size)].to_vec();
+            let loss = self.batch(parameters, epoch, &samples)?;
+            progress(&self.progress(epoch, loss));
+            if self.checkpoints.as_ref().is_some_and(Checkpoints::is_due) {
+                self.save(parameters);
+            }
+        }
+        self.close(parameters, epoch)
+    }
+
+    /// One step; its loss.
+    fn batch(
+        &mut self,
+        parameters: &mut Parameters,
+        epoch: u32,
+        samples: &[usize],
+    ) -> Result<f32, TrainError> {
+        let values = self.inputs(samples);
+        let random = Random::new(self.dropping.bits());
+        let seen = self.passes.learn(parameters, samples, values, random);
+        let Some(gradients) = seen.gradients else {
+            let batch = self.under_way.learned / self.task.recipe.batch_size + 1;
+            return Err(TrainError::NotFinite { epoch, batch, samples: samples.to_vec() });
+        };
+        self.optimizer.step(parameters, &seen.leaves, gradients, self.rate(self.step));
+        parameters.observe(seen.observed);
+        let at = &mut self.under_way;
+        at.learned += samples.len();
+        at.total += f64::from(seen.loss) * samples.len() as f64;
+        at.right = at.right.zip(seen.right).map(|(all, these)| all + these);
+        self.step += 1;
+        Ok(seen.loss)
+    }
+
+    /// Ends the epoch under way: what it came to, and what it is worth.
+    fn close(&mut self, parameters: &Parameters, epoch: u32) -> Result<(), TrainError> {
+        if let Some(name) = not_finite(&parameters.values()) {
+            return Err(TrainError::Diverged { epoch, what: format!("'{name}'") });
+        }
+        let validation_loss = self.validate(parameters);
+        if let (Some(loss), Some(rule)) = (validation_loss, &self.task.recipe.early_stopping) {
             if !loss.is_finite() {
-                return Err(TrainError::NotFinite {
-                    epoch,
-                    batch: batch + 1,
-                    samples: samples.to_vec(),
-                });
+                let what = "the validation loss".to_owned();
+                return Err(TrainError::Diverged { epoch, what });
             }
-            total += f64::from(loss) * samples.len() as f64;
-            right += correct;
-            self.step += 1;
-            progress(&Progress {
-                epoch,
-                epochs: self.recipe.epochs,
-                step: self.step,
-                steps: self.steps,
-                loss,
-                eta_s: self.left().as_secs_f32(),
-            });
+            validation::keep(&mut self.best, rule, epoch, loss, parameters);
         }
-        let count = order.len() as f64;
-        Ok(Epoch {
+        let at = std::mem::take(&mut self.under_way);
+        let count = at.order.len() as f64;
+        self.curve.push(Epoch {
             epoch,
-            loss: (total / count) as f32,
-            accuracy: (right as f64 / count) as f32,
-            learning_rate: rate,
-        })
+            loss: (at.total / count) as f32,
+            accuracy: at.right.map(|right| (right as f64 / count) as f32),
+            validation_loss,
+            learning_rate: self.rate(self.step.saturating_sub(1)),
+        });
+        Ok(())
     }
 
-    /// One step; the loss and how many of the batch were right. A loss that is no number changes
-    /// nothing.
-    fn batch(&mut self, samples: &[usize], rate: f64) -> (f32, usize) {
-        let labels: Vec<usize> = samples.iter().map(|s| self.set.samples()[*s].label).collect();
-        let mut shape = vec![samples.len()];
-        shape.extend(self.set.shape());
-        let x = tensor::from_host(self.inputs(samples), &shape, &self.device);
-        let leaves = self.graph.parameters.leaves();
-        let mut context = Context::train(&self.device, Random::new(self.dropping.bits()));
-        let plan = self.plans.iter().find(|(batch, _)| *batch == samples.len());
-        let (_, plan) = plan.unwrap_or_else(|| unreachable!("an epoch has two sizes of batch"));
-        let logits = plan.run(&leaves, vec![x], &mut context).remove(0);
-        let loss =
-            cross_entropy(logits.clone(), &labels, self.recipe.label_smoothing, &self.device);
-        let value = loss.clone().into_data().iter::<f32>().next().unwrap_or(f32::NAN);
-        if !value.is_finite() {
-            return (value, 0);
+    fn is_over(&self) -> bool {
+        let (recipe, epoch) = (self.task.recipe, self.curve.len() as u32);
+        let rule = recipe.early_stopping.as_ref();
+        epoch >= recipe.epochs
+            || rule.is_some_and(|rule| validation::is_over(self.best.as_ref(), rule, epoch))
+    }
+
+    /// The mean loss of the samples that are not learned from.
+    fn validate(&self, parameters: &Parameters) -> Option<f32> {
+        let fixed = parameters.fixed();
+        let mut total = 0.0;
+        for samples in self.validate.chunks(self.task.recipe.batch_size) {
+            let loss = self.passes.judge(&fixed, samples, gathered(self.task.set, samples));
+            total += f64::from(loss) * samples.len() as f64;
         }
-        let parameters: &mut Parameters = &mut self.graph.parameters;
-        self.optimizer.step(parameters, &leaves, loss.backward(), rate);
-        parameters.observe(context.observed);
-        (value, correct(&tensor::to_host(logits), &labels))
+        (!self.validate.is_empty()).then(|| (total / self.validate.len() as f64) as f32)
     }
 
+    fn rate(&self, step: usize) -> f64 {
+        learning_rate(self.task.recipe.learning_rate, step, self.warmup, self.steps)
+    }
+
+    /// The inputs of the samples, changed as the recipe says.
     fn inputs(&mut self, samples: &[usize]) -> Vec<f32> {
-        let mut values =
-            Vec::with_capacity(samples.len() * self.set.shape().iter().product::<usize>());
-        let pictures: Option<[usize; 3]> = self.set.shape().try_into().ok();
-        for sample in samples {
-            let from = values.len();
-            values.extend_from_slice(self.set.input(*sample));
-            if let (Some(shape), false) = (pictures, self.recipe.augment.is_none()) {
-                self.recipe.augment.apply(
-                    &mut values[from..],
-                    shape,
-                    self.set.black(),
-                    &mut self.augmenting,
-                );
-            }
+        let (set, augment) = (self.task.set, &self.task.recipe.augment);
+        let mut values = gathered(set, samples);
+        let Some((shape, black)) = set.pictures().filter(|_| !augment.is_none()) else {
+            return values;
+        };
+        for picture in values.chunks_exact_mut(shape.iter().product()) {
+            augment.apply(picture, shape, black, &mut self.augmenting);
         }
         values
     }
 
-    fn left(&self) -> Duration {
-        self.started.elapsed().mul_f64((self.steps - self.step) as f64 / self.step.max(1) as f64)
+    fn progress(&self, epoch: u32, loss: f32) -> Progress {
+        let (step, steps, epochs) = (self.step, self.steps, self.task.recipe.epochs);
+        let eta_s = self.pace.left(step, steps).as_secs_f32();
+        Progress { epoch, epochs, step, steps, loss, eta_s }
     }
+}
+
+impl Pace {
+    fn left(&self, step: usize, steps: usize) -> Duration {
+        let made = (step - self.first_step).max(1) as f64;
+        self.started.elapsed().mul_f64((steps - step) as f64 / made)
+    }
+}
+
+/// The name of a parameter that holds a value that is no finite number.
+fn not_finite(values: &HashMap<String, Vec<f32>>) -> Option<String> {
+    let mut bad = values.iter().filter(|(_, values)| values.iter().any(|v| !v.is_finite()));
+    bad.by_ref().map(|(name, _)| name.clone()).min()
+}
+
+/// The sizes of the batches of so many samples: whole ones, and the last.
+fn batches(samples: usize, batch_size: usize) -> [usize; 2] {
+    let whole = batch_size.min(samples);
+    [whole, samples - (samples.div_ceil(batch_size) - 1) * batch_size]
+}
+
+/// The inputs of samples, one after another.
+fn gathered(set: &TrainingSet, samples: &[usize]) -> Vec<f32> {
+    samples.iter().map(|sample| set.input(*sample)).collect::<Vec<_>>().concat()
 }

@@ -9,17 +9,27 @@
 //! ```toml
 //! epochs = 18
 //! batch_size = 64
+//! loss = "cross-entropy"     # or binary, mse, mae, huber, reconstruction
+//! label_smoothing = 0.0      # of cross-entropy
+//! huber_delta = 1.0          # of huber: where the square ends and the line begins
+//! optimizer = "adamw"        # or sgd
+//! momentum = 0.9             # of sgd
+//! nesterov = false           # of sgd
 //! learning_rate = 0.002      # the peak, reached after the warm-up
-//! weight_decay = 0.01        # weights only; biases and scales never decay
+//! weight_decay = 0.01        # decoupled; weights only, biases and scales never decay
 //! warmup_epochs = 1.0
-//! label_smoothing = 0.0
+//! freeze = []                # names such as ["backbone.*"], { first = 3 } layers, "all-but-head"
 //! [group_share]              # share of an epoch's draws that a group gets at least
 //! fleet = 0.5
-//! [augment]
+//! [augment]                  # of pictures
 //! probability = 0.7          # share of the pictures that are changed at all
 //! shift = 0.07               # of the side
 //! flip = false
 //! brightness = [0.7, 1.4]
+//! [early_stopping]           # off unless this table is there
+//! patience = 5               # epochs without a better validation loss
+//! min_delta = 0.0            # by how much a better one is better
+//! validation_share = 0.1     # of the samples, by their content; never the gate's
 //! ```
 
 use std::collections::BTreeMap;
@@ -27,7 +37,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Augment;
+use super::{Algorithm, Augment, EarlyStopping, Freeze, Loss};
 
 /// What a person may choose about a training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +51,24 @@ pub struct Recipe {
     pub learning_rate: f64,
     /// Decoupled weight decay, for weights only.
     pub weight_decay: f64,
+    /// What training makes small.
+    #[serde(default)]
+    pub loss: Loss,
+    /// Where Huber's loss turns from a square into a line.
+    #[serde(default = "default_huber_delta")]
+    pub huber_delta: f32,
+    /// How gradients move the parameters.
+    #[serde(default)]
+    pub optimizer: Algorithm,
+    /// The share of the last direction that SGD keeps.
+    #[serde(default = "default_momentum")]
+    pub momentum: f64,
+    /// Whether SGD looks ahead along its momentum (Sutskever et al. 2013).
+    #[serde(default)]
+    pub nesterov: bool,
+    /// Which parameters keep the base's values.
+    #[serde(default)]
+    pub freeze: Freeze,
     /// Epochs in which the learning rate rises from zero; then it falls along a cosine.
     pub warmup_epochs: f64,
     /// Share of the target spread over all classes, 0 to 1.
@@ -49,6 +77,17 @@ pub struct Recipe {
     pub group_share: BTreeMap<String, f64>,
     /// Random changes of the pictures.
     pub augment: Augment,
+    /// When to end before the last epoch; never if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+}
+
+fn default_huber_delta() -> f32 {
+    1.0
+}
+
+fn default_momentum() -> f64 {
+    0.9
 }
 
 /// Why a recipe is not one.
@@ -70,10 +109,17 @@ impl Recipe {
             batch_size: 64,
             learning_rate: 2e-3,
             weight_decay: 1e-2,
+            loss: Loss::default(),
+            huber_delta: default_huber_delta(),
+            optimizer: Algorithm::default(),
+            momentum: default_momentum(),
+            nesterov: false,
+            freeze: Freeze::default(),
             warmup_epochs: 1.0,
             label_smoothing: 0.0,
             group_share: BTreeMap::new(),
             augment: Augment::default(),
+            early_stopping: None,
         }
     }
 
@@ -109,6 +155,14 @@ impl Recipe {
                 errors.push(what.to_owned());
             }
         };
+        self.check_course(&mut want);
+        self.check_choices(&mut want);
+        self.check_data(&mut want);
+        errors
+    }
+
+    /// How long and how fast.
+    fn check_course(&self, want: &mut impl FnMut(bool, &str)) {
         want((1..=10_000).contains(&self.epochs), "epochs has to be 1 to 10000");
         want((1..=65_536).contains(&self.batch_size), "batch_size has to be 1 to 65536");
         want(
@@ -120,10 +174,47 @@ impl Recipe {
             self.warmup_epochs >= 0.0 && self.warmup_epochs < f64::from(self.epochs),
             "warmup_epochs has to be at least 0 and below epochs",
         );
+        want((0.0..1.0).contains(&self.momentum), "momentum has to be at least 0 and below 1");
+        let Some(stopping) = &self.early_stopping else { return };
+        want(stopping.patience >= 1, "early_stopping.patience has to be at least 1");
+        want(
+            stopping.min_delta >= 0.0 && stopping.min_delta.is_finite(),
+            "early_stopping.min_delta has to be at least 0",
+        );
+        want(
+            stopping.validation_share > 0.0 && stopping.validation_share <= 0.5,
+            "early_stopping.validation_share has to be above 0 and at most 0.5",
+        );
+    }
+
+    /// What only some losses and optimisers know.
+    fn check_choices(&self, want: &mut impl FnMut(bool, &str)) {
         want(
             (0.0..1.0).contains(&self.label_smoothing),
             "label_smoothing has to be at least 0 and below 1",
         );
+        want(
+            self.label_smoothing == 0.0 || self.loss == Loss::CrossEntropy,
+            "label_smoothing is for the loss cross-entropy alone",
+        );
+        want(
+            self.huber_delta > 0.0 && self.huber_delta.is_finite(),
+            "huber_delta has to be above 0",
+        );
+        want(
+            !self.nesterov || (self.optimizer == Algorithm::Sgd && self.momentum > 0.0),
+            "nesterov is for the optimizer sgd with a momentum above 0",
+        );
+        let named = match &self.freeze {
+            Freeze::Names(patterns) => patterns.iter().all(|p| !p.is_empty()),
+            Freeze::Depth(depth) => depth.first >= 1,
+            Freeze::Part(_) => true,
+        };
+        want(named, "freeze wants names that are not empty, or first = 1 or more");
+    }
+
+    /// What is drawn and how it is changed.
+    fn check_data(&self, want: &mut impl FnMut(bool, &str)) {
         want(
             self.group_share.values().all(|s| (0.0..=1.0).contains(s)),
             "each group_share has to be 0 to 1",
@@ -142,7 +233,6 @@ impl Recipe {
             low > 0.0 && low <= high && high <= 10.0,
             "brightness has to be two rising factors above 0 and at most 10",
         );
-        errors
     }
 }
 
@@ -160,6 +250,7 @@ fn merge(under: &mut toml::Table, over: toml::Table) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::choice::{Depth, Part};
     use super::*;
 
     fn parse(text: &str) -> Result<Recipe, RecipeError> {
@@ -178,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn the_recipe_in_this_files_header_is_the_default_with_early_stopping() {
+        let header = include_str!("recipe.rs").lines().map_while(|line| line.strip_prefix("//!"));
+        let example = header.skip_while(|line| *line != " ```toml").skip(1);
+        let example: Vec<_> = example.take_while(|line| *line != " ```").collect();
+        let wanted =
+            Recipe { early_stopping: Some(EarlyStopping::default()), ..Recipe::retraining() };
+        let read = Recipe::parse(&example.join("\n"), &Recipe::starter()).unwrap();
+        assert_eq!(read, wanted);
+        assert_eq!(
+            example.len(),
+            toml::to_string(&wanted).unwrap().lines().filter(|l| !l.is_empty()).count()
+        );
+    }
+
+    #[test]
     fn unknown_keys_are_errors() {
         assert!(matches!(parse("epoch = 3"), Err(RecipeError::Toml(_))));
         assert!(matches!(parse("[augment]\nshfit = 3"), Err(RecipeError::Toml(_))));
@@ -191,5 +297,50 @@ mod tests {
         for word in ["epochs", "learning_rate", "brightness"] {
             assert!(text.contains(word), "{text}");
         }
+    }
+
+    #[test]
+    fn every_choice_is_read_and_written_back() {
+        let recipe = parse(
+            r#"
+            loss = "huber"
+            huber_delta = 0.5
+            optimizer = "sgd"
+            nesterov = true
+            freeze = { first = 2 }
+            early_stopping = { patience = 3 }
+            "#,
+        )
+        .unwrap();
+        assert_eq!((recipe.loss, recipe.optimizer), (Loss::Huber, Algorithm::Sgd));
+        assert_eq!(recipe.freeze, Freeze::Depth(Depth { first: 2 }));
+        let stopping = recipe.early_stopping.clone().unwrap();
+        assert_eq!(stopping, EarlyStopping { patience: 3, ..EarlyStopping::default() });
+        assert_eq!(parse(&toml::to_string(&recipe).unwrap()).unwrap(), recipe);
+        let json = serde_json::to_string(&recipe).unwrap();
+        assert_eq!(serde_json::from_str::<Recipe>(&json).unwrap(), recipe);
+        assert_eq!(parse("freeze = [\"a.*\"]").unwrap().freeze, Freeze::Names(vec!["a.*".into()]));
+        let head = parse("freeze = \"all-but-head\"").unwrap().freeze;
+        assert_eq!(head, Freeze::Part(Part::AllButHead));
+    }
+
+    #[test]
+    fn choices_that_contradict_each_other_are_errors() {
+        for (text, word) in [
+            ("loss = \"mse\"\nlabel_smoothing = 0.1", "label_smoothing"),
+            ("nesterov = true", "nesterov"),
+            ("optimizer = \"sgd\"\nmomentum = 0.0\nnesterov = true", "nesterov"),
+            ("momentum = 1.0", "momentum"),
+            ("freeze = [\"\"]", "freeze"),
+            ("[early_stopping]\npatience = 0", "patience"),
+            ("[early_stopping]\nvalidation_share = 0.6", "validation_share"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(matches!(&error, RecipeError::Values(v) if v.len() == 1), "{error}");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        let error = parse("freeze = \"all\"").unwrap_err();
+        let RecipeError::Toml(source) = &error else { panic!("{error}") };
+        assert!(source.to_string().contains("all-but-head"), "{source}");
     }
 }

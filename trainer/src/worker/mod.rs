@@ -3,7 +3,8 @@
 //! lease → download (by digest, into a cache) → [`crate::job::run`] → upload (by digest) → done.
 //! While a job is under way its lease is renewed three times as often as it ends. A worker may die
 //! at any moment: the lease ends, the job is leased again, and because a job gives the same bytes
-//! every time, nothing that was uploaded before is wrong. A worker whose lease was given to another
+//! every time, nothing that was uploaded before is wrong. A worker that gets the job again goes on
+//! from its checkpoint, beside the cache; there is one, and the next job's takes its place. A worker whose lease was given to another
 //! stops at once.
 //!
 //! A job that cannot be done (bad data, a graph that cannot be trained) is reported as failed. A
@@ -33,6 +34,7 @@ use crate::chain::chain;
 use crate::dataset::{self, DATASET_BYTES, DatasetError};
 use crate::job::{self, Base, Event, JobError, Order, Product, Tools};
 use crate::starter::StarterError;
+use crate::train::checkpoint::{Foreign, Place};
 use crate::train::{Recipe, RecipeError};
 
 /// How often an idle worker asks for a job.
@@ -59,8 +61,19 @@ pub struct Settings {
     pub cache_limit_bytes: u64,
     /// Threads for computing.
     pub threads: usize,
+    /// The least time between two checkpoints of a job.
+    pub checkpoint_every: Duration,
     /// Ends after the first job that was done or failed.
     pub once: bool,
+}
+
+impl Settings {
+    /// Where a job under way is kept: beside the cache, which holds files by digest only.
+    fn checkpoints(&self) -> Place {
+        let mut folder = self.cache.clone().into_os_string();
+        folder.push(".checkpoint");
+        Place { folder: folder.into(), every: self.checkpoint_every, foreign: Foreign::Replace }
+    }
 }
 
 /// Why a worker does not go on with a job.
@@ -177,6 +190,10 @@ impl Worker {
         tracing::info!(job, model = lease.spec.model, version = lease.spec.version, "job leased");
         let renewing = Renewing::start(self.hub.clone(), &lease, Arc::clone(&self.stop));
         let result = self.attempt(&lease, &renewing).await;
+        let over = match &result {
+            Ok(_) => true,
+            Err(error) => error.is_permanent() && !renewing.is_lost() && !self.stopping(),
+        };
         let ended = match result {
             Ok(done) => self
                 .hub
@@ -187,7 +204,7 @@ impl Worker {
                 tracing::warn!(job, "the lease was given to another worker");
                 Ok(())
             }
-            Err(error) if error.is_permanent() && !self.stopping() => {
+            Err(error) if over => {
                 tracing::error!(job, error = %chain(&error), "job failed");
                 self.hub.failed(&lease, chain(&error)).await
             }
@@ -197,8 +214,14 @@ impl Worker {
             }
         };
         renewing.stop().await;
-        if let Err(error) = ended {
-            tracing::warn!(job, error = %chain(&error), "the hub was not told");
+        match ended {
+            Err(error) => tracing::warn!(job, error = %chain(&error), "the hub was not told"),
+            Ok(()) if over => {
+                if let Err(error) = self.settings.checkpoints().remove() {
+                    tracing::warn!(job, %error, "checkpoint not removed");
+                }
+            }
+            Ok(()) => {}
         }
         if let Err(error) = self.cache.shrink(self.settings.cache_limit_bytes) {
             tracing::warn!(error = %chain(&error), "cache not tidied");
@@ -210,6 +233,7 @@ impl Worker {
         let (runtime, cache, threads) =
             (self.runtime.clone(), self.cache.clone(), self.settings.threads);
         let (progress, cancel) = (renewing.progress(), renewing.cancel());
+        let place = self.settings.checkpoints();
         let computing = tokio::task::spawn_blocking(move || {
             let tools = Tools {
                 payloads: &cache,
@@ -217,6 +241,7 @@ impl Worker {
                 device: Device::default(),
                 threads,
                 cancel: &cancel,
+                checkpoints: Some(&place),
             };
             job::run(&order, &tools, &mut |event| progress.set(&event))
         });

@@ -132,5 +132,7 @@ fn an_interrupt_ends_cleanly_and_leaves_no_half_file() {
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, ["long.toml", "set"]);
+    assert_eq!(left, ["long.toml", "out.partial", "set"], "what it needs to go on, and no more");
+    let told = rest.join("\n");
+    assert!(told.contains("same command again") && told.contains("out.partial"), "{told}");
 }

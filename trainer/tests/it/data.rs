@@ -10,6 +10,7 @@ use fleetloop_protocol::api::datasets::{Dataset, Item, Split};
 use fleetloop_protocol::sample::MediaType;
 use trainer::blobs::Blobs;
 use trainer::durable;
+use trainer::onnx::GraphWriter;
 use trainer::random::Random;
 
 pub const SIDE: usize = 12;
@@ -77,4 +78,18 @@ pub fn session(model: &[u8], name: &str) -> Session {
     };
     let manifest = Manifest::new(about, model, b"").unwrap();
     Session::from_model(&runtime(), model, &manifest, Threads(1)).unwrap()
+}
+
+/// A graph that sums a picture's pixels, times `weight`, into two scores.
+pub fn linear(weight: f32) -> Vec<u8> {
+    GraphWriter::new("linear")
+        .input("x", &[None, Some(1), Some(SIDE), Some(SIDE)])
+        .output("y", &[None, Some(2)])
+        .floats("w", &[SIDE * SIDE, 2], &vec![weight; 2 * SIDE * SIDE])
+        .floats("v", &[2, 2], &[weight, 0.0, 0.0, weight])
+        .node("Flatten", &["x"], &["f"], vec![])
+        .node("MatMul", &["f", "w"], &["z"], vec![])
+        .node("MatMul", &["z", "v"], &["y"], vec![])
+        .finish()
+        .unwrap()
 }

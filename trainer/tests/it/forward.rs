@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use trainer::graph::{Context, Fact, Graph, Sizes};
 use trainer::onnx::write::{float, int, ints};
-use trainer::onnx::{GraphWriter, Model, patch};
+use trainer::onnx::{GraphWriter, Model, Patched, patch};
 use trainer::ops::tensor;
 use trainer::random::Random;
 use trainer::starter::{Kind, starter};
-use trainer::train::{Recipe, Sample, TrainingSet, train};
+use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train};
 
 use super::data::{SIDE, session};
 
@@ -21,7 +21,7 @@ fn noise(count: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Every operator of the table but Constant, Sub, Div and LogSoftmax on the way to two scores.
-fn varied() -> Vec<u8> {
+pub fn varied() -> Vec<u8> {
     let weights = |graph: GraphWriter, name: &str, shape: &[usize], seed: u64| {
         let values: Vec<f32> =
             noise(shape.iter().product(), seed).iter().map(|v| v * 0.3).collect();
@@ -121,25 +121,48 @@ fn largest_difference(bytes: &[u8], input: &str) -> f32 {
     ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+/// Pictures of two classes by turns.
+fn pictures(values: Vec<f32>) -> TrainingSet {
+    let count = values.len() / (SIDE * SIDE);
+    let targets = Targets::Classes { labels: (0..count).map(|n| n % 2).collect(), count: 2 };
+    let set = TrainingSet::new(vec![1, SIDE, SIDE], values, targets, vec!["g".into(); count]);
+    set.unwrap().of_pictures(vec![0.0])
+}
+
+fn learn(
+    graph: &mut Graph,
+    set: &TrainingSet,
+    recipe: &Recipe,
+    seed: u64,
+) -> Result<Outcome, TrainError> {
+    let (device, cancel) = (Device::flex(), AtomicBool::new(false));
+    let task = Task { set, recipe, seed, device: &device, cancel: &cancel, checkpoints: None };
+    train(graph, &task, &mut |_| {})
+}
+
 fn set() -> TrainingSet {
-    let samples = (0..40).map(|n| Sample { label: n % 2, group: "g".into() }).collect();
     let mut values = noise(40 * SIDE * SIDE, 5);
     for (place, value) in values.iter_mut().enumerate() {
         if place / (SIDE * SIDE) % 2 == 1 {
             *value += 0.5;
         }
     }
-    TrainingSet::new(vec![1, SIDE, SIDE], values, samples, 2, vec![0.0]).unwrap()
+    pictures(values)
+}
+
+const SHORT: &str = "epochs = 5\nbatch_size = 8\nwarmup_epochs = 0";
+
+/// The file written after training by a recipe, and what the training came to.
+fn learned(bytes: &[u8], recipe: &str, seed: u64) -> (Patched, Outcome) {
+    let mut graph = load(bytes);
+    let recipe = Recipe::parse(recipe, &Recipe::starter()).unwrap();
+    let outcome = learn(&mut graph, &set(), &recipe, seed).unwrap();
+    (patch(bytes, &graph.parameters.values()).unwrap(), outcome)
 }
 
 fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>, f32, f32) {
-    let device = Device::flex();
-    let mut graph = load(bytes);
-    let recipe =
-        Recipe::parse("epochs = 5\nbatch_size = 8\nwarmup_epochs = 0", &Recipe::starter()).unwrap();
-    let curve =
-        train(&mut graph, &set(), &recipe, seed, &device, &AtomicBool::new(false), |_| {}).unwrap();
-    let patched = patch(bytes, &graph.parameters.values()).unwrap();
+    let (patched, outcome) = learned(bytes, SHORT, seed);
+    let curve = outcome.curve;
     let ranges = patched
         .patches
         .iter()
@@ -177,27 +200,110 @@ fn training_changes_the_listed_bytes_and_no_others() {
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
     let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
-    assert_eq!(trained(&old, 1).0, trained(&old, 1).0);
-    assert_ne!(trained(&old, 1).0, trained(&old, 2).0);
+    for recipe in [
+        SHORT,
+        "epochs = 5\nbatch_size = 8\noptimizer = \"sgd\"\n[early_stopping]\npatience = 2",
+        "epochs = 2\nbatch_size = 8\nfreeze = { first = 2 }\n[augment]\nprobability = 0.5\nshift = 0.2",
+    ] {
+        let bytes = |seed| learned(&old, recipe, seed).0.bytes;
+        assert_eq!(bytes(1), bytes(1), "{recipe}");
+        assert_ne!(bytes(1), bytes(2), "{recipe}");
+    }
+}
+
+#[test]
+fn what_is_frozen_keeps_every_byte_running_statistics_included() {
+    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
+    let (new, outcome) = learned(&old, &format!("{SHORT}\nfreeze = [\"conv1.*\"]"), 1);
+    let conv_1 = ["weight", "norm.scale", "norm.bias", "norm.mean", "norm.variance"];
+    assert_eq!(outcome.frozen, conv_1.map(|part| format!("conv1.{part}")));
+    assert_eq!(new.patches.len(), 14 - 5);
+    let tensors = |bytes: &[u8]| Model::parse(bytes.to_vec()).unwrap().initializers;
+    let (before, after) = (tensors(&old), tensors(&new.bytes));
+    for (name, tensor) in &before {
+        let same = tensor.elements == after[name].elements;
+        assert_eq!(same, outcome.frozen.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn early_stopping_ends_and_keeps_the_best_weights() {
+    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
+    // The labels say nothing about noise, so nothing that is learned holds elsewhere.
+    let set = pictures(noise(40 * SIDE * SIDE, 5));
+    let recipe =
+        "epochs = 60\nbatch_size = 8\n[early_stopping]\npatience = 3\nvalidation_share = 0.3";
+    let recipe = Recipe::parse(recipe, &Recipe::starter()).unwrap();
+    let mut graph = load(&old);
+    let outcome = learn(&mut graph, &set, &recipe, 1).unwrap();
+    let losses: Vec<f32> = outcome.curve.iter().map(|e| e.validation_loss.unwrap()).collect();
+    let best = losses.iter().copied().fold(f32::INFINITY, f32::min);
+    let kept = outcome.kept_epoch as usize;
+    assert_eq!(losses[kept - 1], best, "{losses:?}");
+    assert_eq!(losses.len(), kept + 3, "it waits three epochs for a better one: {losses:?}");
+}
+
+/// y = a · w₁ + b · w₂ + b
+fn line(weights: [f32; 2]) -> Vec<u8> {
+    GraphWriter::new("line")
+        .input("x", &[None, Some(2)])
+        .output("y", &[None, Some(1)])
+        .floats("w", &[2, 1], &weights)
+        .floats("b", &[1], &[0.0])
+        .node("Gemm", &["x", "w", "b"], &["y"], vec![])
+        .finish()
+        .unwrap()
+}
+
+#[test]
+fn weights_that_are_no_numbers_after_an_epoch_stop_the_run() {
+    // The loss is 1e38 and finite; a step of ten along its gradient of 2e38 is not.
+    let bytes = line([1.0, 0.0]);
+    let targets = Targets::Values { shape: vec![1], values: vec![0.0; 2] };
+    let x = vec![1e19, 0.0, 1e19, 0.0];
+    let set = TrainingSet::new(vec![2], x, targets, vec!["g".into(); 2]).unwrap();
+    let text = "epochs = 2\nbatch_size = 2\nwarmup_epochs = 0\nlearning_rate = 10.0\nloss = \"mse\"\noptimizer = \"sgd\"";
+    let recipe = Recipe::parse(text, &Recipe::starter()).unwrap();
+    let model = Model::parse(bytes).unwrap();
+    let mut graph = Graph::load(model, &[Fact::float(vec![2, 2])], &Device::flex()).unwrap();
+    let before = graph.parameters.values();
+    let error = learn(&mut graph, &set, &recipe, 1).unwrap_err();
+    assert!(error.to_string().contains("after epoch 1 'w' is no finite number"), "{error}");
+    assert_eq!(graph.parameters.values(), before);
+}
+
+#[test]
+fn numbers_are_learned_too() {
+    let bytes = line([0.0, 0.0]);
+    let x = noise(2 * 64, 4);
+    // y = 2a − 3b + 1
+    let y: Vec<f32> = x.chunks(2).map(|row| 2.0 * row[0] - 3.0 * row[1] + 1.0).collect();
+    let targets = Targets::Values { shape: vec![], values: y };
+    let set = TrainingSet::new(vec![2], x, targets, vec!["g".into(); 64]).unwrap();
+    for (loss, optimizer) in [("mse", "adamw"), ("mse", "sgd"), ("mae", "adamw"), ("huber", "sgd")]
+    {
+        let text = format!(
+            "epochs = 150\nbatch_size = 16\nlearning_rate = 0.05\nweight_decay = 0\nloss = \"{loss}\"\noptimizer = \"{optimizer}\""
+        );
+        let recipe = Recipe::parse(&text, &Recipe::starter()).unwrap();
+        let model = Model::parse(bytes.clone()).unwrap();
+        let mut graph = Graph::load(model, &[Fact::float(vec![16, 2])], &Device::flex()).unwrap();
+        let outcome = learn(&mut graph, &set, &recipe, 1).unwrap();
+        let values = graph.parameters.values();
+        let found = [values["w"][0], values["w"][1], values["b"][0]];
+        for (found, wanted) in found.iter().zip([2.0, -3.0, 1.0]) {
+            assert!((found - wanted).abs() < 0.02, "{loss} {optimizer}: {found}, not {wanted}");
+        }
+        assert_eq!(outcome.curve[0].accuracy, None);
+    }
 }
 
 #[test]
 fn a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_good_weights() {
-    let device = Device::flex();
     let mut graph = load(&starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap());
     let before = graph.parameters.values();
-    let samples = (0..4).map(|n| Sample { label: n % 2, group: "g".into() }).collect();
-    let set = TrainingSet::new(
-        vec![1, SIDE, SIDE],
-        vec![f32::MAX; 4 * SIDE * SIDE],
-        samples,
-        2,
-        vec![0.0],
-    )
-    .unwrap();
-    let error =
-        train(&mut graph, &set, &Recipe::starter(), 1, &device, &AtomicBool::new(false), |_| {})
-            .unwrap_err();
+    let set = pictures(vec![f32::MAX; 4 * SIDE * SIDE]);
+    let error = learn(&mut graph, &set, &Recipe::starter(), 1).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("epoch 1, batch 1") && text.contains("samples ["), "{text}");
     assert_eq!(before, graph.parameters.values());

@@ -27,8 +27,9 @@ pub fn starter() -> Base {
 
 fn attempt(order: &Order, payloads: &Blobs, cancel: &AtomicBool) -> Result<Product, JobError> {
     let runtime = data::runtime();
+    let device = Device::default();
     let tools =
-        Tools { payloads, runtime: &runtime, device: Device::default(), threads: 1, cancel };
+        Tools { payloads, runtime: &runtime, device, threads: 1, cancel, checkpoints: None };
     run(order, &tools, &mut |_| {})
 }
 
@@ -103,6 +104,10 @@ fn what_cannot_be_trained_on_is_refused_with_its_name() {
     };
     let text = refuse(&|d| d.items.retain(|i| i.split == Split::Train));
     assert!(text.contains("no item to judge by"), "{text}");
+    let text = refuse(&|d| d.items.retain(|i| i.split == Split::Gate));
+    assert!(text.contains("no item to learn from"), "{text}");
+    let text = refuse(&|d| d.items.iter_mut().for_each(|i| i.label += 1));
+    assert!(text.contains("has label 2, the model has 2 classes"), "{text}");
     let text = refuse(&|d| d.items.retain(|i| i.label == 0));
     assert!(text.contains("same label"), "{text}");
     let missing = fleetloop_protocol::Digest::of(b"missing");
@@ -117,6 +122,35 @@ fn what_cannot_be_trained_on_is_refused_with_its_name() {
         text.contains("cannot decode") && text.contains(&whole.items[1].sample.to_string()),
         "{text}"
     );
+}
+
+#[test]
+fn the_record_tells_what_was_frozen_and_which_epoch_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    let recipe = "epochs = 3\nbatch_size = 16\nfreeze = \"all-but-head\"\n[early_stopping]";
+    let recipe = Recipe::parse(recipe, &Recipe::retraining()).unwrap();
+    let order = Order { recipe, ..order(data::dataset(&blobs, 80), starter()) };
+    let record = make(&order, &blobs).record.reproducible;
+    assert_eq!(record.frozen.len(), 12);
+    let patched: Vec<_> = record.patches.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(patched, ["dense2.weight", "dense2.bias"]);
+    let losses: Vec<_> = record.curve.iter().map(|e| e.validation_loss.unwrap()).collect();
+    let best = losses.iter().copied().fold(f32::INFINITY, f32::min);
+    assert_eq!(losses[record.kept_epoch as usize - 1], best);
+}
+
+#[test]
+fn a_loss_that_does_not_suit_the_dataset_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path()).unwrap();
+    for (loss, why) in [("mse", "it wants values"), ("reconstruction", "without targets")] {
+        let recipe = Recipe::parse(&format!("loss = \"{loss}\""), &Recipe::starter()).unwrap();
+        let order = Order { recipe, ..order(data::dataset(&blobs, 40), starter()) };
+        let error = attempt(&order, &blobs, &AtomicBool::new(false)).unwrap_err();
+        let text = chain(&error);
+        assert!(text.contains(why) && text.contains("one of 2 classes"), "{text}");
+    }
 }
 
 #[test]

@@ -190,6 +190,7 @@ fn settings(access: ApiAccess, dir: &Path) -> Settings {
         cache: dir.join("cache"),
         cache_limit_bytes: 1 << 30,
         threads: 1,
+        checkpoint_every: Duration::from_secs(60),
         once: true,
     }
 }
@@ -201,11 +202,11 @@ async fn one_job(access: ApiAccess, dir: &Path) {
 const SHORT: &str = "epochs = 3\nbatch_size = 16";
 
 /// The bundle that the offered job gives when it is done without a hub.
-fn expected(dir: &Path) -> fleetloop_protocol::BundleDigest {
+fn expected(dir: &Path, recipe: &str) -> fleetloop_protocol::BundleDigest {
     let blobs = Blobs::open(&dir.join("hub")).unwrap();
     let mut order = job::order(data::dataset(&blobs, 80), job::starter());
     order.recipe =
-        trainer::train::Recipe::parse(SHORT, &trainer::train::Recipe::starter()).unwrap();
+        trainer::train::Recipe::parse(recipe, &trainer::train::Recipe::starter()).unwrap();
     let runtime = data::runtime();
     let cancel = AtomicBool::new(false);
     let tools = trainer::job::Tools {
@@ -214,6 +215,7 @@ fn expected(dir: &Path) -> fleetloop_protocol::BundleDigest {
         device: burn::tensor::Device::default(),
         threads: 1,
         cancel: &cancel,
+        checkpoints: None,
     };
     trainer::job::run(&order, &tools, &mut |_| {}).unwrap().bundle.digest()
 }
@@ -225,7 +227,7 @@ async fn a_worker_brings_back_a_bundle_whose_every_file_the_hub_then_holds() {
     one_job(hub.serve().await, dir.path()).await;
     let seen = hub.seen();
     let done = seen.done.as_ref().expect("handed in");
-    assert_eq!(done.bundle, expected(dir.path()), "the same bundle as without a hub");
+    assert_eq!(done.bundle, expected(dir.path(), SHORT), "the same bundle as without a hub");
     let part = |digest: &Digest| seen.files.get(digest).expect("uploaded").clone();
     let manifest = fleetloop_models::bundle::Manifest::parse(&part(&done.bundle.0)).unwrap();
     assert!(manifest.files.iter().all(|f| seen.files.contains_key(&f.sha256)));
@@ -264,7 +266,37 @@ async fn a_killed_worker_leaves_a_job_that_the_next_one_does() {
     one_job(access, dir.path()).await;
     let seen = hub.seen();
     assert_eq!(seen.leases, 2);
-    assert_eq!(seen.done.as_ref().expect("handed in").bundle, expected(dir.path()));
+    assert_eq!(seen.done.as_ref().expect("handed in").bundle, expected(dir.path(), SHORT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_goes_on_with_its_job_when_it_gets_it_again() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    let recipe = "epochs = 40\nbatch_size = 8";
+    hub.offer(dir.path(), recipe);
+    let access = hub.serve().await;
+    let path = dir.path().join("worker.toml");
+    trainer::durable::write(&path, toml::to_string(&access).unwrap().as_bytes()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .args(["worker", "--threads", "1", "--checkpoint-every", "0", "--access"])
+        .arg(&path)
+        .arg("--cache")
+        .arg(settings(access.clone(), dir.path()).cache)
+        .env("FLEETLOOP_ORT_LIB", data::runtime().library())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let kept = dir.path().join("cache.checkpoint");
+    super::resume::kill_after(&mut child, &kept, 20);
+    hub.seen().lease = None; // It was not renewed, so it ended.
+    one_job(access, dir.path()).await;
+    let seen = hub.seen();
+    let done = seen.done.as_ref().expect("handed in");
+    assert_eq!(done.bundle, expected(dir.path(), recipe));
+    let record = seen.files.get(&done.run_record).expect("uploaded");
+    let record: trainer::record::RunRecord = serde_json::from_slice(record).unwrap();
+    assert!(record.measured.resumed_at_step.is_some_and(|step| step >= 10), "{record:?}");
+    assert!(!kept.exists(), "a job that is done leaves no checkpoint");
 }
 
 #[tokio::test(flavor = "multi_thread")]

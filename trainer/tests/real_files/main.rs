@@ -12,6 +12,7 @@ use trainer::graph::{Context, Fact, Graph, Plan};
 use trainer::onnx::{Model, patch};
 use trainer::ops::tensor;
 use trainer::random::Random;
+use trainer::train::Recipe;
 use trainer::train::optimizer::Optimizer;
 
 /// Largest difference to ONNX Runtime that is accepted.
@@ -74,7 +75,7 @@ impl Trial {
     fn learn(&mut self, rate: f64) -> Vec<f32> {
         let plan = self.plan(&[self.graph.logits()]);
         let device = self.device.clone().autodiff();
-        let mut optimizer = Optimizer::new(self.graph.parameters.list.len(), 0.0);
+        let mut optimizer = Optimizer::new(&Recipe { weight_decay: 0.0, ..Recipe::starter() });
         let mut target: Option<Vec<f32>> = None;
         let mut losses = Vec::new();
         for step in 0..=STEPS {
