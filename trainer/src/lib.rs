@@ -20,6 +20,7 @@ pub mod evaluate;
 pub mod graph;
 pub mod job;
 pub mod kernels;
+pub mod memory;
 pub mod onnx;
 pub mod ops;
 pub mod pack;

@@ -23,7 +23,8 @@ use trainer::onnx::Model;
 use trainer::ops::tensor;
 use trainer::random::Random;
 use trainer::starter::{Kind, starter};
-use trainer::train::loss::cross_entropy;
+use trainer::train::Recipe;
+use trainer::train::loss::{cross_entropy, smoothed};
 use trainer::train::optimizer::Optimizer;
 
 const CLASSES: usize = 10;
@@ -93,7 +94,7 @@ impl Case {
         let inputs = Sizes::batch(shape[0]).inputs(&model)?;
         let graph = Graph::load(model, &inputs, &Device::flex())?;
         let plan = graph.plan(&inputs, &[graph.logits()])?;
-        let optimizer = Optimizer::new(graph.parameters.list.len(), WEIGHT_DECAY);
+        let optimizer = Optimizer::new(&Recipe { weight_decay: WEIGHT_DECAY, ..Recipe::starter() });
         Ok(Self { graph, plan, optimizer, shape, x, labels })
     }
 
@@ -102,7 +103,9 @@ impl Case {
         let leaves = self.graph.parameters.leaves();
         let mut context = Context::train(device, Random::new(0));
         let logits = self.plan.run(&leaves, vec![x], &mut context).remove(0);
-        let loss = cross_entropy(logits, &self.labels, 0.0, device);
+        let target = smoothed(&self.labels, CLASSES, 0.0);
+        let target = tensor::from_host(target, &[self.labels.len(), CLASSES], device);
+        let loss = cross_entropy(logits, target);
         let value = loss.clone().into_data().iter::<f32>().next().unwrap_or(f32::NAN);
         let gradients = loss.backward();
         self.optimizer.step(&mut self.graph.parameters, &leaves, gradients, LEARNING_RATE);
@@ -112,6 +115,7 @@ impl Case {
 }
 
 fn run(folder: &Path, threads: usize) -> Result<()> {
+    trainer::memory::keep_freed();
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let device = Device::flex().autodiff();
     let mut case = Case::read(folder)?;

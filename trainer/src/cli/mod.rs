@@ -86,6 +86,7 @@ impl Compute {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    crate::memory::keep_freed();
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));

@@ -35,6 +35,7 @@ use burn::backend::{Backend, backend_extension};
 
 pub use geometry::Geometry;
 pub use pool::Windows;
+pub use simd::wide;
 
 /// The instructions that are computed with: `avx512`, `avx2` or `plain`.
 pub fn instructions() -> &'static str {

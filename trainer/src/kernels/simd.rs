@@ -69,3 +69,20 @@ pub fn run<L: Loop>(work: L) -> L::Output {
     }
     work.run::<_, 4, 3, 4>(Scalar256b)
 }
+
+/// Runs a plain loop, compiled for wide instructions. The closure has to be `#[inline(always)]`.
+#[inline(always)]
+pub fn wide(work: impl FnOnce()) {
+    struct Wide<W>(W);
+
+    impl<W: FnOnce()> Loop for Wide<W> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd, const H: usize, const R: usize, const C: usize>(self, _: S) {
+            (self.0)();
+        }
+    }
+
+    run(Wide(work));
+}

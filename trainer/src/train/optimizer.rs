@@ -10,13 +10,18 @@
 
 use bincode::{Decode, Encode};
 use burn::tensor::{Gradients, Tensor as Flat, TensorData};
+use rayon::prelude::*;
 
 use super::{Algorithm, Recipe};
 use crate::graph::{Parameters, host};
+use crate::kernels::wide;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f32 = 1e-8;
+
+/// Elements that one part of a step takes.
+const PART: usize = 1 << 16;
 
 /// An optimiser and what it remembers.
 #[derive(Debug)]
@@ -131,12 +136,23 @@ impl Step {
         let rate = (self.rate / (1.0 - BETA_1.powi(power))) as f32;
         let root = (1.0 / (1.0 - BETA_2.powi(power))).sqrt() as f32;
         let (beta_1, beta_2, shrink) = (BETA_1 as f32, BETA_2 as f32, self.shrink());
-        let memories = memory.first.iter_mut().zip(&mut memory.second);
-        for ((value, g), (first, second)) in values.iter_mut().zip(gradient).zip(memories) {
-            *first = beta_1 * *first + first_share * g;
-            *second = beta_2 * *second + second_share * g * g;
-            *value = *value * shrink - rate * *first / (second.sqrt() * root + EPSILON);
-        }
+        let parts = values.par_chunks_mut(PART).zip(gradient.par_chunks(PART));
+        let memories = memory.first.par_chunks_mut(PART).zip(memory.second.par_chunks_mut(PART));
+        parts.zip(memories).for_each(|((values, gradient), (first, second))| {
+            wide(
+                #[inline(always)]
+                || {
+                    let memories = first.iter_mut().zip(second);
+                    for ((value, g), (first, second)) in
+                        values.iter_mut().zip(gradient).zip(memories)
+                    {
+                        *first = beta_1 * *first + first_share * g;
+                        *second = beta_2 * *second + second_share * g * g;
+                        *value = *value * shrink - rate * *first / (second.sqrt() * root + EPSILON);
+                    }
+                },
+            );
+        });
     }
 
     fn sgd(
