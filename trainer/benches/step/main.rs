@@ -108,7 +108,7 @@ impl Case {
         let loss = cross_entropy(logits, target);
         let value = loss.clone().into_data().iter::<f32>().next().unwrap_or(f32::NAN);
         let gradients = loss.backward();
-        self.optimizer.step(&mut self.graph.parameters, &leaves, gradients, LEARNING_RATE);
+        self.optimizer.step(&mut self.graph.parameters, leaves, gradients, LEARNING_RATE);
         self.graph.parameters.observe(context.observed);
         value
     }

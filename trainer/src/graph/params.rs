@@ -58,6 +58,16 @@ impl Parameter {
         self.value = value.inner();
     }
 
+    /// Changes its elements on the host; in place, where nobody else holds them.
+    pub fn update(&mut self, change: impl FnOnce(&mut [f32])) {
+        let device = self.value.device();
+        let nothing = Flat::from_data(TensorData::new(Vec::<f32>::new(), [0]), &device);
+        let mut values = host(std::mem::replace(&mut self.value, nothing));
+        change(&mut values);
+        let count = values.len();
+        self.value = Flat::from_data(TensorData::new(values, [count]), &device);
+    }
+
     /// Its elements on the host.
     pub fn to_host(&self) -> Vec<f32> {
         host(self.value.clone())

@@ -211,7 +211,7 @@ impl<'a> Run<'a> {
             let batch = self.under_way.learned / self.task.recipe.batch_size + 1;
             return Err(TrainError::NotFinite { epoch, batch, samples: samples.to_vec() });
         };
-        self.optimizer.step(parameters, &seen.leaves, gradients, self.rate(self.step));
+        self.optimizer.step(parameters, seen.leaves, gradients, self.rate(self.step));
         parameters.observe(seen.observed);
         let at = &mut self.under_way;
         at.learned += samples.len();

@@ -9,7 +9,7 @@
 //! All state is here, flat and on the host; a step is one pass over each parameter.
 
 use bincode::{Decode, Encode};
-use burn::tensor::{Gradients, Tensor as Flat, TensorData};
+use burn::tensor::{Gradients, Tensor as Flat};
 use rayon::prelude::*;
 
 use super::{Algorithm, Recipe};
@@ -81,35 +81,31 @@ impl Optimizer {
     }
 
     /// Moves every parameter that trains along its gradient. `leaves` are the ones the loss was
-    /// computed from.
+    /// computed from; they are let go one by one, so that each parameter is changed in place.
     pub fn step(
         &mut self,
         parameters: &mut Parameters,
-        leaves: &[Flat<1>],
+        leaves: Vec<Flat<1>>,
         mut gradients: Gradients,
         learning_rate: f64,
     ) {
         self.steps += 1;
         self.memories.resize_with(parameters.list.len(), Memory::default);
-        for ((parameter, leaf), memory) in
-            parameters.list.iter_mut().zip(leaves).zip(&mut self.memories)
-        {
+        let places = parameters.list.iter_mut().zip(&mut self.memories);
+        for ((parameter, memory), leaf) in places.zip(leaves) {
             if !parameter.role.trains() {
                 continue;
             }
             let Some(gradient) = leaf.grad_remove(&mut gradients) else { continue };
+            drop(leaf);
             let decay = if parameter.role.decays() { self.weight_decay } else { 0.0 };
             let step = Step { rate: learning_rate, decay, number: self.steps };
-            let (value, device) = (parameter.value(), parameter.value().device());
-            let mut values = host(value);
-            match self.rule {
-                Rule::Adamw => step.adamw(&mut values, &host(gradient), memory),
+            parameter.update(|values| match self.rule {
+                Rule::Adamw => step.adamw(values, &host(gradient), memory),
                 Rule::Sgd { momentum, nesterov } => {
-                    step.sgd(&mut values, &host(gradient), memory, momentum, nesterov);
+                    step.sgd(values, &host(gradient), memory, momentum, nesterov);
                 }
-            }
-            let count = values.len();
-            parameter.set(Flat::from_data(TensorData::new(values, [count]), &device));
+            });
         }
     }
 }

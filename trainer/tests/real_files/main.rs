@@ -96,7 +96,7 @@ impl Trial {
                 Flat::<1>::from_dispatch(tensor::reshape(Dispatch::float_mean(square), &[1]));
             losses.push(mean.clone().into_data().iter::<f32>().next().unwrap());
             let parameters = &mut self.graph.parameters;
-            optimizer.step(parameters, &leaves, mean.backward(), rate);
+            optimizer.step(parameters, leaves, mean.backward(), rate);
             parameters.observe(context.observed);
         }
         losses
