@@ -106,7 +106,7 @@ fn load(bytes: &[u8]) -> Graph {
     Graph::load(model, &inputs, &Device::flex()).unwrap()
 }
 
-fn largest_difference(bytes: &[u8], input: &str) -> f32 {
+pub fn largest_difference(bytes: &[u8], input: &str) -> f32 {
     let device = Device::flex();
     let x = noise(BATCH * SIDE * SIDE, 77);
     let graph = load(bytes);
@@ -132,7 +132,7 @@ fn set() -> TrainingSet {
     TrainingSet::new(vec![1, SIDE, SIDE], values, samples, 2, vec![0.0]).unwrap()
 }
 
-fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>, f32, f32) {
+pub fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>, f32, f32) {
     let device = Device::flex();
     let mut graph = load(bytes);
     let recipe =

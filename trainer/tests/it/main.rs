@@ -7,4 +7,5 @@ mod cli;
 mod data;
 mod forward;
 mod job;
+mod quantized;
 mod worker;
