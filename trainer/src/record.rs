@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fleetloop_protocol::{BundleDigest, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::onnx::Patch;
+use crate::onnx::{Patch, Source};
 use crate::train::{Epoch, Recipe};
 
 /// The version of burn this trainer is built with; a test compares it with the lock file.
@@ -65,6 +65,9 @@ pub struct BaseRecord {
     pub bundle: Option<BundleDigest>,
     /// How the starter was made, if it was one: kind and input shape.
     pub starter: Option<String>,
+    /// The files that the ONNX file was made of, when its weights lay beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
 }
 
 /// What a model was made with.

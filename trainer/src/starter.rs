@@ -194,7 +194,7 @@ mod tests {
         let model = Model::parse(model).unwrap();
         let inputs = Sizes::batch(2).inputs(&model).unwrap();
         let graph = Graph::load(model, &inputs, &Device::flex()).unwrap();
-        let cost = graph.cost(&inputs).unwrap();
+        let cost = graph.cost;
         let convolutions = 28 * 28 * 16 * 9 + 14 * 14 * 32 * 16 * 9;
         assert_eq!(cost.multiply_adds, 2 * (convolutions + 1568 * 64 + 64 * 10));
         let weights = 16 * 9 + 32 * 16 * 9 + 1568 * 64 + 64 + 64 * 10 + 10;

@@ -4,7 +4,6 @@
 //! The advisories live in a git repository on the network. Where it cannot be reached this is said
 //! and the step is skipped; the other checks decide.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
@@ -22,7 +21,7 @@ const ADVISORIES: &str = "https://github.com/RustSec/advisory-db";
 /// # Errors
 /// When `cargo deny` is missing and cannot be installed.
 pub fn run() -> Result<bool> {
-    let deny = installed()?;
+    let deny = shell::tool("cargo-deny", CARGO_DENY)?;
     let mut steps = Steps::default();
     for check in ["licenses", "bans", "sources"] {
         steps.step(check, || shell::run(shell::program(&deny).args(["check", check])).into());
@@ -35,17 +34,6 @@ pub fn run() -> Result<bool> {
         }
     });
     Ok(steps.close())
-}
-
-fn installed() -> Result<PathBuf> {
-    let tools = shell::cache().join("tools");
-    let deny = tools.join("bin/cargo-deny");
-    if !deny.is_file() {
-        eprintln!("==> install cargo-deny {CARGO_DENY} into {}", tools.display());
-        let install = ["install", "--locked", "cargo-deny", "--version", CARGO_DENY, "--root"];
-        shell::run(shell::cargo().args(install).arg(&tools))?;
-    }
-    Ok(deny)
 }
 
 fn reachable(repository: &str) -> bool {

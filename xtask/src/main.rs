@@ -5,6 +5,7 @@
 
 mod audit;
 mod demo;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;
@@ -36,6 +37,8 @@ enum Command {
     Test,
     /// Licences, bans, sources and advisories of all dependencies
     Audit,
+    /// Feed a decoder bytes that nobody vouches for, until it fails or for as long as told
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo { options } => demo::run(&options).map(|never| match never {}),
         Command::Test => test::run(),
         Command::Audit => audit::run(),
+        Command::Fuzz(command) => command.run(),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -30,6 +30,21 @@ pub fn program(name: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// A program that is a crate, of that version; installed below the cache when it is not there.
+///
+/// # Errors
+/// When it cannot be installed.
+pub fn tool(name: &str, version: &str) -> Result<PathBuf> {
+    let tools = cache().join("tools");
+    let program = tools.join("bin").join(name);
+    if !program.is_file() {
+        eprintln!("==> install {name} {version} into {}", tools.display());
+        let install = ["install", "--locked", name, "--version", version, "--root"];
+        run(cargo().args(install).arg(&tools))?;
+    }
+    Ok(program)
+}
+
 /// Whether a program can be started at all.
 pub fn exists(name: &str) -> bool {
     program(name)

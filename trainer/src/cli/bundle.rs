@@ -9,6 +9,7 @@ use fleetloop_models::session::Runtime;
 use fleetloop_protocol::sample::MediaType;
 
 use super::Compute;
+use crate::onnx::ModelFile;
 use crate::{durable, pack};
 
 #[derive(Debug, Args)]
@@ -55,7 +56,7 @@ enum FitArgument {
 impl Bundle {
     pub fn run(&self, json: bool) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
-        let model = read(&self.model)?;
+        let model = ModelFile::read(&self.model)?.bytes;
         let input = pack::declared_input(&model)
             .with_context(|| format!("cannot bundle {}", self.model.display()))?;
         let channels = input.channels as usize;

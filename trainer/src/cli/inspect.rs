@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use burn::tensor::Device;
 use clap::Args;
 use fleetloop_models::bundle::Bundle;
 use serde::Serialize;
 
 use crate::graph::{Graph, GraphError, Role, Sizes};
-use crate::onnx::Model;
+use crate::onnx::{Model, ModelFile};
 
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -52,8 +51,7 @@ impl Inspect {
         let bytes = if self.model.is_dir() {
             Bundle::open(&self.model, None)?.model().to_vec()
         } else {
-            std::fs::read(&self.model)
-                .with_context(|| format!("cannot read {}", self.model.display()))?
+            ModelFile::read(&self.model)?.bytes
         };
         let sizes =
             Sizes { batch: usize::from(self.batch), named: self.sizes.iter().cloned().collect() };
@@ -85,15 +83,11 @@ fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
         unsupported: Vec::new(),
     };
     let inputs = sizes.inputs(&model);
-    let loaded = inputs.and_then(|inputs| {
-        let graph = Graph::load(model, &inputs, &Device::flex())?;
-        Ok((graph.cost(&inputs)?, graph))
-    });
-    match loaded {
-        Ok((cost, graph)) => {
-            findings.multiply_adds = cost.multiply_adds;
-            findings.parameter_bytes = cost.parameter_bytes;
-            findings.value_bytes = cost.value_bytes;
+    match inputs.and_then(|inputs| Graph::load(model, &inputs, &Device::flex())) {
+        Ok(graph) => {
+            findings.multiply_adds = graph.cost.multiply_adds;
+            findings.parameter_bytes = graph.cost.parameter_bytes;
+            findings.value_bytes = graph.cost.value_bytes;
             for p in graph.parameters.list {
                 if p.role.trains() {
                     findings.trainable = true;

@@ -12,6 +12,7 @@ use fleetloop_models::session::Runtime;
 use super::Compute;
 use super::show::{self, Show};
 use crate::job::{self, Base, JobError, Order, Product, Tools};
+use crate::onnx::ModelFile;
 use crate::starter::Kind;
 use crate::train::Recipe;
 use crate::train::checkpoint::{Foreign, Place};
@@ -123,11 +124,7 @@ impl Train {
                     (bundle.manifest().name.clone(), bundle.manifest().version + 1);
                 (Base::Bundle(Box::new(bundle)), name, version)
             }
-            (Some(path), _, _) => {
-                let bytes = std::fs::read(path)
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                (Base::Model(bytes), "model".to_owned(), 1)
-            }
+            (Some(path), _, _) => (Base::Model(ModelFile::read(path)?), "model".to_owned(), 1),
             (None, Some(kind), Some(input)) => {
                 (Base::Starter { kind, input: input.clone() }, kind.to_string(), 1)
             }

@@ -11,6 +11,8 @@
 //! |---|---|
 //! | `sizes` | the sizes that a file leaves open |
 //! | `fact` | what is known of a value before anything runs |
+//! | `limits` | how large values may be |
+//! | `levels` | weights that a file keeps as integers |
 //! | `role` | what a weight is for, and so whether it trains |
 //! | `params` | the values that training changes |
 //! | `check` | finds the operator for every node, or the reason why not; folds what is constant |
@@ -22,6 +24,8 @@ mod check;
 mod cost;
 mod error;
 mod fact;
+mod levels;
+pub(crate) mod limits;
 mod params;
 mod plan;
 mod role;
@@ -52,6 +56,8 @@ pub struct Graph {
     pub model: Model,
     /// What training changes.
     pub parameters: Parameters,
+    /// What a pass over the inputs that it was loaded for costs, all outputs computed.
+    pub cost: Cost,
     device: Device,
 }
 
@@ -63,17 +69,20 @@ impl Graph {
     /// # Errors
     /// [`GraphError`]: every node that cannot be done, or inputs and outputs that do not fit.
     pub fn load(model: Model, inputs: &[Fact], device: &Device) -> Result<Self, GraphError> {
+        if model.outputs.is_empty() {
+            return Err(GraphError::Shape("the graph has no output; export it again".into()));
+        }
         let parameters = Parameters::of(&model, device);
         // What trains has to be writable: better said now than when it is trained.
-        patch(&model.bytes, &parameters.values())?;
-        let graph = Self { model, parameters, device: device.clone() };
-        graph.plan(inputs, &graph.outputs())?;
-        Ok(graph)
+        patch::writable(&model.bytes, &parameters.counts())?;
+        let checked = check::check(&model, inputs, &outputs(&model), &parameters)?;
+        let cost = Cost::of(&checked, &parameters);
+        Ok(Self { model, parameters, cost, device: device.clone() })
     }
 
-    /// The names of the graph's outputs.
+    /// The names of the graph's outputs; there is at least one.
     pub fn outputs(&self) -> Vec<String> {
-        self.model.outputs.iter().map(|o| o.name.clone()).collect()
+        outputs(&self.model)
     }
 
     /// The value to take a classifier's loss from: what goes into a softmax at the very end of the
@@ -99,15 +108,10 @@ impl Graph {
     /// As [`Graph::load`].
     pub fn plan(&self, inputs: &[Fact], wanted: &[String]) -> Result<Plan, GraphError> {
         let checked = check::check(&self.model, inputs, wanted, &self.parameters)?;
-        plan::plan(&self.model, checked, wanted, &self.parameters, &self.device)
+        Ok(plan::plan(&self.model, checked, wanted, &self.parameters, &self.device))
     }
+}
 
-    /// What a pass over these inputs costs, all outputs computed.
-    ///
-    /// # Errors
-    /// As [`Graph::load`].
-    pub fn cost(&self, inputs: &[Fact]) -> Result<Cost, GraphError> {
-        let checked = check::check(&self.model, inputs, &self.outputs(), &self.parameters)?;
-        Ok(Cost::of(&checked, &self.parameters))
-    }
+fn outputs(model: &Model) -> Vec<String> {
+    model.outputs.iter().map(|output| output.name.clone()).collect()
 }

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor as Flat, TensorData};
 
+use super::levels::Levels;
 use super::role::Uses;
 use super::{Observation, Role};
+use crate::onnx::read::Weight;
 use crate::onnx::{Elements, Model};
 
 /// One value that training changes.
@@ -22,6 +24,8 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Its elements, without autodiff.
     pub(super) value: Flat<1>,
+    /// The levels that the file keeps, for a weight that is stored quantised.
+    levels: Option<Levels>,
 }
 
 /// All values that training changes, in the order of the file.
@@ -41,7 +45,7 @@ impl Parameter {
     ) -> Self {
         let count = values.len();
         let value = Flat::from_data(TensorData::new(values, [count]), device);
-        Self { name: name.to_owned(), role, shape: shape.to_vec(), value }
+        Self { name: name.to_owned(), role, shape: shape.to_vec(), value, levels: None }
     }
 
     /// Its elements, without autodiff.
@@ -78,11 +82,20 @@ impl Parameters {
     /// The initializers, and values in Constant nodes, that training changes.
     pub(super) fn of(model: &Model, device: &Device) -> Self {
         let uses = Uses::of(model);
-        let list = model.weights().filter_map(|(name, tensor)| {
-            let Elements::Float(values) = &tensor.elements else { return None };
+        let weights: Vec<Weight<'_>> = model.weights().collect();
+        let known = weights.iter().map(|weight| (weight.name, &*weight.tensor)).collect();
+        let list = weights.iter().filter_map(|Weight { name, tensor, is_raw }| {
+            let (values, levels) = match &tensor.elements {
+                Elements::Float(values) => (values.clone(), None),
+                Elements::Int(values) if *is_raw => {
+                    let levels = Levels::of(uses.dequantizer(name)?, tensor, &known)?;
+                    (levels.floats(values), Some(levels))
+                }
+                _ => return None,
+            };
             let role = uses.role(name, values.len());
-            let new = || Parameter::new(name, role, &tensor.shape, values.clone(), device);
-            role.changes().then(new)
+            let new = || Parameter::new(name, role, &tensor.shape, values, device);
+            role.changes().then(|| Parameter { levels, ..new() })
         });
         Self { list: list.collect() }
     }
@@ -92,9 +105,18 @@ impl Parameters {
         self.list.iter().enumerate().map(|(place, p)| (p.name.clone(), place)).collect()
     }
 
-    /// Every value by its name, for writing back.
+    /// How many elements each has, by its name.
+    pub(super) fn counts(&self) -> HashMap<String, usize> {
+        self.list.iter().map(|p| (p.name.clone(), p.value.dims()[0])).collect()
+    }
+
+    /// What the file keeps of every value, by its name: for a quantised weight its levels.
     pub fn values(&self) -> HashMap<String, Vec<f32>> {
-        self.list.iter().map(|p| (p.name.clone(), p.to_host())).collect()
+        let stored = |p: &Parameter| match &p.levels {
+            Some(levels) => levels.nearest(&p.to_host()),
+            None => p.to_host(),
+        };
+        self.list.iter().map(|p| (p.name.clone(), stored(p))).collect()
     }
 
     /// Takes over values by their names; what is not named stays.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use burn::tensor::Device;
 
 use super::check::Findings;
-use super::{Fact, GraphError, Parameters, Tensor};
+use super::{Fact, Parameters, Tensor};
 use crate::onnx::Model;
 use crate::ops::{Kernel, tensor};
 
@@ -56,8 +56,8 @@ pub(super) fn plan(
     wanted: &[String],
     parameters: &Parameters,
     device: &Device,
-) -> Result<Plan, GraphError> {
-    let Findings { steps: checked, facts } = findings;
+) -> Plan {
+    let Findings { steps: checked, facts, wanted: found } = findings;
     let mut slots: HashMap<&str, usize> = HashMap::new();
     let mut slot = |name| {
         let next = slots.len();
@@ -65,23 +65,14 @@ pub(super) fn plan(
     };
     let mut steps = Vec::with_capacity(checked.len());
     for step in checked {
-        let inputs = step.node.input.iter().enumerate().map(|(place, name)| {
-            (!name.is_empty() && !step.known.contains(&place)).then(|| slot(name.as_str()))
-        });
-        let inputs = inputs.collect();
+        let inputs = step.inputs.into_iter().map(|name| name.map(&mut slot)).collect();
         let outputs = step.node.output.iter();
         let outputs = outputs.map(|name| (!name.is_empty()).then(|| slot(name.as_str()))).collect();
         let op = step.node.op_type.clone();
         steps.push(Step { op, inputs, outputs, last_use: Vec::new(), kernel: step.kernel });
     }
-    let mut outputs = Vec::with_capacity(wanted.len());
-    for name in wanted {
-        let fact = facts.get(name.as_str()).cloned();
-        let fact = fact.ok_or_else(|| {
-            GraphError::Shape(format!("'{name}' is not a value that the graph computes"))
-        })?;
-        outputs.push(Output { slot: slot(name), fact });
-    }
+    let outputs = wanted.iter().zip(found).map(|(name, fact)| Output { slot: slot(name), fact });
+    let outputs: Vec<Output> = outputs.collect();
     last_uses(&mut steps, outputs.iter().map(|o| o.slot).collect());
     let mut constants = Vec::new();
     for (name, slot) in &slots {
@@ -92,14 +83,14 @@ pub(super) fn plan(
     constants.sort_by_key(|(slot, _)| *slot);
     let of = |name: &str| slots.get(name).copied();
     let shaped = |p: &super::Parameter| Some((of(&p.name)?, at_least_one(&p.shape)));
-    Ok(Plan {
+    Plan {
         slots: slots.len(),
         inputs: model.inputs.iter().map(|input| of(&input.name)).collect(),
         outputs,
         constants,
         parameters: parameters.list.iter().map(shaped).collect(),
         steps,
-    })
+    }
 }
 
 /// Finds the last reader of every slot but the `kept`.

@@ -4,7 +4,7 @@
 //! A weight used in several places trains only if every use lets it. Through shape-only nodes
 //! (Identity, Transpose, Reshape) the role of what follows counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use onnx_ir::NodeProto;
 use serde::{Deserialize, Serialize};
@@ -76,28 +76,76 @@ impl<'a> Uses<'a> {
         Self { by_name, outputs }
     }
 
-    /// The role of the weight `name` with `elements` elements.
-    pub fn role(&self, name: &str, elements: usize) -> Role {
-        self.follow(name, elements, 0)
+    /// Whether all that happens to a value is that it is dequantized.
+    fn is_dequantized(&self, name: &str) -> bool {
+        let uses = self.by_name.get(name).filter(|_| !self.outputs.contains(&name));
+        uses.is_some_and(|uses| uses.iter().all(dequantizes))
     }
 
-    fn follow(&self, name: &str, elements: usize, depth: usize) -> Role {
-        const DEEPEST: usize = 16;
-        if depth > DEEPEST || elements == 0 || self.outputs.contains(&name) {
+    /// The only node that uses a value, if it dequantizes it.
+    pub fn dequantizer(&self, name: &str) -> Option<&'a NodeProto> {
+        match self.by_name.get(name)?.as_slice() {
+            [only] if dequantizes(only) && !self.outputs.contains(&name) => Some(only.0),
+            _ => None,
+        }
+    }
+
+    /// The role of the weight `name` with `elements` elements: what all its uses agree on, those
+    /// behind nodes that only pass it on included.
+    pub fn role<'n>(&self, name: &'n str, elements: usize) -> Role
+    where
+        'a: 'n,
+    {
+        if elements == 0 {
             return Role::Constant;
         }
-        self.by_name
-            .get(name)
-            .into_iter()
-            .flatten()
-            .map(|(node, place)| match ops::role(node, *place, elements) {
-                Role::Through => node
-                    .output
-                    .first()
-                    .map_or(Role::Constant, |out| self.follow(out, elements, depth + 1)),
-                role => role,
-            })
-            .reduce(Role::joined)
-            .unwrap_or(Role::Constant)
+        let mut role: Option<Role> = None;
+        let (mut open, mut seen) = (vec![name], HashSet::from([name]));
+        while let Some(name) = open.pop() {
+            let Some(uses) = self.by_name.get(name).filter(|_| !self.outputs.contains(&name))
+            else {
+                return Role::Constant;
+            };
+            for (node, place) in uses {
+                match (ops::role(node, *place, elements), node.output.first()) {
+                    // Levels have a gradient only where they are dequantized at once.
+                    (Role::Through, Some(next))
+                        if node.op_type == "QuantizeLinear" && !self.is_dequantized(next) =>
+                    {
+                        return Role::Constant;
+                    }
+                    (Role::Through, Some(next)) => {
+                        if seen.insert(next) {
+                            open.push(next);
+                        }
+                    }
+                    (Role::Through, None) => return Role::Constant,
+                    (found, _) => role = Some(role.map_or(found, |role| role.joined(found))),
+                }
+            }
+        }
+        role.unwrap_or(Role::Constant)
+    }
+}
+
+fn dequantizes((node, place): &(&NodeProto, usize)) -> bool {
+    *place == 0 && node.op_type == "DequantizeLinear"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::GraphWriter;
+
+    #[test]
+    fn a_weight_with_more_ways_to_its_use_than_can_be_walked_has_a_role() {
+        let mut writer = GraphWriter::new("many").floats("v0", &[1], &[1.0]);
+        for layer in 0..60 {
+            let (from, to) = (format!("v{layer}"), format!("v{}", layer + 1));
+            writer = writer.node("Concat", &[from.as_str(); 8], &[&to], vec![]);
+        }
+        let writer = writer.node("MatMul", &["x", "v60"], &["y"], vec![]);
+        let model = Model::parse(writer.finish().unwrap()).unwrap();
+        assert_eq!(Uses::of(&model).role("v0", 1), Role::Weight);
     }
 }

@@ -6,7 +6,7 @@ use fleetloop_protocol::Digest;
 
 use super::JobError;
 use crate::dataset::Pictures;
-use crate::onnx::Model;
+use crate::onnx::{Model, ModelFile};
 use crate::pack::declared_input;
 use crate::record::BaseRecord;
 use crate::starter::{Kind, starter};
@@ -24,7 +24,7 @@ pub enum Base {
     /// A bundle: its preprocessing and labels are kept.
     Bundle(Box<Bundle>),
     /// An ONNX file; preprocessing is worked out from the dataset as for a starter.
-    Model(Vec<u8>),
+    Model(ModelFile),
 }
 
 /// A base ready to train.
@@ -48,11 +48,18 @@ impl Base {
         pictures: &Pictures<'_>,
         seed: u64,
     ) -> Result<Start, JobError> {
-        let record =
-            |model: &[u8]| BaseRecord { model: Digest::of(model), bundle: None, starter: None };
+        let record = |model: &[u8]| BaseRecord {
+            model: Digest::of(model),
+            bundle: None,
+            starter: None,
+            sources: Vec::new(),
+        };
         let (bytes, record) = match self {
             Self::Bundle(bundle) => return from_bundle(bundle, labels),
-            Self::Model(bytes) => (bytes.clone(), record(bytes)),
+            Self::Model(file) => {
+                let sources = file.sources.clone();
+                (file.bytes.clone(), BaseRecord { sources, ..record(&file.bytes) })
+            }
             Self::Starter { kind, input } => {
                 let bytes = starter(*kind, input, labels.len(), seed)?;
                 let shape: Vec<String> = input.iter().map(usize::to_string).collect();
@@ -83,6 +90,7 @@ fn from_bundle(bundle: &Bundle, labels: &[String]) -> Result<Start, JobError> {
             model: Digest::of(bundle.model()),
             bundle: Some(bundle.digest()),
             starter: None,
+            sources: Vec::new(),
         },
     })
 }

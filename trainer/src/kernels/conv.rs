@@ -12,8 +12,7 @@ use super::simd::TILING;
 pub fn forward(geometry: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let unfolded = geometry.unfolded();
     let depth = unfolded.rows(geometry.channels);
-    let row = |row: usize| w[row * depth..(row + 1) * depth].iter().copied();
-    let left = Left::pack(geometry.filters, depth, *TILING, row);
+    let left = Left::pack(geometry.filters, depth, *TILING, w);
     let placement = geometry.placement();
     let mut out = vec![0.0; geometry.batch * geometry.filters * placement.plane];
     Product { left: &left, unfolded: &unfolded, placement, bias }.run(x, &mut out);
@@ -26,11 +25,7 @@ pub fn input_gradient(geometry: &Geometry, w: &[f32], gradient: &[f32]) -> Vec<f
     let plane = geometry.input[0] * geometry.input[1];
     let mut out = vec![0.0; geometry.batch * channels * plane];
     for phase in geometry.phases() {
-        let depth = phase.unfolded.rows(geometry.filters);
-        let left = Left::pack(channels, depth, *TILING, |channel| {
-            let kernels = w.chunks_exact(taps).skip(channel).step_by(channels);
-            kernels.flat_map(|kernel| phase.taps.iter().map(|tap| kernel[*tap]))
-        });
+        let left = Left::pack_turned(w, channels, taps, &phase.taps, *TILING);
         let (unfolded, placement) = (&phase.unfolded, phase.placement);
         Product { left: &left, unfolded, placement, bias: None }.run(gradient, &mut out);
     }

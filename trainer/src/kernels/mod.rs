@@ -42,6 +42,11 @@ pub fn instructions() -> &'static str {
     simd::TILING.name
 }
 
+/// Runs work on the threads that compute, so that its operations are not handed over one by one.
+pub fn together<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}
+
 /// Operations that burn's own backends do not have in this form.
 #[backend_extension(Flex, Autodiff)]
 pub trait Kernels: Backend {

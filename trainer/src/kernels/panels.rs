@@ -27,23 +27,57 @@ pub struct Left {
 }
 
 impl Left {
-    /// Packs the matrix of that many rows and that much depth; `row` gives a row's values.
-    pub fn pack<I: Iterator<Item = f32>>(
-        rows: usize,
-        depth: usize,
-        tiling: Tiling,
-        row: impl Fn(usize) -> I + Sync,
-    ) -> Self {
+    /// Packs a matrix `[rows, depth]`.
+    pub fn pack(rows: usize, depth: usize, tiling: Tiling, matrix: &[f32]) -> Self {
         let height = tiling.height;
-        let mut values = vec![0.0; rows.next_multiple_of(height) * depth];
-        values.par_chunks_mut(height * depth).enumerate().for_each(|(block, values)| {
-            for place in 0..height.min(rows - block * height) {
-                let to = values.chunks_exact_mut(height);
-                for (to, value) in to.zip(row(block * height + place)) {
-                    to[place] = value;
+        Self::filled(rows, depth, height, |block, values| {
+            let rows = &matrix[block * height * depth..rows.min((block + 1) * height) * depth];
+            // A few cache lines of each row at a time, for the rows lie far apart.
+            for (from, to) in values.chunks_mut(CHUNK * height).enumerate() {
+                for (place, row) in rows.chunks_exact(depth).enumerate() {
+                    let row = &row[from * CHUNK..];
+                    for (to, value) in to.chunks_exact_mut(height).zip(row) {
+                        to[place] = *value;
+                    }
                 }
             }
-        });
+        })
+    }
+
+    /// Packs filters `[filters, channels, kernel]` with channels for rows, and filters and some
+    /// entries of the kernel for depth.
+    pub fn pack_turned(
+        filters: &[f32],
+        channels: usize,
+        kernel: usize,
+        taps: &[usize],
+        tiling: Tiling,
+    ) -> Self {
+        let height = tiling.height;
+        let depth = filters.len() / (channels * kernel) * taps.len();
+        Self::filled(channels, depth, height, |block, values| {
+            let range = block * height..channels.min((block + 1) * height);
+            let filters = filters.chunks_exact(channels * kernel);
+            for (filter, to) in filters.zip(values.chunks_exact_mut(taps.len() * height)) {
+                let kernels = &filter[range.start * kernel..range.end * kernel];
+                for (tap, to) in taps.iter().zip(to.chunks_exact_mut(height)) {
+                    for (to, kernel) in to.iter_mut().zip(kernels.chunks_exact(kernel)) {
+                        *to = kernel[*tap];
+                    }
+                }
+            }
+        })
+    }
+
+    fn filled(
+        rows: usize,
+        depth: usize,
+        height: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let mut values = vec![0.0; rows.next_multiple_of(height) * depth];
+        let blocks = values.par_chunks_mut(height * depth).enumerate();
+        blocks.for_each(|(block, values)| fill(block, values));
         Self { rows, depth, height, values }
     }
 

@@ -35,9 +35,16 @@ pub fn forward(windows: &Windows, x: &[f32]) -> Largest {
     let mut values = vec![f32::NEG_INFINITY; planes * to];
     let mut places = vec![0; planes * to];
     let parts = values.par_chunks_mut(to).zip(places.par_chunks_mut(to)).zip(x.par_chunks(from));
-    parts.with_min_len(16).for_each(|((values, places), x)| {
-        simd::run(Plane { windows, x, values, places });
-    });
+    parts.with_min_len(16).for_each_init(
+        || vec![0.0; to],
+        |entries, ((values, places), x)| {
+            entries.fill(0.0);
+            simd::run(Plane { windows, x, values, entries });
+            for (place, entry) in places.iter_mut().zip(entries) {
+                *place = *entry as u8;
+            }
+        },
+    );
     Largest { values, places }
 }
 
@@ -95,12 +102,13 @@ impl Windows {
     }
 }
 
-/// One plane.
+/// One plane. The places are kept as floats while it is worked on: numbers as wide as the values
+/// are chosen among in the same way.
 struct Plane<'a> {
     windows: &'a Windows,
     x: &'a [f32],
     values: &'a mut [f32],
-    places: &'a mut [u8],
+    entries: &'a mut [f32],
 }
 
 impl Loop for Plane<'_> {
@@ -108,25 +116,25 @@ impl Loop for Plane<'_> {
 
     #[inline(always)]
     fn run<S: pulp::Simd, const H: usize, const R: usize, const C: usize>(self, _: S) {
-        let Self { windows, x, values, places } = self;
+        let Self { windows, x, values, entries } = self;
         let [width, out_width] = [windows.input[1], windows.output[1]];
         for y in 0..windows.kernel[0] {
             for row in windows.on_data(0, y) {
                 let from = &x[windows.at(0, row, y) * width..][..width];
                 let to = row * out_width..(row + 1) * out_width;
-                let (values, places) = (&mut values[to.clone()], &mut places[to]);
+                let (values, entries) = (&mut values[to.clone()], &mut entries[to]);
                 for tap in 0..windows.kernel[1] {
                     let columns = windows.on_data(1, tap);
                     if columns.is_empty() {
                         continue;
                     }
-                    let entry = (y * windows.kernel[1] + tap) as u8;
+                    let entry = (y * windows.kernel[1] + tap) as f32;
                     let from = &from[windows.at(1, columns.start, tap)..];
-                    let to = values[columns.clone()].iter_mut().zip(&mut places[columns]);
+                    let (values, entries) = (&mut values[columns.clone()], &mut entries[columns]);
                     match windows.strides[1] {
-                        1 => larger(to, from.iter(), entry),
-                        2 => larger(to, from.chunks(2).map(|pair| &pair[0]), entry),
-                        step => larger(to, from.iter().step_by(step), entry),
+                        1 => larger::<1>(values, entries, from, 1, entry),
+                        2 => larger::<2>(values, entries, from, 2, entry),
+                        step => larger::<0>(values, entries, from, step, entry),
                     }
                 }
             }
@@ -134,16 +142,21 @@ impl Loop for Plane<'_> {
     }
 }
 
-/// Replaces what is smaller.
+/// Replaces what is smaller. `STEP` is the step if the compiler is to know it, or zero.
 #[inline(always)]
-fn larger<'a>(
-    to: impl Iterator<Item = (&'a mut f32, &'a mut u8)>,
-    from: impl Iterator<Item = &'a f32>,
-    entry: u8,
+fn larger<const STEP: usize>(
+    values: &mut [f32],
+    entries: &mut [f32],
+    from: &[f32],
+    step: usize,
+    entry: f32,
 ) {
-    for ((value, place), x) in to.zip(from) {
-        let more = *x > *value || x.is_nan();
-        *value = if more { *x } else { *value };
-        *place = if more { entry } else { *place };
+    let step = if STEP > 0 { STEP } else { step };
+    let from = &from[..(values.len() - 1) * step + 1];
+    for (place, (value, old)) in values.iter_mut().zip(entries).enumerate() {
+        let x = from[place * step];
+        let more = x > *value || x.is_nan();
+        *value = if more { x } else { *value };
+        *old = if more { entry } else { *old };
     }
 }

@@ -1,10 +1,21 @@
 //! What can be wrong with an ONNX file before its graph is looked at.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 /// Why an ONNX file cannot be read or patched.
 #[derive(Debug, Error)]
 pub enum OnnxError {
+    /// A file cannot be read at all.
+    #[error("cannot read {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file is larger than the limit, so it was not parsed.
     #[error(
         "cannot read ONNX model: {bytes} bytes, at most {limit} are accepted; make the model smaller"

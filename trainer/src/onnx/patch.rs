@@ -6,7 +6,8 @@
 //! `GraphProto.node` = 1 and `initializer` = 5, `NodeProto.output` = 2 and `attribute` = 5,
 //! `AttributeProto.t` = 5, `TensorProto.data_type` = 2, `float_data` = 4 (packed), `name` = 8,
 //! `raw_data` = 9, `double_data` = 10 (packed). Payloads are little-endian; a weight of 16 bits is
-//! rounded to the nearest even, which the record's digest of the file covers.
+//! rounded to the nearest even, which the record's digest of the file covers. Integers, the levels of
+//! a quantised weight, are given as floats that hold them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -53,7 +54,8 @@ pub struct Patched {
 /// # Errors
 /// [`OnnxError::Patch`] when a name is absent, or its payload is not one run of as many floats.
 pub fn patch(original: &[u8], values: &HashMap<String, Vec<f32>>) -> Result<Patched, OnnxError> {
-    let mut places = Search { original, values, found: HashMap::new() }.places()?;
+    let counts = values.iter().map(|(name, values)| (name.clone(), values.len())).collect();
+    let mut places = Search { original, counts: &counts, found: HashMap::new() }.places()?;
     places.sort_by_key(|(_, place)| place.payload.start);
     let mut bytes = original.to_vec();
     let mut patches = Vec::with_capacity(places.len());
@@ -71,12 +73,22 @@ pub fn patch(original: &[u8], values: &HashMap<String, Vec<f32>>) -> Result<Patc
     Ok(Patched { bytes, patches })
 }
 
+/// Checks that weights of those names and as many elements can be overwritten.
+///
+/// # Errors
+/// As [`patch()`].
+pub fn writable(original: &[u8], counts: &HashMap<String, usize>) -> Result<(), OnnxError> {
+    Search { original, counts, found: HashMap::new() }.places().map(drop)
+}
+
 fn write(value: f32, element: Element, to: &mut [u8]) {
     match element {
         Element::F64 => to.copy_from_slice(&f64::from(value).to_le_bytes()),
         Element::F16 => to.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
         Element::Bf16 => to.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
-        _ => to.copy_from_slice(&value.to_le_bytes()),
+        Element::F32 => to.copy_from_slice(&value.to_le_bytes()),
+        // Little-endian: the low bytes come first. A cast brings the value into the type's range.
+        _ => to.copy_from_slice(&(value as i64).to_le_bytes()[..to.len()]),
     }
 }
 
@@ -88,18 +100,18 @@ struct Place {
 
 struct Search<'a> {
     original: &'a [u8],
-    values: &'a HashMap<String, Vec<f32>>,
+    counts: &'a HashMap<String, usize>,
     found: HashMap<String, Place>,
 }
 
 impl Search<'_> {
     fn places(mut self) -> Result<Vec<(String, Place)>, OnnxError> {
         for graph in self.fields(0..self.original.len())? {
-            if graph.number == MODEL_GRAPH {
-                self.graph(graph.payload)?;
+            if let (MODEL_GRAPH, Some(within)) = (graph.number, graph.bytes()) {
+                self.graph(within)?;
             }
         }
-        match self.values.keys().find(|name| !self.found.contains_key(*name)) {
+        match self.counts.keys().find(|name| !self.found.contains_key(*name)) {
             Some(missing) => Err(refuse(missing, "the file has no such weight")),
             None => Ok(self.found.into_iter().collect()),
         }
@@ -112,18 +124,18 @@ impl Search<'_> {
     /// The last field of that number as text: what a parser takes of a repeated scalar field.
     fn text(&self, fields: &[wire::Field], number: u64) -> Option<&str> {
         let field = fields.iter().rev().find(|f| f.number == number)?;
-        std::str::from_utf8(&self.original[field.payload.clone()]).ok()
+        std::str::from_utf8(&self.original[field.bytes()?]).ok()
     }
 
     fn graph(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
         for part in self.fields(within)? {
-            match part.number {
-                GRAPH_INITIALIZER => {
-                    let fields = self.fields(part.payload.clone())?;
+            match (part.number, part.bytes()) {
+                (GRAPH_INITIALIZER, Some(within)) => {
+                    let fields = self.fields(within)?;
                     let name = self.text(&fields, TENSOR_NAME).map(ToOwned::to_owned);
-                    self.tensor(name, part.payload)?;
+                    self.tensor(name, &fields)?;
                 }
-                GRAPH_NODE => self.node(part.payload)?,
+                (GRAPH_NODE, Some(within)) => self.node(within)?,
                 _ => {}
             }
         }
@@ -133,41 +145,45 @@ impl Search<'_> {
     fn node(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
         let fields = self.fields(within)?;
         let name = self.text(&fields, NODE_OUTPUT).map(ToOwned::to_owned);
-        if !name.as_ref().is_some_and(|name| self.values.contains_key(name)) {
+        if !name.as_ref().is_some_and(|name| self.counts.contains_key(name)) {
             return Ok(());
         }
-        for attribute in fields.into_iter().filter(|f| f.number == NODE_ATTRIBUTE) {
-            for part in self.fields(attribute.payload)? {
-                if part.number == ATTRIBUTE_TENSOR {
-                    self.tensor(name.clone(), part.payload)?;
+        for attribute in fields.iter().filter(|f| f.number == NODE_ATTRIBUTE) {
+            for part in self.fields(attribute.bytes().unwrap_or_default())? {
+                if let (ATTRIBUTE_TENSOR, Some(within)) = (part.number, part.bytes()) {
+                    self.tensor(name.clone(), &self.fields(within)?)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn tensor(&mut self, name: Option<String>, within: Range<usize>) -> Result<(), OnnxError> {
-        let Some((name, new)) = name.and_then(|name| Some((name.clone(), self.values.get(&name)?)))
-        else {
-            return Ok(());
-        };
-        let wire::Parts { fields, numbers } = wire::parts(self.original, within)?;
-        let data_type = numbers.iter().rev().find(|(number, _)| *number == TENSOR_DATA_TYPE);
-        let data_type = data_type.and_then(|(_, value)| i32::try_from(*value).ok());
-        let element = Element::of(data_type.unwrap_or_default()).ok();
-        let element = element.filter(|e| e.kind() == Kind::Float);
-        let element = element.ok_or_else(|| refuse(&name, "it does not hold floats"))?;
-        let typed = if element == Element::F64 { TENSOR_DOUBLE_DATA } else { TENSOR_FLOAT_DATA };
-        let mut payloads = fields.iter().filter(|f| {
-            (f.number == TENSOR_RAW_DATA || f.number == typed) && !f.payload.is_empty()
+    fn tensor(&mut self, name: Option<String>, fields: &[wire::Field]) -> Result<(), OnnxError> {
+        let count = name.and_then(|name| Some((name.clone(), *self.counts.get(&name)?)));
+        let Some((name, count)) = count else { return Ok(()) };
+        let data_type = fields.iter().rev().find_map(|field| match field.value {
+            wire::Value::Number(value) if field.number == TENSOR_DATA_TYPE => Some(value),
+            _ => None,
         });
+        let data_type = data_type.and_then(|value| i32::try_from(value).ok());
+        let element = Element::of(data_type.unwrap_or_default()).ok();
+        let element = element.filter(|e| e.kind() != Kind::Bool);
+        let element = element.ok_or_else(|| refuse(&name, "it does not hold numbers"))?;
+        let typed = match element {
+            Element::F64 => TENSOR_DOUBLE_DATA,
+            Element::F32 => TENSOR_FLOAT_DATA,
+            _ => TENSOR_RAW_DATA,
+        };
+        let holds = |f: &&wire::Field| f.number == TENSOR_RAW_DATA || f.number == typed;
+        let payloads = fields.iter().filter(holds).filter_map(wire::Field::bytes);
+        let mut payloads = payloads.filter(|payload| !payload.is_empty());
         let (Some(payload), None) = (payloads.next(), payloads.next()) else {
             return Err(refuse(&name, "its payload is not one run of bytes"));
         };
-        if payload.payload.len() != new.len() * element.width() {
+        if payload.len() != count * element.width() {
             return Err(refuse(&name, "its payload has another length than the new values"));
         }
-        let place = Place { payload: payload.payload.clone(), element };
+        let place = Place { payload, element };
         if self.found.insert(name.clone(), place).is_some() {
             return Err(refuse(&name, "it appears twice in the file"));
         }

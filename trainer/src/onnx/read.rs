@@ -65,6 +65,17 @@ impl fmt::Display for DeclaredValue {
     }
 }
 
+/// A value that the file holds.
+#[derive(Debug)]
+pub struct Weight<'a> {
+    /// Its name in the graph.
+    pub name: &'a str,
+    /// Its elements.
+    pub tensor: Arc<HostTensor>,
+    /// Whether they are kept as `raw_data`.
+    pub is_raw: bool,
+}
+
 /// A parsed ONNX file beside its original bytes.
 #[derive(Debug)]
 pub struct Model {
@@ -128,18 +139,20 @@ impl Model {
         Ok(Self { opset, initializers, inputs, outputs, bytes, proto })
     }
 
-    /// Every initializer and every value kept in a Constant node that can be read, by name, in the
-    /// order of the file.
-    pub fn weights(&self) -> impl Iterator<Item = (&str, Arc<HostTensor>)> {
+    /// Every initializer and every value kept in a Constant node that can be read, in the order of
+    /// the file.
+    pub fn weights(&self) -> impl Iterator<Item = Weight<'_>> {
         let graph = &self.proto.graph;
-        let initializers = graph
-            .initializer
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), Arc::clone(&self.initializers[&tensor.name])));
+        let initializers = graph.initializer.iter().map(|proto| Weight {
+            name: &proto.name,
+            tensor: Arc::clone(&self.initializers[&proto.name]),
+            is_raw: !proto.raw_data.is_empty(),
+        });
         let nodes = graph.node.iter().filter(|node| node.op_type == "Constant");
         let constants = nodes.filter_map(|node| {
             let value = node.attribute.iter().find(|a| a.name == "value")?.t.as_ref()?;
-            Some((node.output.first()?.as_str(), Arc::new(HostTensor::read(value).ok()?)))
+            let tensor = Arc::new(HostTensor::read(value).ok()?);
+            Some(Weight { name: node.output.first()?, tensor, is_raw: !value.raw_data.is_empty() })
         });
         initializers.chain(constants)
     }

@@ -160,7 +160,7 @@ impl HostTensor {
     pub fn read(proto: &TensorProto) -> Result<Self, OnnxError> {
         let refuse = |why: String| OnnxError::Tensor { tensor: proto.name.clone(), why };
         if !proto.external_data.is_empty() || proto.data_location.value() != 0 {
-            return Err(refuse("its data lies in another file; save the model as one file (save_as_external_data=False)".into()));
+            return Err(refuse("its data lies in another file, and only this one was given; give the model's path, with that file beside it".into()));
         }
         let shape = shape(proto)
             .ok_or_else(|| refuse("its shape has a negative or overflowing dimension".into()))?;

@@ -1,5 +1,5 @@
-//! The protobuf wire format, as far as patching in place needs it: where a message's
-//! length-delimited fields lie. Nothing is copied, and no length is believed before it is checked
+//! The protobuf wire format, as far as changing a file in place needs it: where a message's
+//! fields lie. Nothing is copied, and no length is believed before it is checked
 //! against the bytes at hand.
 //!
 //! Format: <https://protobuf.dev/programming-guides/encoding/>.
@@ -8,57 +8,72 @@ use std::ops::Range;
 
 use super::OnnxError;
 
-/// One length-delimited field of a message.
+/// One field of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     /// The field's number in the message definition.
     pub number: u64,
-    /// Where its payload lies in the file.
-    pub payload: Range<usize>,
+    /// Where it lies in the file, its tag and length included.
+    pub whole: Range<usize>,
+    /// What it holds.
+    pub value: Value,
 }
 
-/// The fields of a message.
-#[derive(Debug, Default)]
-pub struct Parts {
-    /// The length-delimited ones.
-    pub fields: Vec<Field>,
-    /// The varint ones: number and value.
-    pub numbers: Vec<(u64, u64)>,
+/// What a field holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A message, a text, bytes or packed numbers: where they lie in the file.
+    Bytes(Range<usize>),
+    /// A varint.
+    Number(u64),
+    /// Four or eight bytes, which nobody here reads.
+    Fixed,
 }
 
-/// The length-delimited fields of the message that fills `within`; other fields are stepped over.
+impl Field {
+    /// Where its message, text or bytes lie in the file.
+    pub fn bytes(&self) -> Option<Range<usize>> {
+        match &self.value {
+            Value::Bytes(range) => Some(range.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The fields of the message that fills `within`.
 ///
 /// # Errors
 /// [`OnnxError::Wire`] when the bytes end early or use a group, which ONNX never does.
 pub fn fields(bytes: &[u8], within: Range<usize>) -> Result<Vec<Field>, OnnxError> {
-    Ok(parts(bytes, within)?.fields)
-}
-
-/// The length-delimited fields of a message, and its varint fields by number.
-///
-/// # Errors
-/// As [`fields`].
-pub fn parts(bytes: &[u8], within: Range<usize>) -> Result<Parts, OnnxError> {
-    let mut parts = Parts::default();
+    let mut fields = Vec::new();
     let mut cursor = Cursor { bytes, at: within.start, end: within.end.min(bytes.len()) };
     while cursor.at < cursor.end {
+        let begin = cursor.at;
         let tag = cursor.varint()?;
-        match tag & 7 {
-            0 => parts.numbers.push((tag >> 3, cursor.varint()?)),
-            1 => cursor.skip(8)?,
-            5 => cursor.skip(4)?,
+        let value = match tag & 7 {
+            0 => Value::Number(cursor.varint()?),
+            1 => cursor.skip(8).map(|_| Value::Fixed)?,
+            5 => cursor.skip(4).map(|_| Value::Fixed)?,
             2 => {
                 let length = cursor.varint()?;
                 let length = usize::try_from(length)
                     .map_err(|_| cursor.error("length over the address space"))?;
-                let start = cursor.at;
-                cursor.skip(length)?;
-                parts.fields.push(Field { number: tag >> 3, payload: start..cursor.at });
+                Value::Bytes(cursor.skip(length)?)
             }
             _ => return Err(cursor.error("unknown wire type")),
-        }
+        };
+        fields.push(Field { number: tag >> 3, whole: begin..cursor.at, value });
     }
-    Ok(parts)
+    Ok(fields)
+}
+
+/// Appends a varint.
+pub fn push_varint(to: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        to.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    to.push(value as u8);
 }
 
 struct Cursor<'a> {
@@ -84,11 +99,13 @@ impl Cursor<'_> {
         Err(self.error("varint over 10 bytes"))
     }
 
-    fn skip(&mut self, count: usize) -> Result<(), OnnxError> {
+    /// Steps over so many bytes and says where they lie.
+    fn skip(&mut self, count: usize) -> Result<Range<usize>, OnnxError> {
         match self.at.checked_add(count) {
             Some(next) if next <= self.end => {
+                let skipped = self.at..next;
                 self.at = next;
-                Ok(())
+                Ok(skipped)
             }
             _ => Err(self.error("field longer than its message")),
         }
@@ -104,14 +121,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_over_scalars_and_finds_the_payload() {
+    fn every_field_is_found_with_its_tag_and_payload() {
         // field 1 varint 300, field 2 bytes "ab", field 3 fixed32, field 4 fixed64, field 5 empty bytes
         let mut bytes = vec![0x08, 0xac, 0x02, 0x12, 2, b'a', b'b', 0x1d, 1, 2, 3, 4, 0x21];
         bytes.extend([0; 8]);
         bytes.extend([0x2a, 0]);
         let found = fields(&bytes, 0..bytes.len()).unwrap();
-        let shape: Vec<_> = found.iter().map(|f| (f.number, f.payload.clone())).collect();
-        assert_eq!(shape, [(2, 5..7), (5, bytes.len()..bytes.len())]);
+        let end = bytes.len();
+        let shape: Vec<_> = found.iter().map(|f| (f.number, f.whole.clone(), f.bytes())).collect();
+        let want = [
+            (1, 0..3, None),
+            (2, 3..7, Some(5..7)),
+            (3, 7..12, None),
+            (4, 12..21, None),
+            (5, 21..end, Some(end..end)),
+        ];
+        assert_eq!(shape, want);
+        assert_eq!(found[0].value, Value::Number(300));
+        let mut written = Vec::new();
+        push_varint(&mut written, 300);
+        assert_eq!(written, bytes[1..3]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::OnnxError;
 
 /// `TensorProto.DataType.FLOAT`.
 const FLOAT: i32 = 1;
+/// `TensorProto.DataType.INT8`.
+const INT8: i32 = 3;
 /// `TensorProto.DataType.INT64`.
 const INT64: i32 = 7;
 
@@ -75,6 +77,15 @@ impl GraphWriter {
     pub fn ints(mut self, name: &str, values: &[i64]) -> Self {
         let mut tensor = tensor(name, &[values.len()], INT64);
         tensor.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into();
+        self.graph().initializer.push(tensor);
+        self
+    }
+
+    /// An initializer of 8-bit integers.
+    #[must_use]
+    pub fn levels(mut self, name: &str, shape: &[usize], values: &[i8]) -> Self {
+        let mut tensor = tensor(name, shape, INT8);
+        tensor.raw_data = values.iter().map(|v| *v as u8).collect::<Vec<u8>>().into();
         self.graph().initializer.push(tensor);
         self
     }
@@ -242,9 +253,9 @@ mod tests {
         let patched = patch(&original, &values).unwrap();
         assert_eq!(patched.patches[0].length_bytes, 4);
         let model = Model::parse(patched.bytes).unwrap();
-        let (name, tensor) = model.weights().next().unwrap();
-        assert_eq!(name, "w");
-        assert_eq!(tensor.elements, super::super::Elements::Float(vec![1.5, -2.0]));
+        let weight = model.weights().next().unwrap();
+        assert_eq!(weight.name, "w");
+        assert_eq!(weight.tensor.elements, super::super::Elements::Float(vec![1.5, -2.0]));
     }
 
     #[test]

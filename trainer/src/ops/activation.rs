@@ -5,8 +5,11 @@ use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use burn::backend::{Dispatch, Scalar};
 use burn::tensor::BoolDType;
 
-use super::elementwise::ignore_consumed;
-use super::{Built, Inputs, NodeView, Operator, broadcast, integer, no_parameters, tensor};
+use super::elementwise::{self, ignore_consumed};
+use super::{
+    Built, Fusion, Inputs, NodeView, Operator, batch_norm, broadcast, integer, no_parameters,
+    tensor,
+};
 use crate::graph::{Context, Role, Tensor, at_least_one};
 use crate::kernels::Kernels;
 use crate::onnx::Kind;
@@ -16,7 +19,10 @@ pub const TABLE: &[Operator] = &[
     Operator::new("HardSwish", 14, no_parameters, hard_swish),
     Operator::new("LeakyRelu", 1, no_parameters, leaky_relu),
     Operator::new("PRelu", 1, slope, prelu),
-    Operator::new("Relu", 1, no_parameters, relu),
+    Operator::new("Relu", 1, no_parameters, relu).fused(&[
+        Fusion { first: "Add", alone: true, build: elementwise::add_rectified },
+        Fusion { first: "BatchNormalization", alone: true, build: batch_norm::rectified },
+    ]),
     Operator::new("Shrink", 9, no_parameters, shrink),
     Operator::new("ThresholdedRelu", 10, no_parameters, thresholded_relu),
 ];

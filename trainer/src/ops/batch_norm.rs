@@ -55,9 +55,37 @@ impl Settings {
 
 fn build(node: &NodeView<'_>) -> Result<Built, String> {
     let settings = Settings::read(node)?;
+    let channels = channels(node)?;
     if !settings.training_mode {
         node.only_output()?;
+        return step(node, settings, channels, false);
     }
+    let x = node.float(0)?;
+    let out = x.reshaped(x.dims.clone());
+    let running = |place: usize| node.float(place).map(|f| f.reshaped(f.dims.clone()));
+    let statistics = node.parameters[3].zip(node.parameters[4]);
+    Built::many(vec![out, running(3)?, running(4)?], move |i, context| {
+        let follows = statistics.filter(|_| context.mode == Mode::Train);
+        let inputs = [i.take(0), i.take(1), i.take(2)];
+        let batch = by_batch(inputs, channels, &settings, false, follows, context);
+        let mean = followed(i.take(3), batch.mean, settings.momentum);
+        let variance = followed(i.take(4), batch.variance, settings.momentum);
+        vec![batch.output, mean, variance]
+    })
+}
+
+/// A node and the `Relu` behind it.
+pub fn rectified(node: &NodeView<'_>, relu: &NodeView<'_>) -> Result<Option<Built>, String> {
+    let settings = Settings::read(node)?;
+    if settings.training_mode {
+        return Ok(None);
+    }
+    ignore_consumed(relu)?;
+    step(node, settings, channels(node)?, true).map(Some)
+}
+
+/// The number of channels, for which every other input has one entry.
+fn channels(node: &NodeView<'_>) -> Result<usize, String> {
     let x = node.float(0)?;
     if x.rank() < 2 {
         return Err(format!("input of shape {x} has no channels"));
@@ -70,25 +98,27 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
             ));
         }
     }
-    let out = x.reshaped(x.dims.clone());
-    let running = |place: usize| node.float(place).map(|f| f.reshaped(f.dims.clone()));
+    Ok(channels)
+}
+
+/// Normalised by the batch in training if the running values follow, by them otherwise.
+fn step(
+    node: &NodeView<'_>,
+    settings: Settings,
+    channels: usize,
+    rectified: bool,
+) -> Result<Built, String> {
+    let x = node.float(0)?;
     let statistics = node.parameters[3].zip(node.parameters[4]);
-    if settings.training_mode {
-        return Built::many(vec![out, running(3)?, running(4)?], move |i, context| {
-            let follows = statistics.filter(|_| context.mode == Mode::Train);
-            let (x, scale, bias) = (i.take(0), i.take(1), i.take(2));
-            let batch = by_batch([x, scale, bias], channels, &settings, follows, context);
-            let mean = followed(i.take(3), batch.mean, settings.momentum);
-            let variance = followed(i.take(4), batch.variance, settings.momentum);
-            vec![batch.output, mean, variance]
-        });
-    }
-    Built::one(out, move |i, context| {
-        let (x, scale, bias) = (i.take(0), i.take(1), i.take(2));
+    Built::one(x.reshaped(x.dims.clone()), move |i, context| {
+        let [x, scale, bias] = [i.take(0), i.take(1), i.take(2)];
         if context.mode == Mode::Train && statistics.is_some() {
-            return by_batch([x, scale, bias], channels, &settings, statistics, context).output;
+            let inputs = [x, scale, bias];
+            return by_batch(inputs, channels, &settings, rectified, statistics, context).output;
         }
-        Dispatch::batch_norm(x, scale, bias, i.take(3), i.take(4), settings.epsilon)
+        let (mean, variance) = (i.take(3), i.take(4));
+        let output = Dispatch::batch_norm(x, scale, bias, mean, variance, settings.epsilon);
+        if rectified { Dispatch::rectify(output) } else { output }
     })
 }
 
@@ -104,11 +134,12 @@ fn by_batch(
     [x, scale, bias]: [Tensor; 3],
     channels: usize,
     settings: &Settings,
+    rectified: bool,
     follow: Option<(usize, usize)>,
     context: &mut Context,
 ) -> Batch {
     let count = tensor::dims(&x).iter().product::<usize>() / channels;
-    let (output, mean, variance) = Dispatch::normalise(x, scale, bias, settings.epsilon, false);
+    let (output, mean, variance) = Dispatch::normalise(x, scale, bias, settings.epsilon, rectified);
     if let Some(follow) = follow {
         let correction = count as f32 / count.saturating_sub(1).max(1) as f32;
         let momentum = settings.momentum;

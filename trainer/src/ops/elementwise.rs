@@ -13,6 +13,7 @@ use burn::backend::ops::FloatTensorOps;
 
 use super::{Built, Inputs, NodeView, Operator, axis, broadcast, integer, no_parameters, tensor};
 use crate::graph::{Fact, Role, Tensor};
+use crate::kernels::Kernels;
 use crate::onnx::Kind;
 
 pub const TABLE: &[Operator] = &[
@@ -104,6 +105,22 @@ fn build(
             integer::wrapped(integer::pairs(a, b, ints), element)
         }
     })
+}
+
+/// An `Add` of two floats of one shape and the `Relu` behind it.
+pub fn add_rectified(add: &NodeView<'_>, relu: &NodeView<'_>) -> Result<Option<Built>, String> {
+    let (a, b) = (add.input(0)?, add.input(1)?);
+    if a.kind() != Kind::Float || a.element != b.element || a.dims != b.dims {
+        return Ok(None);
+    }
+    let operands = Operands::read(add)?;
+    ignore_consumed(relu)?;
+    let out = Fact::runtime(a.element, operands.dims.clone());
+    let step = Built::one(out, move |i, _| {
+        let (a, b) = operands.take(i);
+        Dispatch::add_rectified(a, b)
+    });
+    step.map(Some)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! numbers known at load.
 
 use super::{Built, NodeView, Operator, no_parameters, tensor};
+use crate::graph::limits::MAX_FOLDED_ELEMENTS as MAX_ELEMENTS;
 use crate::graph::{Fact, at_least_one};
 use crate::onnx::{Element, Elements, HostTensor, Kind};
 
@@ -13,9 +14,6 @@ pub const TABLE: &[Operator] = &[
     Operator::new("EyeLike", 9, no_parameters, eye_like),
     Operator::new("NonZero", 9, no_parameters, non_zero),
 ];
-
-/// The most elements of a value that is written out when the model is loaded.
-const MAX_ELEMENTS: usize = 1 << 24;
 
 /// A value without elements, which is known whatever it is computed from.
 pub(super) fn empty(element: Element, shape: Vec<usize>) -> Result<Built, String> {

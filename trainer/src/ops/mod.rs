@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 
 use onnx_ir::NodeProto;
 
+use crate::graph::limits::MAX_ELEMENTS;
 use crate::graph::{Context, Fact, Role, Tensor};
 use crate::onnx::HostTensor;
 
@@ -54,6 +55,7 @@ mod reduce;
 mod repeat;
 mod resize;
 mod rnn;
+mod round_trip;
 mod scatter;
 mod shape;
 mod slice;
@@ -86,6 +88,20 @@ pub struct Operator {
     pub role: fn(place: usize, elements: usize) -> Role,
     /// Checks a node and builds its kernel.
     pub build: fn(&NodeView<'_>) -> Result<Built, String>,
+    /// How it is built as one step with the node that its first input comes from.
+    pub fusions: &'static [Fusion],
+}
+
+/// Two nodes, one after the other, as one step. Its inputs are all of the first node's, then those
+/// of the second but its first.
+#[derive(Debug, Clone, Copy)]
+pub struct Fusion {
+    /// The first node's operator.
+    pub first: &'static str,
+    /// Whether it is for speed alone, and so only where nobody else reads what the first node gives.
+    pub alone: bool,
+    /// Builds the kernel of both; it may not read an input's value. None: these two stay apart.
+    pub build: fn(first: &NodeView<'_>, second: &NodeView<'_>) -> Result<Option<Built>, String>,
 }
 
 impl Operator {
@@ -96,7 +112,13 @@ impl Operator {
         role: fn(place: usize, elements: usize) -> Role,
         build: fn(&NodeView<'_>) -> Result<Built, String>,
     ) -> Self {
-        Self { name, opsets: RangeInclusive::new(since, NEWEST_OPSET), role, build }
+        let opsets = RangeInclusive::new(since, NEWEST_OPSET);
+        Self { name, opsets, role, build, fusions: &[] }
+    }
+
+    /// One that becomes one step with the node before it where that is a `first`.
+    const fn fused(self, fusions: &'static [Fusion]) -> Self {
+        Self { fusions, ..self }
     }
 }
 
@@ -247,7 +269,6 @@ fn broadcast(a: &Fact, b: &Fact) -> Result<Vec<usize>, String> {
 
 /// Refuses shapes that a kernel cannot make on its way to a result of a permitted size.
 fn bounded(dims: &[usize]) -> Result<(), String> {
-    const MAX_ELEMENTS: usize = 1 << 28;
     match dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) {
         Some(n) if n <= MAX_ELEMENTS => Ok(()),
         _ => Err(format!("a value of shape {dims:?} has more than {MAX_ELEMENTS} elements")),

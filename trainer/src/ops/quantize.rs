@@ -1,21 +1,26 @@
 //! `QuantizeLinear`, `DequantizeLinear`, `DynamicQuantizeLinear`: floats as small integers and back,
 //! with one scale for all, for every entry of an axis, or for every block along it.
 //!
-//! Quantised values are integers, through which no gradient passes. Weights that are stored
-//! quantised become float constants when the model is loaded and do not train.
+//! Quantised values are integers, through which no gradient passes. Where they are dequantised at
+//! once the two nodes are one step that has one: `round_trip`.
 
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::backend::{Dispatch, Scalar};
 use burn::tensor::{BoolDType, FloatDType, IntDType};
 
 use super::cast::converted;
-use super::{Built, NodeView, Operator, axis, no_parameters, tensor};
+use super::shape::through;
+use super::{Built, Fusion, NodeView, Operator, axis, no_parameters, round_trip, tensor};
 use crate::graph::{Fact, Tensor};
 use crate::onnx::{Element, Kind};
 
 pub const TABLE: &[Operator] = &[
-    Operator::new("QuantizeLinear", 10, no_parameters, quantize),
-    Operator::new("DequantizeLinear", 10, no_parameters, dequantize),
+    Operator::new("QuantizeLinear", 10, through, quantize),
+    Operator::new("DequantizeLinear", 10, through, dequantize).fused(&[Fusion {
+        first: "QuantizeLinear",
+        alone: false,
+        build: |first, second| round_trip::of_pair(first, second).map(Some),
+    }]),
     Operator::new("DynamicQuantizeLinear", 11, no_parameters, dynamic),
 ];
 
@@ -89,67 +94,137 @@ fn zero_point(node: &NodeView<'_>) -> Result<Option<Element>, String> {
     Ok(Some(zero.element))
 }
 
-/// Integers as floats.
-fn floats(x: Tensor) -> Tensor {
-    Dispatch::int_into_float(x, FloatDType::F32)
+/// Numbers as floats.
+pub(super) fn floats(x: Tensor) -> Tensor {
+    match tensor::kind(&x) {
+        Kind::Int => Dispatch::int_into_float(x, FloatDType::F32),
+        _ => x,
+    }
 }
 
-/// Rounded half to even, moved by the zero point, and brought into the range of a type.
-fn saturated(x: Tensor, zero: Option<Tensor>, to: Element) -> Tensor {
-    let (low, high) = to.range();
-    let mut x = Dispatch::float_round(x);
-    if let Some(zero) = zero {
-        x = Dispatch::float_add(x, floats(zero));
+/// Rounded half to even and moved by the zero point.
+fn levels(ratio: Tensor, zero: Option<Tensor>) -> Tensor {
+    let levels = Dispatch::float_round(ratio);
+    match zero {
+        Some(zero) => Dispatch::float_add(levels, floats(zero)),
+        None => levels,
     }
-    let x = Dispatch::float_clamp(x, Scalar::Float(low as f64), Scalar::Float(high as f64));
+}
+
+/// Levels brought into the range of a type.
+fn saturated(levels: Tensor, to: Element) -> Tensor {
+    let (low, high) = to.range();
+    let x = Dispatch::float_clamp(levels, Scalar::Float(low as f64), Scalar::Float(high as f64));
     Dispatch::float_into_int(x, IntDType::I64)
 }
 
+/// Floats to levels of a type.
+pub(super) struct Quantizer {
+    spread: Spread,
+    to: Element,
+}
+
+impl Quantizer {
+    pub(super) fn read(node: &NodeView<'_>) -> Result<Self, String> {
+        let x = node.input(0)?;
+        let a = &node.attributes;
+        a.flag("saturate", true)?;
+        let told = match a.int("output_dtype", 0)? {
+            0 => None,
+            number => Some(Element::of(i32::try_from(number).unwrap_or_default())?),
+        };
+        if !matches!(a.int("precision", 0)?, 0 | 1) {
+            return Err("it divides in 32-bit floats only".into());
+        }
+        let to = zero_point(node)?.or(told).unwrap_or(Element::U8);
+        if told.is_some_and(|told| told != to) || to.kind() != Kind::Int || to.width() > 2 {
+            return Err(format!("{to:?} is not quantised to"));
+        }
+        if x.kind() == Kind::Bool {
+            return Err("truth values are not quantised".into());
+        }
+        Ok(Self { spread: Spread::read(node, x)?, to })
+    }
+
+    /// Of a weight that is stored as integers: what dequantizing `node` undoes.
+    pub(super) fn of_weight(node: &NodeView<'_>) -> Result<Self, String> {
+        let x = node.input(0)?;
+        Ok(Self { spread: Spread::read(node, x)?, to: x.element })
+    }
+
+    /// Levels before they are brought into range.
+    pub(super) fn levels(&self, x: Tensor, scale: Tensor, zero: Option<Tensor>) -> Tensor {
+        let ratio = Dispatch::float_div(x, self.spread.apply(scale));
+        levels(ratio, zero.map(|zero| self.spread.apply(zero)))
+    }
+
+    pub(super) fn saturated(&self, levels: Tensor) -> Tensor {
+        saturated(levels, self.to)
+    }
+
+    /// The least and the largest level.
+    pub(super) fn range(&self) -> (Scalar, Scalar) {
+        let (low, high) = self.to.range();
+        (Scalar::Float(low as f64), Scalar::Float(high as f64))
+    }
+
+    pub(super) fn scale(&self, scale: Tensor) -> Tensor {
+        self.spread.apply(scale)
+    }
+}
+
 fn quantize(node: &NodeView<'_>) -> Result<Built, String> {
-    let x = node.input(0)?;
-    let a = &node.attributes;
-    a.flag("saturate", true)?;
-    let told = match a.int("output_dtype", 0)? {
-        0 => None,
-        number => Some(Element::of(i32::try_from(number).unwrap_or_default())?),
-    };
-    if !matches!(a.int("precision", 0)?, 0 | 1) {
-        return Err("it divides in 32-bit floats only".into());
-    }
-    let to = zero_point(node)?.or(told).unwrap_or(Element::U8);
-    if told.is_some_and(|told| told != to) || to.kind() != Kind::Int || to.width() > 2 {
-        return Err(format!("{to:?} is not quantised to"));
-    }
-    if x.kind() == Kind::Bool {
-        return Err("truth values are not quantised".into());
-    }
-    let spread = Spread::read(node, x)?;
-    Built::one(Fact::runtime(to, x.dims.clone()), move |i, _| {
-        let x = i.take(0);
-        let x = if tensor::kind(&x) == Kind::Int { floats(x) } else { x };
-        let ratio = Dispatch::float_div(x, spread.apply(i.take(1)));
-        saturated(ratio, i.try_take(2).map(|z| spread.apply(z)), to)
+    let quantizer = Quantizer::read(node)?;
+    let fact = Fact::runtime(quantizer.to, node.input(0)?.dims.clone());
+    Built::one(fact, move |i, _| {
+        let levels = quantizer.levels(floats(i.take(0)), i.take(1), i.try_take(2));
+        quantizer.saturated(levels)
     })
 }
 
-/// The result has the type of the scale, unless it is told.
-fn dequantize(node: &NodeView<'_>) -> Result<Built, String> {
-    let (x, scale) = (node.of_kind(0, Kind::Int)?, node.float(1)?);
-    let to = match node.attributes.int("output_dtype", 0)? {
-        0 => scale.element,
-        number => Element::of(i32::try_from(number).unwrap_or_default())?,
-    };
-    if to.kind() != Kind::Float || x.element.width() > 4 {
-        return Err(format!("{:?} does not become {to:?}", x.element));
-    }
-    zero_point(node)?;
-    let spread = Spread::read(node, x)?;
-    Built::one(Fact::runtime(to, x.dims.clone()), move |i, _| {
-        let (mut x, scale) = (i.take(0), spread.apply(i.take(1)));
-        if let Some(zero) = i.try_take(2) {
-            x = Dispatch::int_sub(x, spread.apply(zero));
+/// Levels to floats.
+pub(super) struct Dequantizer {
+    spread: Spread,
+    to: Element,
+    /// What is known of its result.
+    pub(super) fact: Fact,
+}
+
+impl Dequantizer {
+    /// The result has the type of the scale, unless it is told.
+    pub(super) fn read(node: &NodeView<'_>) -> Result<Self, String> {
+        let (x, scale) = (node.of_kind(0, Kind::Int)?, node.float(1)?);
+        let to = match node.attributes.int("output_dtype", 0)? {
+            0 => scale.element,
+            number => Element::of(i32::try_from(number).unwrap_or_default())?,
+        };
+        if to.kind() != Kind::Float || x.element.width() > 4 {
+            return Err(format!("{:?} does not become {to:?}", x.element));
         }
-        converted(Dispatch::float_mul(floats(x), scale), to)
+        zero_point(node)?;
+        let fact = Fact::runtime(to, x.dims.clone());
+        Ok(Self { spread: Spread::read(node, x)?, to, fact })
+    }
+
+    pub(super) fn floats(&self, mut x: Tensor, scale: Tensor, zero: Option<Tensor>) -> Tensor {
+        if let Some(zero) = zero {
+            x = Dispatch::int_sub(x, self.spread.apply(zero));
+        }
+        converted(Dispatch::float_mul(floats(x), self.spread.apply(scale)), self.to)
+    }
+
+    pub(super) fn scale(&self, scale: Tensor) -> Tensor {
+        self.spread.apply(scale)
+    }
+}
+
+fn dequantize(node: &NodeView<'_>) -> Result<Built, String> {
+    let dequantizer = Dequantizer::read(node)?;
+    if node.parameters.first().is_some_and(Option::is_some) {
+        return round_trip::of_weight(Quantizer::of_weight(node)?, dequantizer);
+    }
+    Built::one(dequantizer.fact.clone(), move |i, _| {
+        dequantizer.floats(i.take(0), i.take(1), i.try_take(2))
     })
 }
 
@@ -173,9 +248,9 @@ fn dynamic(node: &NodeView<'_>) -> Result<Built, String> {
         let flat = Dispatch::float_equal_elem(scale.clone(), none, BoolDType::Native);
         let scale = Dispatch::float_mask_fill(scale, flat, Scalar::Float(1.0));
         let zero = Dispatch::float_neg(Dispatch::float_div(low, scale.clone()));
-        let zero = saturated(zero, None, Element::U8);
+        let zero = saturated(levels(zero, None), Element::U8);
         let ratio = Dispatch::float_div(x, scale.clone());
-        let y = saturated(ratio, Some(zero.clone()), Element::U8);
+        let y = saturated(levels(ratio, Some(zero.clone())), Element::U8);
         vec![tensor::reshape(y, &shape), scale, zero]
     })
 }

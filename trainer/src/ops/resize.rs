@@ -9,10 +9,8 @@ use crate::onnx::Kind;
 pub const TABLE: &[Operator] = &[
     Operator::new("Resize", 10, no_parameters, resize),
     Operator {
-        name: "Upsample",
         opsets: std::ops::RangeInclusive::new(7, 9),
-        role: no_parameters,
-        build: upsample,
+        ..Operator::new("Upsample", 7, no_parameters, upsample)
     },
 ];
 

@@ -12,7 +12,7 @@ use onnx_ir::{AttributeProto, AttributeType};
 
 use super::tensor;
 use crate::graph::{Context, Fact, Graph, Mode, Plan, Role};
-use crate::onnx::{Elements, GraphWriter, Model};
+use crate::onnx::{Elements, GraphWriter, Model, patch};
 use crate::random::Random;
 
 /// A graph from `x` to `y`.
@@ -82,6 +82,11 @@ impl Case {
         self.with(|w| w.floats(name, shape, values))
     }
 
+    /// An initializer of 8-bit integers.
+    pub fn levels(self, name: &str, shape: &[usize], values: &[i8]) -> Self {
+        self.with(|w| w.levels(name, shape, values))
+    }
+
     /// An initializer with elements of magnitude 0.5 to 1.5, so that dividing by it is harmless.
     pub fn random(mut self, name: &str, shape: &[usize]) -> Self {
         let values: Vec<f32> = (0..shape.iter().product())
@@ -109,10 +114,8 @@ impl Case {
     }
 
     /// The last node, which gives `y`.
-    pub fn node(mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> Self {
-        let writer = self.writer.take().expect("one last node");
-        self.bytes = writer.node(op, inputs, &["y"], attributes).finish().expect("serialises");
-        self
+    pub fn node(self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> Self {
+        self.outputs(op, inputs, &["y"], attributes)
     }
 
     /// A last node with several outputs, one of which is `y`.
@@ -172,6 +175,43 @@ impl Case {
     pub fn output_shape(&self) -> Vec<usize> {
         self.run(&vec![0.5; self.shape.iter().product()]);
         self.load().1.outputs[0].fact.dims.clone()
+    }
+
+    /// The output in use for other parameters, also once those are written into the file.
+    pub fn run_changed(&self, x: &[f32], change: impl Fn(&mut [f32])) -> (Vec<f32>, Vec<f32>) {
+        let (mut graph, plan) = self.load();
+        let device = Device::flex();
+        for parameter in &mut graph.parameters.list {
+            let mut values = parameter.to_host();
+            change(&mut values);
+            parameter.set(Flat::from_floats(values.as_slice(), &device));
+        }
+        let input = tensor::from_host(x.to_vec(), &self.shape, &device);
+        let mut context = Context::infer(&device);
+        let out = plan.run(&graph.parameters.fixed(), vec![input], &mut context).remove(0);
+        let bytes = patch(&self.bytes, &graph.parameters.values()).expect("is written").bytes;
+        let written = Self { bytes, shape: self.shape.clone(), ..Self::new(&self.shape) };
+        (tensor::to_host(out), written.run(x))
+    }
+
+    /// The gradients of `x` and of every parameter when the output's is `weights`.
+    pub fn gradients(&self, x: &[f32], weights: &[f32]) -> Vec<Vec<f32>> {
+        let (graph, plan) = self.load();
+        let device = Device::flex().autodiff();
+        let x = Flat::<1>::from_floats(x, &device).require_grad();
+        let mut leaves = graph.parameters.leaves();
+        let input = tensor::reshape(x.clone().into_dispatch(), &self.shape);
+        let mut context = Context::infer(&device);
+        let out = plan.run(&leaves, vec![input], &mut context).remove(0);
+        let weights = tensor::from_host(weights.to_vec(), &tensor::dims(&out), &device);
+        let sum = Dispatch::float_sum(Dispatch::float_mul(out, weights));
+        let mut found = Flat::<1>::from_dispatch(tensor::reshape(sum, &[1])).backward();
+        leaves.insert(0, x);
+        let host = |leaf: Flat<1>| {
+            let gradient = leaf.grad_remove(&mut found).expect("a gradient");
+            gradient.into_data().iter::<f32>().collect()
+        };
+        leaves.into_iter().map(host).collect()
     }
 
     /// A training pass: the output, and the parameters once statistics have followed.

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Gradients, Tensor as Flat};
 use super::objective::Objective;
 use super::{Recipe, TrainError, TrainingSet};
 use crate::graph::{Context, Graph, Observation, Parameters, Plan, Sizes};
+use crate::kernels::together;
 use crate::ops::tensor;
 use crate::random::Random;
 
@@ -63,6 +64,16 @@ impl<'a> Passes<'a> {
 
     /// Forward and backward. `values` are the inputs of `samples`, possibly changed.
     pub fn learn(
+        &self,
+        parameters: &Parameters,
+        samples: &[usize],
+        values: Vec<f32>,
+        random: Random,
+    ) -> Seen {
+        together(|| self.there_and_back(parameters, samples, values, random))
+    }
+
+    fn there_and_back(
         &self,
         parameters: &Parameters,
         samples: &[usize],

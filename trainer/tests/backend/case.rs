@@ -89,10 +89,11 @@ impl Case {
         let mut attempt = || {
             let model = Model::parse(damage::model(&bytes, random)?).ok()?;
             let mut inputs = self.tensors("input", model.inputs.len()).ok()?;
-            damage::inputs(&mut inputs, random);
+            damage_inputs(&mut inputs, random);
             let (device, facts) = (Device::flex(), Self::facts(&inputs, Self::small));
             let graph = Graph::load(model, &facts, &device).ok()?;
             let plan = graph.plan(&facts, &graph.outputs()).ok()?;
+            graph.plan(&facts, &[graph.logits()]).ok()?;
             let values = inputs.iter().map(|tensor| tensor::upload(tensor, &device)).collect();
             Some(plan.run(&graph.parameters.fixed(), values, &mut Context::infer(&device)))
         };
@@ -159,6 +160,25 @@ impl Case {
                 HostTensor::read(&proto).map_err(|e| e.to_string())
             })
             .collect()
+    }
+}
+
+/// The inputs with a shape or an integer changed.
+fn damage_inputs(inputs: &mut [HostTensor], random: &mut Random) {
+    let which = random.below(inputs.len().max(1));
+    let Some(input) = inputs.get_mut(which) else { return };
+    if let Elements::Int(values) = &mut input.elements
+        && !values.is_empty()
+    {
+        let place = random.below(values.len());
+        values[place] = damage::number(random);
+    } else if !input.shape.is_empty() && random.below(2) == 0 {
+        // Other sizes of the same product: an axis more, or two axes in another order.
+        let (a, b) = (random.below(input.shape.len()), random.below(input.shape.len()));
+        input.shape.swap(a, b);
+        if random.below(2) == 0 {
+            input.shape.insert(a, 1);
+        }
     }
 }
 

@@ -10,8 +10,12 @@
 //! such passes are counted apart.
 
 mod case;
+#[path = "../../../fuzz/src/damage.rs"]
 mod damage;
+#[path = "../../../fuzz/src/model.rs"]
+mod model;
 mod refusals;
+mod seeds;
 
 use std::collections::BTreeMap;
 
@@ -64,6 +68,25 @@ fn every_test_of_the_table_passes_or_is_refused_for_a_listed_reason() {
     assert!(failed.is_empty(), "{} tests fail", failed.len());
     assert!(unlisted.is_empty(), "refusals.toml and the refusals differ:\n{}", unlisted.join("\n"));
     assert!(passed >= LEAST_PASSED, "only {passed} pass");
+}
+
+#[test]
+fn every_file_of_the_fuzzers_seeds_is_refused_or_runs() {
+    let mut ran = 0;
+    for (path, bytes) in seeds::committed() {
+        let reached = model::attempt(&bytes);
+        println!("{reached:?} {}", path.display());
+        ran += usize::from(reached == model::Reached::Ran);
+    }
+    assert!(ran >= seeds::all().len(), "only {ran} run");
+}
+
+#[test]
+#[ignore = "writes fuzz/seeds/model; run by hand when the seeds change"]
+fn the_fuzzers_seeds_are_written() {
+    for (name, bytes) in seeds::all() {
+        trainer::durable::write(&seeds::folder().join(name), &bytes).unwrap();
+    }
 }
 
 #[test]

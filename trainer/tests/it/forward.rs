@@ -106,7 +106,7 @@ fn load(bytes: &[u8]) -> Graph {
     Graph::load(model, &inputs, &Device::flex()).unwrap()
 }
 
-fn largest_difference(bytes: &[u8], input: &str) -> f32 {
+pub fn largest_difference(bytes: &[u8], input: &str) -> f32 {
     let device = Device::flex();
     let x = noise(BATCH * SIDE * SIDE, 77);
     let graph = load(bytes);
@@ -160,7 +160,7 @@ fn learned(bytes: &[u8], recipe: &str, seed: u64) -> (Patched, Outcome) {
     (patch(bytes, &graph.parameters.values()).unwrap(), outcome)
 }
 
-fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>, f32, f32) {
+pub fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>, f32, f32) {
     let (patched, outcome) = learned(bytes, SHORT, seed);
     let curve = outcome.curve;
     let ranges = patched

@@ -7,5 +7,6 @@ mod cli;
 mod data;
 mod forward;
 mod job;
+mod quantized;
 mod resume;
 mod worker;
