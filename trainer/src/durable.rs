@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+/// How the names of files begin that are not finished; a process that is killed leaves them.
+const UNFINISHED: &str = ".trainer-";
+
 /// A file or folder that could not be written.
 #[derive(Debug, Error)]
 #[error("cannot {operation} {path}")]
@@ -39,12 +42,32 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
 }
 
 fn place(path: &Path, folder: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     // A power cut before this line leaves the old file, after it the new one.
     file.persist(path).map_err(|e| e.error)?;
     File::open(folder)?.sync_all()
+}
+
+/// Removes what killed processes left unfinished in a folder that only one process uses.
+///
+/// # Errors
+/// The folder, which may be absent, cannot be changed.
+pub fn sweep(folder: &Path) -> Result<(), DurableError> {
+    let sweep = || -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    match sweep() {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("tidy", folder)(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a folder of files that is not there yet. It appears with all of them or not at all.
@@ -58,7 +81,7 @@ pub fn write_folder(path: &Path, files: &[(&str, &[u8])]) -> Result<(), DurableE
     }
     let parent = folder(path);
     let write = || -> io::Result<()> {
-        let made = tempfile::Builder::new().prefix(".trainer-").tempdir_in(parent)?;
+        let made = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent)?;
         for (name, bytes) in files {
             let mut file = File::create_new(made.path().join(name))?;
             file.write_all(bytes)?;
@@ -89,6 +112,17 @@ mod tests {
         write(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        sweep(&dir.path().join("absent")).unwrap();
+        write(&dir.path().join("whole"), b"1").unwrap();
+        let left = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir.path()).unwrap();
+        let left = left.into_temp_path().keep().unwrap();
+        sweep(dir.path()).unwrap();
+        assert!(!left.exists() && dir.path().join("whole").exists());
     }
 
     #[test]

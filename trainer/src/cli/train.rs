@@ -91,11 +91,11 @@ impl Train {
             Ok(product) => {
                 self.write(&product)
                     .with_context(|| again(&place, "free space on the disk, then "))?;
-                forget(&place)?;
+                place.remove()?;
                 self.tell(&product, json)
             }
             Err(JobError::Diverged { source, good }) => {
-                forget(&place)?;
+                place.remove()?;
                 let kept = self.keep(good.as_deref())?;
                 Err(anyhow::Error::new(source).context(kept))
             }
@@ -197,8 +197,4 @@ fn again(place: &Place, first: &str) -> String {
     } else {
         format!("not done; {first}give the same command again to begin anew")
     }
-}
-
-fn forget(place: &Place) -> anyhow::Result<()> {
-    place.remove().with_context(|| format!("cannot remove {}", place.folder.display()))
 }

@@ -29,7 +29,10 @@ const FILES: [&str; 2] = ["checkpoint-0", "checkpoint-1"];
 /// Why a checkpoint cannot be gone on from.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
-    /// The folder cannot be read.
+    /// The folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] durable::DurableError),
+    /// A file cannot be read.
     #[error("cannot read the checkpoint {path}")]
     Read {
         /// The file.
@@ -139,6 +142,7 @@ impl Place {
     /// # Errors
     /// [`CheckpointError`]: another run's, or it cannot be read.
     pub fn open(&self, key: Key) -> Result<(Checkpoints, Option<State>), CheckpointError> {
+        durable::sweep(&self.folder)?;
         let mut newest: Option<(Key, u64, State)> = None;
         for file in FILES {
             let path = self.folder.join(file);
@@ -170,7 +174,12 @@ impl Place {
     ///
     /// # Errors
     /// The folder cannot be changed.
-    pub fn remove(&self) -> io::Result<()> {
+    pub fn remove(&self) -> Result<(), durable::DurableError> {
+        durable::sweep(&self.folder)?;
+        self.remove_own().map_err(|e| durable::DurableError::new("remove", &self.folder, e))
+    }
+
+    fn remove_own(&self) -> io::Result<()> {
         for file in FILES {
             match std::fs::remove_file(self.folder.join(file)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

@@ -218,7 +218,7 @@ impl Worker {
             Err(error) => tracing::warn!(job, error = %chain(&error), "the hub was not told"),
             Ok(()) if over => {
                 if let Err(error) = self.settings.checkpoints().remove() {
-                    tracing::warn!(job, %error, "checkpoint not removed");
+                    tracing::warn!(job, error = %chain(&error), "checkpoint not removed");
                 }
             }
             Ok(()) => {}

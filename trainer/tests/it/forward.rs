@@ -9,7 +9,8 @@ use trainer::onnx::{GraphWriter, Model, Patched, patch};
 use trainer::ops::tensor;
 use trainer::random::Random;
 use trainer::starter::{Kind, starter};
-use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train};
+use trainer::train::pass::Passes;
+use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train, validation};
 
 use super::data::{SIDE, session};
 
@@ -241,9 +242,15 @@ fn early_stopping_ends_and_keeps_the_best_weights() {
     let kept = outcome.kept_epoch as usize;
     assert_eq!(losses[kept - 1], best, "{losses:?}");
     assert_eq!(losses.len(), kept + 3, "it waits three epochs for a better one: {losses:?}");
+
+    let kept = validation::part(&set, 0.3, 1).unwrap().validate;
+    let inputs = kept.iter().flat_map(|sample| set.input(*sample)).copied().collect();
+    let passes = Passes::new(&graph, &set, &recipe, &[kept.len()], &Device::flex()).unwrap();
+    let loss = passes.judge(&graph.parameters.fixed(), &kept, inputs);
+    assert!((loss - best).abs() < 1e-5, "the weights are those of {best}, not of {loss}");
 }
 
-/// y = a · w₁ + b · w₂ + b
+/// Two inputs times two weights, plus a bias of zero.
 fn line(weights: [f32; 2]) -> Vec<u8> {
     GraphWriter::new("line")
         .input("x", &[None, Some(2)])
