@@ -4,6 +4,7 @@
 //! checkout; both can be deleted at any time.
 
 mod audit;
+mod bench;
 mod demo;
 mod fuzz;
 mod setup;
@@ -35,6 +36,11 @@ enum Command {
     },
     /// Format, clippy, all tests, doc tests and documentation, without a warning
     Test,
+    /// Measure beside a peer, and print ratios
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
     /// Licences, bans, sources and advisories of all dependencies
     Audit,
     /// Feed a decoder bytes that nobody vouches for, until it fails or for as long as told
@@ -47,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo { options } => demo::run(&options).map(|never| match never {}),
         Command::Test => test::run(),
         Command::Audit => audit::run(),
+        Command::Bench { what } => bench::run(&what).map(|()| true),
         Command::Fuzz(command) => command.run(),
     };
     match result {

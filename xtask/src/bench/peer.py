@@ -1,6 +1,6 @@
 """The other side of `cargo xtask bench trainer`: PyTorch on the very same ONNX file.
 
-    python3 peer.py FOLDER THREADS      the folder is what `step make` wrote
+    python3 -c <this> FOLDER THREADS    the folder is what `step make` wrote
 
 Reads lines from standard input, a number of steps each, and answers as `step run` does. The graph's
 nodes become calls of torch.nn.functional in the file's order; its float initializers become
@@ -70,7 +70,8 @@ class Graph(torch.nn.Module):
     def __init__(self, path):
         super().__init__()
         graph = onnx.load(path).graph
-        running = {n for node in graph.node if node.op_type == "BatchNormalization" for n in node.input[3:]}
+        norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
+        running = {name for node in norms for name in node.input[3:]}
         self.values = {}
         for tensor in graph.initializer:
             value = torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
