@@ -53,14 +53,13 @@ pub fn attempt(bytes: &[u8]) -> Reached {
     let leaves = graph.parameters.leaves();
     let values = inputs.iter().map(|fact| value(fact, &device)).collect();
     let mut context = Context::train(&device, Random::new(1));
-    for output in plan.run(&leaves, values, &mut context) {
-        let (kind, count) = (tensor::kind(&output), tensor::dims(&output).iter().product());
-        if kind == Kind::Float {
-            let sum = Flat::<1>::from_dispatch(tensor::reshape(output, &[count])).sum();
-            if sum.is_tracked() {
-                sum.backward();
-            }
-        }
+    let outputs = plan.run(&leaves, values, &mut context).into_iter();
+    let floats = outputs.filter(|output| tensor::kind(output) == Kind::Float).map(|output| {
+        let count = tensor::dims(&output).iter().product();
+        Flat::<1>::from_dispatch(tensor::reshape(output, &[count])).sum()
+    });
+    if let Some(loss) = floats.reduce(|a, b| a + b).filter(Flat::is_tracked) {
+        loss.backward();
     }
     patch(&graph.model.bytes, &graph.parameters.values()).expect("what loads can be written");
     Reached::Ran
