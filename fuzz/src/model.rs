@@ -61,7 +61,7 @@ pub fn attempt(bytes: &[u8]) -> Reached {
     if let Some(loss) = floats.reduce(|a, b| a + b).filter(Flat::is_tracked) {
         loss.backward();
     }
-    patch(&graph.model.bytes, &graph.parameters.values()).expect("what loads can be written");
+    patch(&graph.model.bytes, &graph.parameters.stored()).expect("what loads can be written");
     Reached::Ran
 }
 

@@ -110,8 +110,13 @@ impl Parameters {
         self.list.iter().map(|p| (p.name.clone(), p.value.dims()[0])).collect()
     }
 
-    /// What the file keeps of every value, by its name: for a quantised weight its levels.
+    /// Every value by its name, for [`Parameters::restore`].
     pub fn values(&self) -> HashMap<String, Vec<f32>> {
+        self.list.iter().map(|p| (p.name.clone(), p.to_host())).collect()
+    }
+
+    /// What the file keeps of every value, by its name: for a quantised weight its levels.
+    pub fn stored(&self) -> HashMap<String, Vec<f32>> {
         let stored = |p: &Parameter| match &p.levels {
             Some(levels) => levels.nearest(&p.to_host()),
             None => p.to_host(),

@@ -183,7 +183,7 @@ impl Trained {
             checkpoints: tools.checkpoints.map(|place| (place, key)),
         };
         let outcome = train(&mut graph, &task, &mut |p| watch(Event::Train(p.clone())));
-        let written = || patch(&graph.model.bytes, &graph.parameters.values());
+        let written = || patch(&graph.model.bytes, &graph.parameters.stored());
         match outcome {
             Ok(outcome) => {
                 let patched = written()?;

@@ -189,7 +189,7 @@ impl Case {
         let input = tensor::from_host(x.to_vec(), &self.shape, &device);
         let mut context = Context::infer(&device);
         let out = plan.run(&graph.parameters.fixed(), vec![input], &mut context).remove(0);
-        let bytes = patch(&self.bytes, &graph.parameters.values()).expect("is written").bytes;
+        let bytes = patch(&self.bytes, &graph.parameters.stored()).expect("is written").bytes;
         let written = Self { bytes, shape: self.shape.clone(), ..Self::new(&self.shape) };
         (tensor::to_host(out), written.run(x))
     }

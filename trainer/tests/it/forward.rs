@@ -158,7 +158,7 @@ fn learned(bytes: &[u8], recipe: &str, seed: u64) -> (Patched, Outcome) {
     let mut graph = load(bytes);
     let recipe = Recipe::parse(recipe, &Recipe::starter()).unwrap();
     let outcome = learn(&mut graph, &set(), &recipe, seed).unwrap();
-    (patch(bytes, &graph.parameters.values()).unwrap(), outcome)
+    (patch(bytes, &graph.parameters.stored()).unwrap(), outcome)
 }
 
 pub fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>, f32, f32) {

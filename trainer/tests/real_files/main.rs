@@ -109,7 +109,7 @@ fn holds(name: &str, shape: &[usize], rate: f64) {
     let mut trial = Trial::new(&old, shape);
     let before = trial.difference(&old);
     let losses = trial.learn(rate);
-    let new = patch(&old, &trial.graph.parameters.values()).unwrap();
+    let new = patch(&old, &trial.graph.parameters.stored()).unwrap();
     let after = trial.difference(&new.bytes);
     println!("{name}: off by {before:.1e}, after training {after:.1e}, loss {losses:?}");
     assert!(before <= TOLERANCE, "{name}: {before}");
