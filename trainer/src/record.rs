@@ -79,7 +79,8 @@ pub struct Versions {
     pub burn: String,
     /// The runtime that evaluated.
     pub runtime: String,
-    /// Processor architecture and operating system.
+    /// Processor architecture, operating system, and the instructions that were computed with: what
+    /// the same bytes need to come out again.
     pub target: String,
     /// Threads that computed.
     pub threads: usize,
@@ -106,7 +107,12 @@ impl Versions {
             trainer: env!("CARGO_PKG_VERSION").to_owned(),
             burn: BURN_VERSION.to_owned(),
             runtime,
-            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            target: format!(
+                "{}-{} {}",
+                std::env::consts::ARCH,
+                std::env::consts::OS,
+                instructions()
+            ),
             threads,
         }
     }
