@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use fleetloop_protocol::{BundleDigest, Digest};
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::instructions;
 use crate::onnx::{Patch, Source};
 use crate::train::{Epoch, Recipe};
 
