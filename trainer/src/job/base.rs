@@ -9,7 +9,7 @@ use crate::dataset::Pictures;
 use crate::onnx::{Model, ModelFile};
 use crate::pack::declared_input;
 use crate::record::BaseRecord;
-use crate::starter::{Kind, starter};
+use crate::starter::{Head, Kind, starter};
 
 /// What a new model begins with.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Base {
                 (file.bytes.clone(), BaseRecord { sources, ..record(&file.bytes) })
             }
             Self::Starter { kind, input } => {
-                let bytes = starter(*kind, input, labels.len(), seed)?;
+                let bytes = starter(*kind, input, Head::Classes(labels.len()), seed)?;
                 let shape: Vec<String> = input.iter().map(usize::to_string).collect();
                 let made = format!("{kind} {}", shape.join("x"));
                 let record = BaseRecord { starter: Some(made), ..record(&bytes) };
