@@ -9,4 +9,5 @@ mod forward;
 mod job;
 mod quantized;
 mod resume;
+mod starters;
 mod worker;
