@@ -9,7 +9,7 @@ use fleetloop_models::session::{Session, Threads};
 
 use super::data;
 
-fn trainer(args: &[&str], dir: &Path) -> Output {
+pub fn trainer(args: &[&str], dir: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trainer"))
         .args(args)
         .current_dir(dir)
@@ -18,7 +18,7 @@ fn trainer(args: &[&str], dir: &Path) -> Output {
         .unwrap()
 }
 
-fn json(output: &Output) -> serde_json::Value {
+pub fn json(output: &Output) -> serde_json::Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -179,9 +179,10 @@ pub fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>
 
 #[test]
 fn the_forward_pass_equals_onnx_runtime_before_and_after_training() {
-    for (bytes, input) in
-        [(varied(), "x"), (starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap(), "picture")]
-    {
+    for (bytes, input) in [
+        (varied(), "x"),
+        (starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap(), "picture"),
+    ] {
         let difference = largest_difference(&bytes, input);
         assert!(difference < 1e-4, "{input}: {difference}");
         let (new, _, first, last) = trained(&bytes, 1);
@@ -312,7 +313,8 @@ fn numbers_are_learned_too() {
 
 #[test]
 fn a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_good_weights() {
-    let mut graph = load(&starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap());
+    let mut graph =
+        load(&starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap());
     let before = graph.parameters.values();
     let set = pictures(vec![f32::MAX; 4 * SIDE * SIDE]);
     let error = learn(&mut graph, &set, &Recipe::starter(), 1).unwrap_err();

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs)]
 
+mod arrays;
 mod cli;
 mod data;
 mod forward;
