@@ -14,20 +14,21 @@
 //! claims is not believed: memory grows with the data that has arrived, and the checksum of each
 //! array is verified.
 
+mod error;
 mod header;
 pub mod judge;
 mod values;
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fleetloop_protocol::Digest;
-use thiserror::Error;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 use crate::train::{Loss, Targets};
+pub use error::ArraysError;
 use header::{Header, Type};
 
 /// The largest file that is read: 4 GiB.
@@ -37,59 +38,6 @@ pub const VALUES: usize = 1 << 30;
 
 /// The group of samples that name none.
 const GROUP: &str = "arrays";
-
-/// Why arrays cannot be used.
-#[derive(Debug, Error)]
-pub enum ArraysError {
-    /// The file cannot be read.
-    #[error("cannot read arrays {path}")]
-    Read {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The file is over the limit.
-    #[error("cannot read arrays: the file has {0} bytes, at most {FILE_BYTES} are read; split it")]
-    TooLarge(u64),
-    /// The file is no archive.
-    #[error("cannot read arrays: the file is no .npz archive; write it with numpy.savez")]
-    Archive(#[source] ZipError),
-    /// There are no inputs.
-    #[error(
-        "cannot read arrays: there is no array x among {0:?}; write it with numpy.savez(…, x=…)"
-    )]
-    NoInputs(Vec<String>),
-    /// An array cannot be used.
-    #[error("cannot read array {name}: {why}")]
-    Array {
-        /// Its name.
-        name: &'static str,
-        /// What is wrong.
-        why: String,
-    },
-    /// The answers do not suit the loss.
-    #[error("cannot use the arrays with loss {loss}: {why}")]
-    Answers {
-        /// The loss.
-        loss: Loss,
-        /// What is wrong.
-        why: String,
-    },
-    /// A part of the samples is empty.
-    #[error(
-        "cannot hold out {share} of {samples} samples: there is none to {purpose}; give more samples, another --eval-share, or --eval"
-    )]
-    EmptyPart {
-        /// The share held out.
-        share: f64,
-        /// Samples there are.
-        samples: usize,
-        /// What they were for.
-        purpose: &'static str,
-    },
-}
 
 /// What the inputs are to become, as the file says it.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,7 +14,7 @@ use super::arrays::{self, Data};
 use super::show::{self, Show};
 use crate::job::{self, ArraysOrder, Base, Event, JobError, Order, Product, Tools};
 use crate::onnx::ModelFile;
-use crate::record::RunRecord;
+use crate::record::{Reproducible, RunRecord};
 use crate::starter::Kind;
 use crate::train::checkpoint::{Foreign, Place};
 use crate::train::{Loss, Recipe};
@@ -124,17 +124,19 @@ impl Train {
         let order = ArraysOrder { base, learning, judging, judged_by, recipe, seed };
         let product = self.watched(place, |watch| job::run_arrays(order, tools, watch))?;
         self.write(place, &product.record, &[("model.onnx", &product.model)])?;
-        let digest = product.record.reproducible.model;
+        let made = &product.record.reproducible;
         if json {
             println!(
                 "{}",
                 serde_json::json!({
-                    "out": self.out, "model": digest, "before": product.before, "after": product.after,
-                    "curve": product.record.reproducible.curve, "measured": product.record.measured,
+                    "out": self.out, "model": made.model, "before": product.before, "after": product.after,
+                    "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
+                    "measured": product.record.measured,
                 })
             );
         } else {
-            println!("{}: model.onnx {digest}", self.out.display());
+            println!("{}: model.onnx {}", self.out.display(), made.model);
+            tell_course(made);
             if let Some(before) = &product.before {
                 arrays::show("before", before);
             }
@@ -231,18 +233,23 @@ impl Train {
             );
         } else {
             println!("{}: bundle {}", self.out.display(), product.bundle.digest());
-            if made.recipe.early_stopping.is_some() {
-                println!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
-            }
-            if !made.frozen.is_empty() {
-                println!("{} parameters kept the base's values", made.frozen.len());
-            }
+            tell_course(made);
             if let Some(before) = &before {
                 show::accuracy("before", before);
             }
             show::accuracy("after", &after);
         }
         Ok(())
+    }
+}
+
+/// What the recipe did besides training every epoch and every parameter.
+fn tell_course(made: &Reproducible) {
+    if made.recipe.early_stopping.is_some() {
+        println!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
+    }
+    if !made.frozen.is_empty() {
+        println!("{} parameters kept the base's values", made.frozen.len());
     }
 }
 

@@ -125,7 +125,7 @@ fn windows_of_two_vibrations_are_told_apart_and_the_record_says_how() {
 fn a_model_that_leaves_the_length_of_its_window_open_learns_too() {
     let dir = tempfile::tempdir().unwrap();
     windows(&dir.path().join("windows.npz"), 80, 1);
-    recipe(dir.path(), "epochs = 1");
+    recipe(dir.path(), "epochs = 2");
     let mut random = Random::new(4);
     let mut noise = |count: usize| (0..count).map(|_| 0.3 * random.normal()).collect::<Vec<_>>();
     let model = GraphWriter::new("open")

@@ -8,14 +8,9 @@ use trainer::onnx::write::{float, int, ints};
 use trainer::onnx::{GraphWriter, Model, Patched, patch};
 use trainer::ops::tensor;
 use trainer::random::Random;
-<<<<<<< HEAD
-use trainer::starter::{Kind, starter};
+use trainer::starter::{Head, Kind, starter};
 use trainer::train::pass::Passes;
 use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train, validation};
-=======
-use trainer::starter::{Head, Kind, starter};
-use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train};
->>>>>>> c320fc7 (Starters for larger pictures, windows of signals, tables and anomaly scores)
 
 use super::data::{SIDE, session};
 
