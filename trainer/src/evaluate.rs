@@ -22,6 +22,23 @@ pub enum EvaluateError {
         "cannot evaluate the model: its output for sample {0} is no finite number; train it again with a lower learning_rate"
     )]
     NotFinite(Digest),
+    /// The model answered with something that is no number.
+    #[error(
+        "cannot evaluate the model: its output for sample {0} is no finite number; train it again with a lower learning_rate"
+    )]
+    NotFiniteAt(usize),
+    /// The output is not what the loss compares.
+    #[error(
+        "cannot evaluate the model: its output for {samples} samples has shape {found:?}, {wanted} values a sample are wanted; choose another --loss or model"
+    )]
+    Output {
+        /// Its shape.
+        found: Vec<usize>,
+        /// Samples given.
+        samples: usize,
+        /// Values wanted a sample.
+        wanted: usize,
+    },
     /// Someone asked it to stop.
     #[error("evaluation cancelled")]
     Cancelled,

@@ -3,7 +3,7 @@
 //! ```text
 //!  model.onnx ─► onnx ─► graph (load, check, plan, run) ─► train ─► onnx::patch ─► model.onnx
 //!                          └── ops                          │                        │
-//!  dataset ──────────────────────────────────────────────► job ◄──── evaluate ◄──────┘
+//!  dataset, arrays ──────────────────────────────────────► job ◄──── evaluate ◄──────┘
 //!                                                           │        (ONNX Runtime)
 //!                                        worker ◄── hub ────┘
 //! ```
@@ -11,6 +11,7 @@
 //! The model file is the training script: no code per architecture, no Python. What is evaluated is
 //! the very file that ships.
 
+pub mod arrays;
 pub mod blobs;
 pub mod chain;
 pub mod cli;

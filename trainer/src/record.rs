@@ -29,7 +29,7 @@ pub struct RunRecord {
 /// What the same inputs, seed and kind of machine give again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reproducible {
-    /// The frozen dataset.
+    /// The frozen dataset, or the file of arrays.
     pub dataset: Digest,
     /// Items learned from, by group.
     pub learned_from: BTreeMap<String, usize>,
@@ -37,8 +37,12 @@ pub struct Reproducible {
     pub base: BaseRecord,
     /// SHA-256 of the new ONNX file.
     pub model: Digest,
-    /// The new bundle.
-    pub bundle: BundleDigest,
+    /// The new bundle; none for a model of arrays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleDigest>,
+    /// How the samples that the model was judged by were chosen; the dataset says it for pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged_by: Option<JudgedBy>,
     /// The recipe, every value filled in.
     pub recipe: Recipe,
     /// The seed.
@@ -55,6 +59,16 @@ pub struct Reproducible {
     pub frozen: Vec<String>,
     /// What was overwritten in the base's file; everything else is as it was.
     pub patches: Vec<Patch>,
+}
+
+/// How the samples that a model of arrays is judged by were chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JudgedBy {
+    /// This share of the file, by content; it is not learned from.
+    Share(f64),
+    /// Another file.
+    File(Digest),
 }
 
 /// What a run began with.

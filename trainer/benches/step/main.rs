@@ -23,7 +23,7 @@ use trainer::kernels::together;
 use trainer::onnx::Model;
 use trainer::ops::tensor;
 use trainer::random::Random;
-use trainer::starter::{Kind, starter};
+use trainer::starter::{Head, Kind, starter};
 use trainer::train::Recipe;
 use trainer::train::loss::{cross_entropy, smoothed};
 use trainer::train::optimizer::Optimizer;
@@ -45,7 +45,10 @@ fn main() -> Result<()> {
 
 fn make(case: &str, folder: &Path) -> Result<()> {
     let (model, shape) = match case {
-        "small-cnn" => (starter(Kind::PictureCnn, &[1, 28, 28], CLASSES, 7)?, vec![64, 1, 28, 28]),
+        "small-cnn" => (
+            starter(Kind::PictureCnn, &[1, 28, 28], Head::Classes(CLASSES), 7)?,
+            vec![64, 1, 28, 28],
+        ),
         "resnet18-64" => (networks::resnet18(CLASSES)?, vec![32, 3, 64, 64]),
         "cnn-1d" => (networks::signal(CLASSES)?, vec![64, 2, 1024]),
         other => bail!("there is no case {other}"),

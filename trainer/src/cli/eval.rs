@@ -1,28 +1,44 @@
 //! `trainer eval`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use fleetloop_models::bundle::Bundle;
 use fleetloop_models::session::Runtime;
+use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::Split;
 
 use super::Compute;
+use super::arrays;
 use super::show::{self, Show};
 use crate::dataset::{self, Pictures};
+use crate::job::Tools;
+use crate::onnx::{Model, ModelFile};
+use crate::train::Loss;
 use crate::{evaluate, job};
 
 #[derive(Debug, Args)]
 pub struct Eval {
     /// The bundle's folder.
-    #[arg(long)]
-    bundle: PathBuf,
+    #[arg(long, required_unless_present = "model", requires = "dataset")]
+    bundle: Option<PathBuf>,
     /// The dataset's folder: dataset.json and payloads/.
     #[arg(long)]
-    dataset: PathBuf,
+    dataset: Option<PathBuf>,
     /// Which of its items.
     #[arg(long, value_enum, default_value_t = Which::Gate)]
     split: Which,
+    /// An ONNX file of any kind, for arrays.
+    #[arg(long, conflicts_with = "bundle", requires = "arrays")]
+    model: Option<PathBuf>,
+    /// The arrays: a NumPy .npz file with x and, unless the model gives its input back, y.
+    #[arg(long, value_name = "FILE.npz", requires = "model", conflicts_with = "dataset")]
+    arrays: Option<PathBuf>,
+    /// What is compared: cross-entropy (classes), binary, mse, mae, huber (numbers) or
+    /// reconstruction (anomaly scores). Follows from the arrays if not given.
+    #[arg(long, value_parser = arrays::loss, requires = "arrays")]
+    loss: Option<Loss>,
     #[command(flatten)]
     compute: Compute,
 }
@@ -37,10 +53,50 @@ enum Which {
 
 impl Eval {
     pub fn run(&self, json: bool) -> anyhow::Result<()> {
+        match (&self.bundle, &self.dataset, &self.model, &self.arrays) {
+            (Some(bundle), Some(dataset), ..) => self.on_pictures(bundle, dataset, json),
+            (_, _, Some(model), Some(arrays)) => self.on_arrays(model, arrays, json),
+            _ => anyhow::bail!("give --bundle and --dataset, or --model and --arrays"),
+        }
+    }
+
+    fn on_arrays(&self, model: &Path, arrays: &Path, json: bool) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
         let cancel = super::cancel_on_signal()?;
-        let bundle = Bundle::open(&self.bundle, None)?;
-        let (dataset, _, payloads) = dataset::open(&self.dataset)?;
+        let file = ModelFile::read(model)?.bytes;
+        let arrays = arrays::open(arrays)?;
+        let loss = self.loss.unwrap_or(arrays.loss());
+        let classes = job::classes(&Model::parse(file.clone())?, &arrays);
+        let runtime = Runtime::load(self.compute.library.as_deref())?;
+        let device = Device::default();
+        let tools =
+            Tools { runtime: &runtime, device, threads, cancel: &cancel, checkpoints: None };
+        let mut show = Show::new();
+        let judged = job::judge_file(&file, &arrays, (loss, classes), &tools, &mut |event| {
+            show.event(&event);
+        });
+        show.end();
+        let judged = judged?;
+        if json {
+            let scores = (loss == Loss::Reconstruction).then_some(judged.scores);
+            println!(
+                "{}",
+                serde_json::json!({
+                    "model": Digest::of(&file), "arrays": arrays.digest, "loss": loss,
+                    "summary": judged.judgement, "scores": scores,
+                })
+            );
+        } else {
+            arrays::show(&loss.to_string(), &judged.judgement);
+        }
+        Ok(())
+    }
+
+    fn on_pictures(&self, bundle: &Path, dataset: &Path, json: bool) -> anyhow::Result<()> {
+        let threads = self.compute.prepare(0)?;
+        let cancel = super::cancel_on_signal()?;
+        let bundle = Bundle::open(bundle, None)?;
+        let (dataset, _, payloads) = dataset::open(dataset)?;
         anyhow::ensure!(
             bundle.manifest().labels == dataset.labels,
             "cannot evaluate: the bundle and the dataset have different labels"

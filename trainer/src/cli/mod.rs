@@ -5,6 +5,7 @@
 //! cancelled. A cancelled or failed command leaves no half file behind; `train` leaves OUT.partial,
 //! from which the same command goes on.
 
+mod arrays;
 mod bundle;
 mod eval;
 mod inspect;
@@ -41,9 +42,9 @@ enum Command {
     New(new::New),
     /// Make a bundle of an ONNX model as it is, for a hub to take in.
     Bundle(bundle::Bundle),
-    /// Train a model on a dataset and write a bundle.
+    /// Train a model on a dataset of pictures and write a bundle, or on arrays and write the model.
     Train(train::Train),
-    /// Run a bundle over a dataset in ONNX Runtime and count what is right.
+    /// Run a bundle over a dataset, or a model over arrays, in ONNX Runtime and say how good it is.
     Eval(eval::Eval),
     /// Say what a model is, which of its parameters train, and what cannot be done.
     Inspect(inspect::Inspect),

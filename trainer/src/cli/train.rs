@@ -10,12 +10,14 @@ use fleetloop_models::bundle::Bundle;
 use fleetloop_models::session::Runtime;
 
 use super::Compute;
+use super::arrays::{self, Data};
 use super::show::{self, Show};
-use crate::job::{self, Base, JobError, Order, Product, Tools};
+use crate::job::{self, ArraysOrder, Base, Event, JobError, Order, Product, Tools};
 use crate::onnx::ModelFile;
+use crate::record::{Reproducible, RunRecord};
 use crate::starter::Kind;
-use crate::train::Recipe;
 use crate::train::checkpoint::{Foreign, Place};
+use crate::train::{Loss, Recipe};
 use crate::{dataset, durable, evaluate};
 
 #[derive(Debug, Args)]
@@ -24,14 +26,16 @@ pub struct Train {
     #[arg(long, conflicts_with = "starter", required_unless_present = "starter")]
     base: Option<PathBuf>,
     /// Begin with a starter graph of this kind instead.
-    #[arg(long, requires = "input")]
+    #[arg(long, value_enum)]
     starter: Option<Kind>,
-    /// The starter's input: channels x height x width.
+    /// The starter's input for pictures: channels x height x width. Arrays say it themselves.
     #[arg(long, value_parser = super::shape)]
     input: Option<std::vec::Vec<usize>>,
     /// The dataset's folder: dataset.json and payloads/.
-    #[arg(long)]
-    dataset: PathBuf,
+    #[arg(long, required_unless_present = "arrays")]
+    dataset: Option<PathBuf>,
+    #[command(flatten)]
+    data: Data,
     /// The recipe (TOML): loss, optimiser, learning rate, freeze, early stopping and more; see
     /// docs/training.md. What it leaves out keeps its default.
     #[arg(long)]
@@ -45,7 +49,7 @@ pub struct Train {
     /// The new bundle's version; one more than the base's if not given.
     #[arg(long)]
     version: Option<u32>,
-    /// The folder to write: the bundle and run-record.json. It must not exist.
+    /// The folder to write: the bundle (or model.onnx) and run-record.json. It must not exist.
     #[arg(long)]
     out: PathBuf,
     /// Seconds between two checkpoints, kept in OUT.partial while training is under way. A run that
@@ -66,10 +70,6 @@ impl Train {
             "cannot write {}: it exists; choose another --out",
             self.out.display()
         );
-        let (dataset, dataset_digest, payloads) = dataset::open(&self.dataset)?;
-        let (base, name, version) = self.base()?;
-        let recipe = self.recipe(&base)?;
-        let order = Order { name, version, base, dataset, dataset_digest, recipe, seed: self.seed };
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let place = Place {
             folder: beside(&self.out, "partial"),
@@ -77,30 +77,92 @@ impl Train {
             foreign: Foreign::Refuse,
         };
         let tools = Tools {
-            payloads: &payloads,
             runtime: &runtime,
             device: Device::default(),
             threads,
             cancel: &cancel,
             checkpoints: Some(&place),
         };
+        match (&self.data.arrays, &self.dataset) {
+            (Some(arrays), _) => self.on_arrays(arrays, &tools, &place, json),
+            (None, Some(dataset)) => self.on_pictures(dataset, &tools, &place, json),
+            (None, None) => anyhow::bail!("give --dataset or --arrays"),
+        }
+    }
+
+    fn on_pictures(
+        &self,
+        dataset: &Path,
+        tools: &Tools<'_>,
+        place: &Place,
+        json: bool,
+    ) -> anyhow::Result<()> {
+        let (dataset, dataset_digest, payloads) = dataset::open(dataset)?;
+        let (base, name, version) = self.base(self.input.as_deref())?;
+        let defaults =
+            if matches!(base, Base::Bundle(_)) { Recipe::retraining() } else { Recipe::starter() };
+        let recipe = self.recipe(&defaults)?;
+        let order = Order { name, version, base, dataset, dataset_digest, recipe, seed: self.seed };
+        let product = self.watched(place, |watch| job::run(&order, &payloads, tools, watch))?;
+        self.write(place, &product.record, &product.bundle.files())?;
+        self.tell(&product, json)
+    }
+
+    fn on_arrays(
+        &self,
+        path: &Path,
+        tools: &Tools<'_>,
+        place: &Place,
+        json: bool,
+    ) -> anyhow::Result<()> {
+        let (learning, judging, judged_by) = self.data.read(path)?;
+        let (base, ..) = self.base(Some(learning.shape()))?;
+        let gives_back = self.starter == Some(Kind::Autoencoder);
+        let loss = if gives_back { Loss::Reconstruction } else { learning.loss() };
+        let recipe = self.recipe(&Recipe { loss, ..Recipe::starter() })?;
+        let seed = self.seed;
+        let order = ArraysOrder { base, learning, judging, judged_by, recipe, seed };
+        let product = self.watched(place, |watch| job::run_arrays(order, tools, watch))?;
+        self.write(place, &product.record, &[("model.onnx", &product.model)])?;
+        let made = &product.record.reproducible;
+        if json {
+            println!(
+                "{}",
+                serde_json::json!({
+                    "out": self.out, "model": made.model, "before": product.before, "after": product.after,
+                    "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
+                    "measured": product.record.measured,
+                })
+            );
+        } else {
+            println!("{}: model.onnx {}", self.out.display(), made.model);
+            tell_course(made);
+            if let Some(before) = &product.before {
+                arrays::show("before", before);
+            }
+            arrays::show("after", &product.after);
+        }
+        Ok(())
+    }
+
+    /// Does a job under the eyes of a person. What a run that did not end well leaves is said.
+    fn watched<T>(
+        &self,
+        place: &Place,
+        job: impl FnOnce(&mut dyn FnMut(Event)) -> Result<T, JobError>,
+    ) -> anyhow::Result<T> {
         let mut show = Show::new();
-        let product = job::run(&order, &tools, &mut |event| show.event(&event));
+        let product = job(&mut |event| show.event(&event));
         show.end();
         match product {
-            Ok(product) => {
-                self.write(&product)
-                    .with_context(|| again(&place, "free space on the disk, then "))?;
-                place.remove()?;
-                self.tell(&product, json)
-            }
+            Ok(product) => Ok(product),
             Err(JobError::Diverged { source, good }) => {
                 place.remove()?;
                 let kept = self.keep(good.as_deref())?;
                 Err(anyhow::Error::new(source).context(kept))
             }
             Err(error) if error.is_cancelled() => {
-                Err(anyhow::Error::new(error).context(again(&place, "")))
+                Err(anyhow::Error::new(error).context(again(place, "")))
             }
             Err(error) => Err(error.into()),
         }
@@ -116,8 +178,8 @@ impl Train {
         Ok(format!("the weights of the last whole epoch are in {}", path.display()))
     }
 
-    fn base(&self) -> anyhow::Result<(Base, String, u32)> {
-        let (base, name, version) = match (&self.base, self.starter, &self.input) {
+    fn base(&self, input: Option<&[usize]>) -> anyhow::Result<(Base, String, u32)> {
+        let (base, name, version) = match (&self.base, self.starter, input) {
             (Some(path), _, _) if path.is_dir() => {
                 let bundle = Bundle::open(path, None)?;
                 let (name, version) =
@@ -126,29 +188,34 @@ impl Train {
             }
             (Some(path), _, _) => (Base::Model(ModelFile::read(path)?), "model".to_owned(), 1),
             (None, Some(kind), Some(input)) => {
-                (Base::Starter { kind, input: input.clone() }, kind.to_string(), 1)
+                (Base::Starter { kind, input: input.to_vec() }, kind.to_string(), 1)
             }
             _ => anyhow::bail!("give --base, or --starter and --input"),
         };
         Ok((base, self.name.clone().unwrap_or(name), self.version.unwrap_or(version)))
     }
 
-    fn recipe(&self, base: &Base) -> anyhow::Result<Recipe> {
+    fn recipe(&self, defaults: &Recipe) -> anyhow::Result<Recipe> {
         let text = match &self.recipe {
             Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?,
             None => String::new(),
         };
-        let defaults =
-            if matches!(base, Base::Bundle(_)) { Recipe::retraining() } else { Recipe::starter() };
-        Ok(Recipe::parse(&text, &defaults)?)
+        Ok(Recipe::parse(&text, defaults)?)
     }
 
-    fn write(&self, product: &Product) -> anyhow::Result<()> {
-        let record = serde_json::to_vec_pretty(&product.record)?;
-        let mut files = product.bundle.files();
-        files.insert(0, ("run-record.json", &record));
-        Ok(durable::write_folder(&self.out, &files)?)
+    /// Writes the folder; what was kept for a run that is killed is not needed any more.
+    fn write(
+        &self,
+        place: &Place,
+        record: &RunRecord,
+        files: &[(&str, &[u8])],
+    ) -> anyhow::Result<()> {
+        let record = serde_json::to_vec_pretty(record)?;
+        let files = [&[("run-record.json", record.as_slice())], files].concat();
+        durable::write_folder(&self.out, &files)
+            .with_context(|| again(place, "free space on the disk, then "))?;
+        Ok(place.remove()?)
     }
 
     fn tell(&self, product: &Product, json: bool) -> anyhow::Result<()> {
@@ -166,18 +233,23 @@ impl Train {
             );
         } else {
             println!("{}: bundle {}", self.out.display(), product.bundle.digest());
-            if made.recipe.early_stopping.is_some() {
-                println!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
-            }
-            if !made.frozen.is_empty() {
-                println!("{} parameters kept the base's values", made.frozen.len());
-            }
+            tell_course(made);
             if let Some(before) = &before {
                 show::accuracy("before", before);
             }
             show::accuracy("after", &after);
         }
         Ok(())
+    }
+}
+
+/// What the recipe did besides training every epoch and every parameter.
+fn tell_course(made: &Reproducible) {
+    if made.recipe.early_stopping.is_some() {
+        println!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
+    }
+    if !made.frozen.is_empty() {
+        println!("{} parameters kept the base's values", made.frozen.len());
     }
 }
 

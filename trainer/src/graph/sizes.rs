@@ -25,6 +25,16 @@ impl Sizes {
         Self { batch, named: BTreeMap::new() }
     }
 
+    /// A batch of samples of `shape`, which says what the first input leaves open.
+    pub fn samples(model: &Model, batch: usize, shape: &[usize]) -> Self {
+        let name = model.inputs.first().map_or("", |input| &input.name);
+        let axes = shape.iter().enumerate();
+        Self {
+            batch,
+            named: axes.map(|(at, size)| (format!("{name}.{}", at + 1), *size)).collect(),
+        }
+    }
+
     /// Type and shape of every input of `model`.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::dataset::Pictures;
 use crate::onnx::{Model, ModelFile};
 use crate::pack::declared_input;
 use crate::record::BaseRecord;
-use crate::starter::{Kind, starter};
+use crate::starter::{Head, Kind, starter};
 
 /// What a new model begins with.
 #[derive(Debug)]
@@ -48,33 +48,41 @@ impl Base {
         pictures: &Pictures<'_>,
         seed: u64,
     ) -> Result<Start, JobError> {
-        let record = |model: &[u8]| BaseRecord {
-            model: Digest::of(model),
-            bundle: None,
-            starter: None,
-            sources: Vec::new(),
-        };
-        let (bytes, record) = match self {
-            Self::Bundle(bundle) => return from_bundle(bundle, labels),
-            Self::Model(file) => {
-                let sources = file.sources.clone();
-                (file.bytes.clone(), BaseRecord { sources, ..record(&file.bytes) })
-            }
-            Self::Starter { kind, input } => {
-                let bytes = starter(*kind, input, labels.len(), seed)?;
-                let shape: Vec<String> = input.iter().map(usize::to_string).collect();
-                let made = format!("{kind} {}", shape.join("x"));
-                let record = BaseRecord { starter: Some(made), ..record(&bytes) };
-                (bytes, record)
-            }
-        };
+        let (bytes, record) = self.file(Head::Classes(labels.len()), seed)?;
+        if let Self::Bundle(bundle) = self {
+            return from_bundle(bundle, record, labels);
+        }
         let input = declared_input(&bytes)?;
         let preprocess = statistics(&input, labels, pictures)?;
         Ok(Start { model: Model::parse(bytes)?, input, preprocess, record })
     }
+
+    /// The file as it is, or a starter that ends in `head`; and how it is recorded.
+    pub(super) fn file(&self, head: Head, seed: u64) -> Result<(Vec<u8>, BaseRecord), JobError> {
+        let record = |model: &[u8], bundle, starter| {
+            let model = Digest::of(model);
+            BaseRecord { model, bundle, starter, sources: Vec::new() }
+        };
+        match self {
+            Self::Bundle(bundle) => {
+                Ok((bundle.model().to_vec(), record(bundle.model(), Some(bundle.digest()), None)))
+            }
+            Self::Model(file) => {
+                let sources = file.sources.clone();
+                let record = BaseRecord { sources, ..record(&file.bytes, None, None) };
+                Ok((file.bytes.clone(), record))
+            }
+            Self::Starter { kind, input } => {
+                let bytes = starter(*kind, input, head, seed)?;
+                let shape: Vec<String> = input.iter().map(usize::to_string).collect();
+                let made = record(&bytes, None, Some(format!("{kind} {}", shape.join("x"))));
+                Ok((bytes, made))
+            }
+        }
+    }
 }
 
-fn from_bundle(bundle: &Bundle, labels: &[String]) -> Result<Start, JobError> {
+fn from_bundle(bundle: &Bundle, record: BaseRecord, labels: &[String]) -> Result<Start, JobError> {
     let manifest = bundle.manifest();
     if manifest.labels != labels {
         return Err(JobError::Mismatch(format!(
@@ -86,12 +94,7 @@ fn from_bundle(bundle: &Bundle, labels: &[String]) -> Result<Start, JobError> {
         model: Model::parse(bundle.model().to_vec())?,
         input: manifest.input.clone(),
         preprocess: manifest.preprocess.clone(),
-        record: BaseRecord {
-            model: Digest::of(bundle.model()),
-            bundle: Some(bundle.digest()),
-            starter: None,
-            sources: Vec::new(),
-        },
+        record,
     })
 }
 

@@ -5,6 +5,7 @@ use fleetloop_models::golden::GoldenError;
 use fleetloop_models::session::SessionError;
 use thiserror::Error;
 
+use crate::arrays::ArraysError;
 use crate::dataset::DatasetError;
 use crate::evaluate::EvaluateError;
 use crate::graph::GraphError;
@@ -18,6 +19,9 @@ pub enum JobError {
     /// The dataset cannot be used.
     #[error("cannot use the dataset")]
     Dataset(#[from] DatasetError),
+    /// The arrays cannot be used.
+    #[error("cannot use the arrays")]
+    Arrays(#[from] ArraysError),
     /// What it holds cannot be trained on.
     #[error("cannot train on the dataset")]
     Data(#[from] DataError),

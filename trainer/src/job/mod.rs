@@ -8,8 +8,10 @@
 //! The same order gives the same bundle, bit for bit, so a job that was lost half-way can simply be
 //! done again. Nothing but checkpoints is written here; the caller writes once everything is there.
 
+mod arrays;
 mod base;
 mod error;
+mod lesson;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -22,18 +24,19 @@ use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::{Dataset, Split};
 use fleetloop_protocol::api::reports::{Output, Report};
 
+pub use arrays::{ArraysOrder, ArraysProduct, classes, judge_file, run_arrays};
 pub use base::{Base, Start};
 pub use error::JobError;
+use lesson::Lesson;
 
 use crate::blobs::Blobs;
 use crate::dataset::Pictures;
 use crate::evaluate;
-use crate::graph::{Graph, Sizes};
-use crate::onnx::{Model, Patch, patch};
+use crate::onnx::Model;
 use crate::pack::pack;
-use crate::record::{BaseRecord, Measured, Reproducible, RunRecord, Versions};
-use crate::train::checkpoint::{Key, Place};
-use crate::train::{Outcome, Progress, Recipe, Targets, Task, TrainingSet, train};
+use crate::record::{Measured, Reproducible, RunRecord, Versions};
+use crate::train::checkpoint::Place;
+use crate::train::{Progress, Recipe, Targets, TrainingSet};
 
 /// How many golden cases a bundle gets.
 const GOLDEN_CASES: usize = 16;
@@ -61,8 +64,6 @@ pub struct Order {
 
 /// What a job needs from its surroundings.
 pub struct Tools<'a> {
-    /// The dataset's payloads.
-    pub payloads: &'a Blobs,
     /// ONNX Runtime.
     pub runtime: &'a Runtime,
     /// Where burn computes.
@@ -99,29 +100,37 @@ pub enum Event {
     Evaluate(usize, usize),
 }
 
-/// Does an order.
+/// Does an order; `payloads` are the dataset's.
 ///
 /// # Errors
 /// [`JobError`]: what is wrong with the order, or that it was cancelled.
 pub fn run(
     order: &Order,
+    payloads: &Blobs,
     tools: &Tools<'_>,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Product, JobError> {
     let begun = Instant::now();
     watch(Event::Prepare);
-    let learning = Pictures::read(&order.dataset, Split::Train, tools.payloads)?;
-    let judging = Pictures::read(&order.dataset, Split::Gate, tools.payloads)?;
+    let learning = Pictures::read(&order.dataset, Split::Train, payloads)?;
+    let judging = Pictures::read(&order.dataset, Split::Gate, payloads)?;
     let start = order.base.start(&order.dataset.labels, &learning, order.seed)?;
     let about = order.describe(&start)?;
     let set = training_set(&about, &learning, order.dataset.labels.len())?;
     let prepared = Instant::now();
 
-    let key = order.key(&start.record, tools.threads)?;
-    let trained = Trained::make(order, start.model, &set, key, tools, watch)?;
+    let lesson = Lesson {
+        base: &start.record,
+        dataset: order.dataset_digest,
+        judged_by: None,
+        set: &set,
+        recipe: &order.recipe,
+        seed: order.seed,
+    };
+    let trained = lesson.learn(start.model, tools, watch)?;
     let trained_at = Instant::now();
 
-    let (bundle, report) = trained.bundle(order, about, &judging, tools, watch)?;
+    let (bundle, report) = order.bundle(trained.model, about, &judging, payloads, tools, watch)?;
     let base_report = match &order.base {
         Base::Bundle(base) => Some(order.report(base, &judging, tools, watch)?),
         _ => None,
@@ -137,7 +146,8 @@ pub fn run(
             learned_from,
             base: start.record,
             model: Digest::of(bundle.model()),
-            bundle: bundle.digest(),
+            bundle: Some(bundle.digest()),
+            judged_by: None,
             recipe: order.recipe.clone(),
             seed: order.seed,
             versions: Versions::of(tools.runtime.version(), tools.threads),
@@ -156,85 +166,25 @@ pub fn run(
     Ok(Product { bundle, record, report, base_report })
 }
 
-/// The new file, before it is a bundle.
-struct Trained {
-    model: Vec<u8>,
-    outcome: Outcome,
-    patches: Vec<Patch>,
-}
-
-impl Trained {
-    fn make(
-        order: &Order,
-        model: Model,
-        set: &TrainingSet,
-        key: Key,
-        tools: &Tools<'_>,
-        watch: &mut dyn FnMut(Event),
-    ) -> Result<Self, JobError> {
-        let inputs = Sizes::batch(order.recipe.batch_size).inputs(&model)?;
-        let mut graph = Graph::load(model, &inputs, &tools.device)?;
-        let task = Task {
-            set,
-            recipe: &order.recipe,
-            seed: order.seed,
-            device: &tools.device,
-            cancel: tools.cancel,
-            checkpoints: tools.checkpoints.map(|place| (place, key)),
-        };
-        let outcome = train(&mut graph, &task, &mut |p| watch(Event::Train(p.clone())));
-        let written = || patch(&graph.model.bytes, &graph.parameters.stored());
-        match outcome {
-            Ok(outcome) => {
-                let patched = written()?;
-                Ok(Self { model: patched.bytes, outcome, patches: patched.patches })
-            }
-            Err(source) if source.is_divergence() => {
-                let good = Some(written()?.bytes).filter(|good| *good != graph.model.bytes);
-                Err(JobError::Diverged { source, good })
-            }
-            Err(other) => Err(other.into()),
-        }
-    }
-
+impl Order {
     /// The bundle and its report, both made by the very file that ships.
     fn bundle(
         &self,
-        order: &Order,
+        model: Vec<u8>,
         about: Description,
         judging: &Pictures<'_>,
+        payloads: &Blobs,
         tools: &Tools<'_>,
         watch: &mut dyn FnMut(Event),
     ) -> Result<(Bundle, Report), JobError> {
-        let payloads = golden_payloads(judging, tools.payloads)?;
-        let bundle = pack(about, self.model.clone(), &payloads, tools.runtime, tools.threads)?;
-        let report = order.report(&bundle, judging, tools, watch)?;
+        let payloads = golden_payloads(judging, payloads)?;
+        let bundle = pack(about, model, &payloads, tools.runtime, tools.threads)?;
+        let report = self.report(&bundle, judging, tools, watch)?;
         Ok((bundle, report))
-    }
-}
-
-impl Order {
-    /// What has to be the same for a job to go on from a checkpoint.
-    fn key(&self, base: &BaseRecord, threads: usize) -> Result<Key, JobError> {
-        let part = |name: &str, value: String| (name.to_owned(), value);
-        let trained_by = Versions::of(String::new(), threads);
-        Ok(Key(vec![
-            part("base", format!("{base:?}")),
-            part("dataset", self.dataset_digest.to_string()),
-            part("recipe", self.recipe_text()?),
-            part("seed", self.seed.to_string()),
-            part("trainer", format!("{} {}", trained_by.trainer, trained_by.burn)),
-            part("machine", trained_by.target),
-            part("number of threads", threads.to_string()),
-        ]))
-    }
-
-    fn recipe_text(&self) -> Result<String, JobError> {
-        toml::to_string(&self.recipe).map_err(|e| JobError::Recipe(e.to_string()))
     }
 
     fn describe(&self, start: &Start) -> Result<Description, JobError> {
-        let recipe = self.recipe_text()?;
+        let recipe = lesson::text(&self.recipe)?;
         Ok(Description {
             name: self.name.clone(),
             version: self.version,

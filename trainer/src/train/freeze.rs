@@ -193,7 +193,7 @@ mod tests {
     use crate::onnx::write::ints;
     use crate::onnx::{GraphWriter, Model};
     use crate::random::Random;
-    use crate::starter::{Kind, starter};
+    use crate::starter::{Head, Kind, starter};
 
     fn load(bytes: Vec<u8>) -> Graph {
         let model = Model::parse(bytes).unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn cnn() -> Graph {
-        load(starter(Kind::PictureCnn, &[1, 8, 8], 2, 3).unwrap())
+        load(starter(Kind::PictureCnn, &[1, 8, 8], Head::Classes(2), 3).unwrap())
     }
 
     fn names(patterns: &[&str]) -> Freeze {

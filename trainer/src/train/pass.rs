@@ -112,7 +112,8 @@ fn plan(
     batch: usize,
 ) -> Result<Plan, TrainError> {
     let failed = |source| TrainError::Plan { batch, source };
-    let inputs = Sizes::batch(batch).inputs(&graph.model).map_err(failed)?;
+    let inputs =
+        Sizes::samples(&graph.model, batch, set.shape()).inputs(&graph.model).map_err(failed)?;
     let wanted = inputs.first().and_then(|x| x.dims.get(1..)).unwrap_or_default();
     if inputs.len() != 1 || wanted != set.shape() {
         return Err(TrainError::Input { samples: set.shape().to_vec(), graph: wanted.to_vec() });

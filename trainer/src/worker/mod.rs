@@ -236,14 +236,13 @@ impl Worker {
         let place = self.settings.checkpoints();
         let computing = tokio::task::spawn_blocking(move || {
             let tools = Tools {
-                payloads: &cache,
                 runtime: &runtime,
                 device: Device::default(),
                 threads,
                 cancel: &cancel,
                 checkpoints: Some(&place),
             };
-            job::run(&order, &tools, &mut |event| progress.set(&event))
+            job::run(&order, &cache, &tools, &mut |event| progress.set(&event))
         });
         let product = computing.await.map_err(|_| WorkError::Panicked)??;
         self.upload(lease, product, renewing).await

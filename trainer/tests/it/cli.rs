@@ -9,7 +9,7 @@ use fleetloop_models::session::{Session, Threads};
 
 use super::data;
 
-fn trainer(args: &[&str], dir: &Path) -> Output {
+pub fn trainer(args: &[&str], dir: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trainer"))
         .args(args)
         .current_dir(dir)
@@ -18,7 +18,7 @@ fn trainer(args: &[&str], dir: &Path) -> Output {
         .unwrap()
 }
 
-fn json(output: &Output) -> serde_json::Value {
+pub fn json(output: &Output) -> serde_json::Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -28,8 +28,19 @@ fn from_a_starter_to_a_retrained_bundle() {
     let dir = tempfile::tempdir().unwrap();
     data::folder(dir.path(), 80);
     let shape = format!("1x{0}x{0}", data::SIDE);
-    let new =
-        ["new", "--input", &shape, "--classes", "2", "--seed", "4", "--out", "a.onnx", "--json"];
+    let new = [
+        "new",
+        "picture-cnn",
+        "--input",
+        &shape,
+        "--classes",
+        "2",
+        "--seed",
+        "4",
+        "--out",
+        "a.onnx",
+        "--json",
+    ];
     let first = json(&trainer(&new, dir.path()));
     assert_eq!(first, json(&trainer(&new, dir.path())), "the same seed, the same file");
 
@@ -63,7 +74,8 @@ fn from_a_starter_to_a_retrained_bundle() {
 #[test]
 fn any_onnx_classifier_becomes_a_bundle_that_proves_itself() {
     let dir = tempfile::tempdir().unwrap();
-    let new = ["new", "--input", "1x8x8", "--classes", "3", "--out", "own.onnx", "--json"];
+    let new =
+        ["new", "picture-cnn", "--input", "1x8x8", "--classes", "3", "--out", "own.onnx", "--json"];
     json(&trainer(&new, dir.path()));
     let frame = Frame::new(9, 7, Channels::Rgb, (0..189).collect()).unwrap();
     trainer::durable::write(&dir.path().join("seen.png"), &frame.encode_png().unwrap()).unwrap();

@@ -8,7 +8,7 @@ use trainer::onnx::write::{float, int, ints};
 use trainer::onnx::{GraphWriter, Model, Patched, patch};
 use trainer::ops::tensor;
 use trainer::random::Random;
-use trainer::starter::{Kind, starter};
+use trainer::starter::{Head, Kind, starter};
 use trainer::train::pass::Passes;
 use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train, validation};
 
@@ -174,9 +174,10 @@ pub fn trained(bytes: &[u8], seed: u64) -> (Vec<u8>, Vec<std::ops::Range<usize>>
 
 #[test]
 fn the_forward_pass_equals_onnx_runtime_before_and_after_training() {
-    for (bytes, input) in
-        [(varied(), "x"), (starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap(), "picture")]
-    {
+    for (bytes, input) in [
+        (varied(), "x"),
+        (starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap(), "picture"),
+    ] {
         let difference = largest_difference(&bytes, input);
         assert!(difference < 1e-4, "{input}: {difference}");
         let (new, _, first, last) = trained(&bytes, 1);
@@ -188,7 +189,7 @@ fn the_forward_pass_equals_onnx_runtime_before_and_after_training() {
 
 #[test]
 fn training_changes_the_listed_bytes_and_no_others() {
-    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
+    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap();
     let (new, ranges, ..) = trained(&old, 1);
     assert_eq!(old.len(), new.len());
     assert_eq!(ranges.len(), 14);
@@ -200,7 +201,7 @@ fn training_changes_the_listed_bytes_and_no_others() {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
-    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
+    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap();
     for recipe in [
         SHORT,
         "epochs = 5\nbatch_size = 8\noptimizer = \"sgd\"\n[early_stopping]\npatience = 2",
@@ -214,7 +215,7 @@ fn the_same_seed_gives_the_same_bytes() {
 
 #[test]
 fn what_is_frozen_keeps_every_byte_running_statistics_included() {
-    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
+    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap();
     let (new, outcome) = learned(&old, &format!("{SHORT}\nfreeze = [\"conv1.*\"]"), 1);
     let conv_1 = ["weight", "norm.scale", "norm.bias", "norm.mean", "norm.variance"];
     assert_eq!(outcome.frozen, conv_1.map(|part| format!("conv1.{part}")));
@@ -229,7 +230,7 @@ fn what_is_frozen_keeps_every_byte_running_statistics_included() {
 
 #[test]
 fn early_stopping_ends_and_keeps_the_best_weights() {
-    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap();
+    let old = starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap();
     // The labels say nothing about noise, so nothing that is learned holds elsewhere.
     let set = pictures(noise(40 * SIDE * SIDE, 5));
     let recipe =
@@ -307,7 +308,8 @@ fn numbers_are_learned_too() {
 
 #[test]
 fn a_loss_that_is_no_number_stops_names_the_batch_and_keeps_the_good_weights() {
-    let mut graph = load(&starter(Kind::PictureCnn, &[1, SIDE, SIDE], 2, 3).unwrap());
+    let mut graph =
+        load(&starter(Kind::PictureCnn, &[1, SIDE, SIDE], Head::Classes(2), 3).unwrap());
     let before = graph.parameters.values();
     let set = pictures(vec![f32::MAX; 4 * SIDE * SIDE]);
     let error = learn(&mut graph, &set, &Recipe::starter(), 1).unwrap_err();

@@ -28,9 +28,8 @@ pub fn starter() -> Base {
 fn attempt(order: &Order, payloads: &Blobs, cancel: &AtomicBool) -> Result<Product, JobError> {
     let runtime = data::runtime();
     let device = Device::default();
-    let tools =
-        Tools { payloads, runtime: &runtime, device, threads: 1, cancel, checkpoints: None };
-    run(order, &tools, &mut |_| {})
+    let tools = Tools { runtime: &runtime, device, threads: 1, cancel, checkpoints: None };
+    run(order, payloads, &tools, &mut |_| {})
 }
 
 fn make(order: &Order, payloads: &Blobs) -> Product {

@@ -3,10 +3,12 @@
 
 #![allow(missing_docs)]
 
+mod arrays;
 mod cli;
 mod data;
 mod forward;
 mod job;
 mod quantized;
 mod resume;
+mod starters;
 mod worker;

@@ -210,14 +210,13 @@ fn expected(dir: &Path, recipe: &str) -> fleetloop_protocol::BundleDigest {
     let runtime = data::runtime();
     let cancel = AtomicBool::new(false);
     let tools = trainer::job::Tools {
-        payloads: &blobs,
         runtime: &runtime,
         device: burn::tensor::Device::default(),
         threads: 1,
         cancel: &cancel,
         checkpoints: None,
     };
-    trainer::job::run(&order, &tools, &mut |_| {}).unwrap().bundle.digest()
+    trainer::job::run(&order, &blobs, &tools, &mut |_| {}).unwrap().bundle.digest()
 }
 
 #[tokio::test(flavor = "multi_thread")]

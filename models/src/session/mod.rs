@@ -5,23 +5,18 @@
 //! spinning costs 1.9 times the CPU; the CPU provider is not registered by name, for that turns
 //! its memory arena off.
 
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+mod network;
+mod runtime;
 
-use ort::environment::Environment;
-use ort::value::TensorRef;
+use std::path::PathBuf;
+
+pub use network::Network;
+pub use runtime::{LIBRARY, LIBRARY_ENV, Runtime};
 
 use crate::bundle::{Bundle, Manifest};
 use crate::picture::Frame;
 use crate::postprocess::Classification;
 use crate::preprocess::{Preprocess, PreprocessError};
-
-/// The file name of the library, as its wheel ships it.
-pub const LIBRARY: &str = "libonnxruntime.so.1.31.1";
-/// Where a checkout keeps the library.
-const CHECKOUT_DIR: &str = ".fleetloop/onnxruntime";
-/// Names the library for every program that runs a model.
-pub const LIBRARY_ENV: &str = "FLEETLOOP_ORT_LIB";
 
 /// Why a model cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -80,92 +75,14 @@ pub enum SessionError {
     },
 }
 
-/// ONNX Runtime in this process. Clones share it.
-#[derive(Clone)]
-pub struct Runtime {
-    environment: Environment,
-    library: PathBuf,
-}
-
-impl std::fmt::Debug for Runtime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("library", &self.library).finish_non_exhaustive()
-    }
-}
-
-impl Runtime {
-    /// Loads the library: from `library` if that is given, else from where [`LIBRARY_ENV`] says,
-    /// from beside this program, or from `.fleetloop/onnxruntime` in the working directory or one
-    /// above it. A second call in a process shares the first one's library, and may name no other.
-    ///
-    /// # Errors
-    /// [`SessionError::Library`] says where it was looked for and how to get it.
-    pub fn load(library: Option<&Path>) -> Result<Self, SessionError> {
-        let tried = candidates(library);
-        let Some(library) = tried.iter().find(|path| path.is_file()) else {
-            return Err(SessionError::Library { tried, source: None });
-        };
-        // One environment a process, kept for life: ONNX Runtime allows no second.
-        static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
-        let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let failed =
-            |source| SessionError::Library { tried: vec![library.clone()], source: Some(source) };
-        match &*loaded {
-            Some(runtime) if runtime.library == *library => Ok(runtime.clone()),
-            Some(runtime) => {
-                let other = runtime.library.display();
-                Err(failed(format!("this process has loaded {other} already").into()))
-            }
-            None => {
-                let environment = environment(library).map_err(failed)?;
-                let runtime = Self { environment, library: library.clone() };
-                *loaded = Some(runtime.clone());
-                Ok(runtime)
-            }
-        }
-    }
-
-    /// The library in use.
-    pub fn library(&self) -> &Path {
-        &self.library
-    }
-
-    /// The runtime's name and version, for records: `ONNX Runtime 1.31.1`.
-    pub fn version(&self) -> String {
-        let name = self.library.file_name().map(|name| name.to_string_lossy().into_owned());
-        let version = name.as_deref().and_then(|name| name.strip_prefix("libonnxruntime.so."));
-        format!("ONNX Runtime {}", version.unwrap_or("of unknown version"))
-    }
-}
-
-fn environment(library: &Path) -> Result<Environment, Box<dyn std::error::Error + Send + Sync>> {
-    Ok(ort::init_from(library)?.with_telemetry(false).build()?)
-}
-
-fn candidates(library: Option<&Path>) -> Vec<PathBuf> {
-    if let Some(library) = library {
-        return vec![library.to_owned()];
-    }
-    if let Some(library) = std::env::var_os(LIBRARY_ENV) {
-        return vec![library.into()];
-    }
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
-    let mut found: Vec<PathBuf> = beside.into_iter().collect();
-    if let Ok(dir) = std::env::current_dir() {
-        found.extend(dir.ancestors().map(|dir| dir.join(CHECKOUT_DIR).join(LIBRARY)));
-    }
-    found
-}
-
 /// How many threads one inference uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads(pub usize);
 
 /// A model ready to answer, owned by one thread.
 pub struct Session {
-    inner: ort::session::Session,
+    network: Network,
     preprocess: Preprocess,
-    model: String,
     input_dims: [usize; 3],
     classes: usize,
     input: Vec<f32>,
@@ -173,7 +90,7 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("model", &self.model).finish_non_exhaustive()
+        f.debug_struct("Session").field("model", &self.network.name()).finish_non_exhaustive()
     }
 }
 
@@ -201,13 +118,11 @@ impl Session {
         threads: Threads,
     ) -> Result<Self, SessionError> {
         let model = format!("{} {}", manifest.name, manifest.version);
-        let inner = commit(runtime, graph, threads)
-            .map_err(|source| SessionError::Load { model: model.clone(), source })?;
+        let network = Network::open(runtime, graph, model, threads)?;
         let dims = [manifest.input.channels, manifest.input.height, manifest.input.width];
         let session = Self {
-            inner,
+            network,
             preprocess: Preprocess::new(manifest),
-            model,
             input_dims: dims.map(|dim| dim as usize),
             classes: manifest.labels.len(),
             input: Vec::with_capacity(manifest.input_len()),
@@ -251,24 +166,18 @@ impl Session {
         if batch == 0 || input.len() != want {
             return Err(SessionError::Batch { batch, len: input.len(), want });
         }
-        let failed = |source| SessionError::Run { model: self.model.clone(), source };
-        let tensor = TensorRef::from_array_view(([batch, channels, height, width], input))
-            .map_err(failed)?;
-        let outputs = self.inner.run(ort::inputs![tensor]).map_err(failed)?;
-        let (shape, values) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
+        let (shape, values) = self.network.run(&[batch, channels, height, width], input)?;
         if values.len() != batch * self.classes {
-            return Err(SessionError::Shape {
-                model: self.model.clone(),
-                reason: format!("its output is {shape:?}, want {batch}×{}", self.classes),
-            });
+            let reason = format!("its output is {shape:?}, want {batch}×{}", self.classes);
+            return Err(self.network.other_shape(reason));
         }
-        Ok(values.to_vec())
+        Ok(values)
     }
 
     /// Checks name, rank and sizes of input and output; a size of −1 or a name stands for any.
     fn matches(&self, manifest: &Manifest) -> Result<(), SessionError> {
-        let shape = |reason: String| Err(SessionError::Shape { model: self.model.clone(), reason });
-        let (inputs, outputs) = (self.inner.inputs(), self.inner.outputs());
+        let shape = |reason: String| Err(self.network.other_shape(reason));
+        let (inputs, outputs) = (self.network.inputs(), self.network.outputs());
         let ([input], [output, ..]) = (inputs, outputs) else {
             return shape(format!("{} inputs and {} outputs", inputs.len(), outputs.len()));
         };
@@ -292,15 +201,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-fn commit(
-    runtime: &Runtime,
-    graph: &[u8],
-    threads: Threads,
-) -> Result<ort::session::Session, ort::Error> {
-    ort::session::Session::builder(&runtime.environment)?
-        .with_intra_threads(threads.0.max(1))?
-        .with_intra_op_spinning(false)?
-        .commit_from_memory(graph)
 }

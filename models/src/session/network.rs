@@ -1,0 +1,80 @@
+//! A graph in ONNX Runtime as it is: floats of any shape in, floats out. What the numbers mean is
+//! the caller's affair.
+
+use ort::value::{Outlet, TensorRef};
+
+use super::{Runtime, SessionError, Threads};
+
+/// A graph ready to run, owned by one thread.
+pub struct Network {
+    inner: ort::session::Session,
+    name: String,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// Loads a graph; `name` stands in messages.
+    ///
+    /// # Errors
+    /// [`SessionError::Load`] when the runtime refuses it.
+    pub fn open(
+        runtime: &Runtime,
+        graph: &[u8],
+        name: String,
+        threads: Threads,
+    ) -> Result<Self, SessionError> {
+        match commit(runtime, graph, threads) {
+            Ok(inner) => Ok(Self { inner, name }),
+            Err(source) => Err(SessionError::Load { model: name, source }),
+        }
+    }
+
+    /// Runs it on one input of `shape` and returns shape and values of its first output.
+    ///
+    /// # Errors
+    /// [`SessionError`] when it has no single float input, or the runtime fails.
+    pub fn run(
+        &mut self,
+        shape: &[usize],
+        input: &[f32],
+    ) -> Result<(Vec<usize>, Vec<f32>), SessionError> {
+        let failed = |source| SessionError::Run { model: self.name.clone(), source };
+        let tensor = TensorRef::from_array_view((shape, input)).map_err(failed)?;
+        let outputs = self.inner.run(ort::inputs![tensor]).map_err(failed)?;
+        let (shape, values) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
+        let shape = shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
+        Ok((shape, values.to_vec()))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn inputs(&self) -> &[Outlet] {
+        self.inner.inputs()
+    }
+
+    pub(super) fn outputs(&self) -> &[Outlet] {
+        self.inner.outputs()
+    }
+
+    pub(super) fn other_shape(&self, reason: String) -> SessionError {
+        SessionError::Shape { model: self.name.clone(), reason }
+    }
+}
+
+fn commit(
+    runtime: &Runtime,
+    graph: &[u8],
+    threads: Threads,
+) -> Result<ort::session::Session, ort::Error> {
+    ort::session::Session::builder(&runtime.environment)?
+        .with_intra_threads(threads.0.max(1))?
+        .with_intra_op_spinning(false)?
+        .commit_from_memory(graph)
+}

@@ -1,0 +1,92 @@
+//! ONNX Runtime's library: where it is looked for, and the one environment of a process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ort::environment::Environment;
+
+use super::SessionError;
+
+/// The file name of the library, as its wheel ships it.
+pub const LIBRARY: &str = "libonnxruntime.so.1.31.1";
+/// Where a checkout keeps the library.
+const CHECKOUT_DIR: &str = ".fleetloop/onnxruntime";
+/// Names the library for every program that runs a model.
+pub const LIBRARY_ENV: &str = "FLEETLOOP_ORT_LIB";
+
+/// ONNX Runtime in this process. Clones share it.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(super) environment: Environment,
+    library: PathBuf,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("library", &self.library).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Loads the library: from `library` if that is given, else from where [`LIBRARY_ENV`] says,
+    /// from beside this program, or from `.fleetloop/onnxruntime` in the working directory or one
+    /// above it. A second call in a process shares the first one's library, and may name no other.
+    ///
+    /// # Errors
+    /// [`SessionError::Library`] says where it was looked for and how to get it.
+    pub fn load(library: Option<&Path>) -> Result<Self, SessionError> {
+        let tried = candidates(library);
+        let Some(library) = tried.iter().find(|path| path.is_file()) else {
+            return Err(SessionError::Library { tried, source: None });
+        };
+        // One environment a process, kept for life: ONNX Runtime allows no second.
+        static LOADED: Mutex<Option<Runtime>> = Mutex::new(None);
+        let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let failed =
+            |source| SessionError::Library { tried: vec![library.clone()], source: Some(source) };
+        match &*loaded {
+            Some(runtime) if runtime.library == *library => Ok(runtime.clone()),
+            Some(runtime) => {
+                let other = runtime.library.display();
+                Err(failed(format!("this process has loaded {other} already").into()))
+            }
+            None => {
+                let environment = environment(library).map_err(failed)?;
+                let runtime = Self { environment, library: library.clone() };
+                *loaded = Some(runtime.clone());
+                Ok(runtime)
+            }
+        }
+    }
+
+    /// The library in use.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// The runtime's name and version, for records: `ONNX Runtime 1.31.1`.
+    pub fn version(&self) -> String {
+        let name = self.library.file_name().map(|name| name.to_string_lossy().into_owned());
+        let version = name.as_deref().and_then(|name| name.strip_prefix("libonnxruntime.so."));
+        format!("ONNX Runtime {}", version.unwrap_or("of unknown version"))
+    }
+}
+
+fn environment(library: &Path) -> Result<Environment, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(ort::init_from(library)?.with_telemetry(false).build()?)
+}
+
+fn candidates(library: Option<&Path>) -> Vec<PathBuf> {
+    if let Some(library) = library {
+        return vec![library.to_owned()];
+    }
+    if let Some(library) = std::env::var_os(LIBRARY_ENV) {
+        return vec![library.into()];
+    }
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(LIBRARY)));
+    let mut found: Vec<PathBuf> = beside.into_iter().collect();
+    if let Ok(dir) = std::env::current_dir() {
+        found.extend(dir.ancestors().map(|dir| dir.join(CHECKOUT_DIR).join(LIBRARY)));
+    }
+    found
+}

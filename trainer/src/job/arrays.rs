@@ -1,0 +1,169 @@
+//! One retraining on arrays: a base and two sets of arrays in; an ONNX file, what it makes of the
+//! second, and the run record out.
+//!
+//! The road is that of pictures from the training set to the written file. There is no preprocessing
+//! and no bundle: bundles hold classifiers of pictures.
+
+use std::time::Instant;
+
+use fleetloop_models::session::{Network, Threads};
+use fleetloop_protocol::Digest;
+
+use super::{Base, Event, JobError, Lesson, Tools};
+use crate::arrays::Arrays;
+use crate::arrays::judge::{Judged, Judgement, judge};
+use crate::onnx::Model;
+use crate::onnx::read::DeclaredDim;
+use crate::record::{JudgedBy, Measured, Reproducible, RunRecord, Versions};
+use crate::starter::Head;
+use crate::train::{Loss, Recipe, TrainingSet};
+
+/// What is to be trained.
+#[derive(Debug)]
+pub struct ArraysOrder {
+    /// What it begins with; a bundle is not.
+    pub base: Base,
+    /// What is learned from.
+    pub learning: Arrays,
+    /// What the base and the new file are judged by.
+    pub judging: Arrays,
+    /// How the latter was chosen.
+    pub judged_by: JudgedBy,
+    /// How to train; its loss says what the arrays mean.
+    pub recipe: Recipe,
+    /// The seed of everything random.
+    pub seed: u64,
+}
+
+/// What it came to.
+#[derive(Debug)]
+pub struct ArraysProduct {
+    /// The new ONNX file.
+    pub model: Vec<u8>,
+    /// How it was made.
+    pub record: RunRecord,
+    /// What the base makes of the samples that were held out; none for a starter.
+    pub before: Option<Judgement>,
+    /// What the new file makes of them.
+    pub after: Judgement,
+}
+
+/// Does an order.
+///
+/// # Errors
+/// [`JobError`]: what is wrong with the order, or that it was cancelled.
+pub fn run_arrays(
+    order: ArraysOrder,
+    tools: &Tools<'_>,
+    watch: &mut dyn FnMut(Event),
+) -> Result<ArraysProduct, JobError> {
+    let begun = Instant::now();
+    watch(Event::Prepare);
+    let (file, base) = order.base.file(order.head(), order.seed)?;
+    let model = Model::parse(file.clone())?;
+    let classes = classes(&model, &order.learning);
+    if order.learning.shape() != order.judging.shape() {
+        return Err(JobError::Mismatch(format!(
+            "inputs to learn from have shape {:?}, those to judge by {:?}",
+            order.learning.shape(),
+            order.judging.shape()
+        )));
+    }
+    let ArraysOrder { learning, judging, judged_by, recipe, seed, .. } = order;
+    let judged = |file: &[u8], watch: &mut dyn FnMut(Event)| {
+        judge_file(file, &judging, (recipe.loss, classes), tools, watch).map(|j| j.judgement)
+    };
+    let before = if base.starter.is_some() { None } else { Some(judged(&file, watch)?) };
+    let (dataset, learned_from) = (learning.digest, learning.by_group());
+    let set = learning.into_set(recipe.loss, classes)?;
+    let prepared = Instant::now();
+
+    let lesson = Lesson {
+        base: &base,
+        dataset,
+        judged_by: Some(&judged_by),
+        set: &set,
+        recipe: &recipe,
+        seed,
+    };
+    let trained = lesson.learn(model, tools, watch)?;
+    let trained_at = Instant::now();
+
+    let after = judged(&trained.model, watch)?;
+    let record = RunRecord {
+        format: 1,
+        reproducible: Reproducible {
+            dataset,
+            judged_by: Some(judged_by),
+            learned_from,
+            base,
+            model: Digest::of(&trained.model),
+            bundle: None,
+            recipe,
+            seed,
+            versions: Versions::of(tools.runtime.version(), tools.threads),
+            curve: trained.outcome.curve,
+            kept_epoch: trained.outcome.kept_epoch,
+            frozen: trained.outcome.frozen,
+            patches: trained.patches,
+        },
+        measured: Measured {
+            prepare_s: (prepared - begun).as_secs_f64(),
+            train_s: (trained_at - prepared).as_secs_f64(),
+            evaluate_s: trained_at.elapsed().as_secs_f64(),
+            resumed_at_step: trained.outcome.resumed_at_step,
+        },
+    };
+    Ok(ArraysProduct { model: trained.model, record, before, after })
+}
+
+impl ArraysOrder {
+    /// What a starter has to end in for the loss.
+    fn head(&self) -> Head {
+        let both = [&self.learning, &self.judging];
+        let most = |of: fn(&Arrays) -> Option<usize>| both.iter().filter_map(|a| of(a)).max();
+        match self.recipe.loss {
+            Loss::Reconstruction => Head::Reconstruction,
+            Loss::CrossEntropy => Head::Classes(most(Arrays::classes).unwrap_or_default()),
+            _ => Head::Values(most(Arrays::outputs).unwrap_or_default()),
+        }
+    }
+}
+
+/// Classes that a model tells apart: as many as its output declares, or else as the arrays have.
+pub fn classes(model: &Model, arrays: &Arrays) -> usize {
+    let dims = model.outputs.first().and_then(|output| output.dims.as_deref());
+    match dims {
+        Some([_, DeclaredDim::Fixed(classes)]) => *classes,
+        _ => arrays.classes().unwrap_or_default(),
+    }
+}
+
+impl Arrays {
+    fn into_set(self, loss: Loss, classes: usize) -> Result<TrainingSet, JobError> {
+        let targets = self.targets(loss, classes)?;
+        let (shape, inputs, groups) = self.into_parts();
+        Ok(TrainingSet::new(shape, inputs, targets, groups)?)
+    }
+}
+
+/// What a file makes of arrays.
+///
+/// # Errors
+/// [`JobError`] when it does not run, its output does not suit the loss, or on cancelling.
+pub fn judge_file(
+    file: &[u8],
+    arrays: &Arrays,
+    (loss, classes): (Loss, usize),
+    tools: &Tools<'_>,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Judged, JobError> {
+    let model = Model::parse(file.to_vec())?;
+    let targets = arrays.targets(loss, classes)?;
+    let mut network =
+        Network::open(tools.runtime, file, "to be judged".into(), Threads(tools.threads))?;
+    Ok(judge(&model, &mut network, arrays, (loss, &targets), |done, total| {
+        watch(Event::Evaluate(done, total));
+        !tools.cancel.load(std::sync::atomic::Ordering::Relaxed)
+    })?)
+}

@@ -1,0 +1,93 @@
+//! From a training set to the written file: one road for pictures and for arrays.
+
+use fleetloop_protocol::Digest;
+
+use super::{Event, JobError, Tools};
+use crate::graph::{Graph, Sizes};
+use crate::onnx::{Model, Patch, patch};
+use crate::record::{BaseRecord, JudgedBy, Versions};
+use crate::train::checkpoint::Key;
+use crate::train::{Outcome, Recipe, Task, TrainingSet, train};
+
+/// What is to be learned, and from what.
+pub struct Lesson<'a> {
+    /// What the model began as.
+    pub base: &'a BaseRecord,
+    /// What the set was made from.
+    pub dataset: Digest,
+    /// How what the model is judged by was chosen, where that takes samples away.
+    pub judged_by: Option<&'a JudgedBy>,
+    /// Inputs and targets.
+    pub set: &'a TrainingSet,
+    /// How.
+    pub recipe: &'a Recipe,
+    /// The seed of everything random.
+    pub seed: u64,
+}
+
+/// The new file, before it is judged.
+pub struct Trained {
+    /// Its bytes.
+    pub model: Vec<u8>,
+    /// How the training went.
+    pub outcome: Outcome,
+    /// What was overwritten.
+    pub patches: Vec<Patch>,
+}
+
+impl Lesson<'_> {
+    /// Trains the model and writes the new values into its file.
+    pub fn learn(
+        &self,
+        model: Model,
+        tools: &Tools<'_>,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<Trained, JobError> {
+        let batch = self.recipe.batch_size;
+        let inputs = Sizes::samples(&model, batch, self.set.shape()).inputs(&model)?;
+        let mut graph = Graph::load(model, &inputs, &tools.device)?;
+        let key = self.key(tools.threads)?;
+        let task = Task {
+            set: self.set,
+            recipe: self.recipe,
+            seed: self.seed,
+            device: &tools.device,
+            cancel: tools.cancel,
+            checkpoints: tools.checkpoints.map(|place| (place, key)),
+        };
+        let outcome = train(&mut graph, &task, &mut |p| watch(Event::Train(p.clone())));
+        let written = || patch(&graph.model.bytes, &graph.parameters.stored());
+        match outcome {
+            Ok(outcome) => {
+                let patched = written()?;
+                Ok(Trained { model: patched.bytes, outcome, patches: patched.patches })
+            }
+            Err(source) if source.is_divergence() => {
+                let good = Some(written()?.bytes).filter(|good| *good != graph.model.bytes);
+                Err(JobError::Diverged { source, good })
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// What has to be the same for a run to go on from a checkpoint.
+    fn key(&self, threads: usize) -> Result<Key, JobError> {
+        let part = |name: &str, value: String| (name.to_owned(), value);
+        let trained_by = Versions::of(String::new(), threads);
+        Ok(Key(vec![
+            part("base", format!("{:?}", self.base)),
+            part("dataset", self.dataset.to_string()),
+            part("samples held out", format!("{:?}", self.judged_by)),
+            part("recipe", text(self.recipe)?),
+            part("seed", self.seed.to_string()),
+            part("trainer", format!("{} {}", trained_by.trainer, trained_by.burn)),
+            part("machine", trained_by.target),
+            part("number of threads", threads.to_string()),
+        ]))
+    }
+}
+
+/// A recipe as it is recorded.
+pub fn text(recipe: &Recipe) -> Result<String, JobError> {
+    toml::to_string(recipe).map_err(|e| JobError::Recipe(e.to_string()))
+}
