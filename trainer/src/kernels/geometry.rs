@@ -31,6 +31,9 @@ pub struct Geometry {
     pub before: [usize; 2],
 }
 
+/// The most pairs of a remainder and a tap that are looked at for the gradient of an input.
+const MOST_PRODUCTS: usize = 1 << 16;
+
 /// Where the columns of a product lie in the planes that are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
@@ -77,6 +80,26 @@ impl Geometry {
         self.kernel[0] * self.kernel[1]
     }
 
+    /// Whether what is needed beside inputs and outputs stays within `most` elements for each
+    /// picture, and few products give the gradient of the input. What lies outside is odd: windows
+    /// that reach far beyond the data, or strides over planes of hundreds of thousands of entries.
+    pub fn is_modest(&self, most: usize) -> bool {
+        let padded = |axis: usize, size: usize| {
+            let reach = (self.kernel[axis] - 1) * self.dilations[axis] + 1;
+            size.saturating_add(self.before[axis]).saturating_add(2 * reach) * 2
+        };
+        let plane = |sizes: [usize; 2]| padded(0, sizes[0]).saturating_mul(padded(1, sizes[1]));
+        let read = plane(self.input).saturating_mul(self.channels);
+        let back = plane(self.output).saturating_mul(self.filters);
+        let products = self.remainders(0) * self.remainders(1) * self.taps();
+        read <= most && back <= most && products <= MOST_PRODUCTS
+    }
+
+    /// The remainders by the stride that places along an axis have.
+    fn remainders(&self, axis: usize) -> usize {
+        self.strides[axis].min(self.input[axis])
+    }
+
     /// The input as the product that gives the output reads it.
     pub fn unfolded(&self) -> Unfolded {
         let along = |axis: usize, tap: usize| {
@@ -103,7 +126,7 @@ impl Geometry {
     /// none of them.
     pub fn phases(&self) -> Vec<Phase> {
         let remainders =
-            (0..self.strides[0]).flat_map(|y| (0..self.strides[1]).map(move |x| [y, x]));
+            (0..self.remainders(0)).flat_map(|y| (0..self.remainders(1)).map(move |x| [y, x]));
         remainders.filter_map(|first| self.phase(first)).collect()
     }
 
@@ -158,6 +181,8 @@ impl Unfolded {
         step: [usize; 2],
         taps: &[[isize; 2]],
     ) -> Self {
+        // From a single place no step is made.
+        let step = std::array::from_fn(|a| if grid[a] == 1 { 1 } else { step[a] });
         let least = |axis: usize| taps.iter().map(|tap| tap[axis]).min().unwrap_or(0);
         let most = |axis: usize| taps.iter().map(|tap| tap[axis]).max().unwrap_or(0);
         let margin: [usize; 2] = std::array::from_fn(|a| usize::try_from(-least(a)).unwrap_or(0));

@@ -1,13 +1,14 @@
 //! `Conv` in one to three dimensions: grouped, strided, dilated, padded in every way.
 //!
-//! In one and two dimensions without groups it is our own ([`kernels`](crate::kernels)), otherwise
-//! burn's.
+//! In one and two dimensions without groups it is our own ([`kernels`](crate::kernels)), unless its
+//! windows reach absurdly far; otherwise it is burn's.
 
 use burn::backend::Dispatch;
 use burn::backend::ops::{ConvOptions, ModuleOps};
 
 use super::window::{Window, each};
 use super::{Built, NodeView, Operator, pad};
+use crate::graph::limits::MAX_ELEMENTS;
 use crate::graph::{Fact, Role};
 use crate::kernels::{Geometry, Kernels};
 use crate::onnx::Kind;
@@ -66,8 +67,10 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     let mut dims = vec![x.dims[0], w.dims[0]];
     dims.extend(spatial);
     let out = x.reshaped(dims);
-    if groups == 1 && window.kernel.len() <= 2 {
-        let geometry = geometry(&window, x, w, &out);
+    let ours = (groups == 1 && window.kernel.len() <= 2)
+        .then(|| geometry(&window, x, w, &out))
+        .filter(|geometry| geometry.is_modest(MAX_ELEMENTS));
+    if let Some(geometry) = ours {
         return Built::one(out, move |i, _| {
             let (x, w) = (i.take(0), i.take(1));
             match i.try_take(2) {
