@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fleetloop_protocol::{BundleDigest, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::instructions;
+use crate::kernels::Instructions;
 use crate::onnx::{Patch, Source};
 use crate::train::{Epoch, Recipe};
 
@@ -126,7 +126,7 @@ impl Versions {
                 "{}-{} {}",
                 std::env::consts::ARCH,
                 std::env::consts::OS,
-                instructions()
+                Instructions::current()
             ),
             threads,
         }

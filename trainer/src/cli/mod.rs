@@ -24,6 +24,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::job::JobError;
+use crate::kernels::Instructions;
 
 /// Retrains ONNX models: the model file is the training script.
 #[derive(Debug, Parser)]
@@ -63,6 +64,10 @@ struct Compute {
     /// Priority from 0 (normal) to 19 (only when nobody else wants the processor).
     #[arg(long, value_parser = clap::value_parser!(i32).range(0..=19))]
     nice: Option<i32>,
+    /// Instructions to train with: avx512, avx2 or plain; the widest that are there if not given. A
+    /// run record names those of its run; the same ones give the same bytes again.
+    #[arg(long, env = "TRAINER_INSTRUCTIONS")]
+    instructions: Option<Instructions>,
     /// ONNX Runtime's library; searched for if not given.
     #[arg(long, env = "FLEETLOOP_ORT_LIB")]
     library: Option<PathBuf>,
@@ -75,6 +80,9 @@ impl Compute {
         let nice = self.nice.unwrap_or(default_nice);
         if nice > 0 {
             rustix::process::setpriority_process(None, nice)?;
+        }
+        if let Some(instructions) = self.instructions {
+            instructions.choose().map_err(anyhow::Error::msg)?;
         }
         let threads = match self.threads {
             Some(threads) => threads.max(1),

@@ -5,14 +5,14 @@ use rayon::prelude::*;
 use super::geometry::Geometry;
 use super::panels::Left;
 use super::product::{Outer, Product};
-use super::simd::TILING;
+use super::simd::tiling;
 
 /// The output `[batch, filters, places]` for an input `[batch, channels, plane]` and filters
 /// `[filters, channels, taps]`.
 pub fn forward(geometry: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let unfolded = geometry.unfolded();
     let depth = unfolded.rows(geometry.channels);
-    let left = Left::pack(geometry.filters, depth, *TILING, w);
+    let left = Left::pack(geometry.filters, depth, tiling(), w);
     let placement = geometry.placement();
     let mut out = vec![0.0; geometry.batch * geometry.filters * placement.plane];
     Product { left: &left, unfolded: &unfolded, placement, bias }.run(x, &mut out);
@@ -25,7 +25,7 @@ pub fn input_gradient(geometry: &Geometry, w: &[f32], gradient: &[f32]) -> Vec<f
     let plane = geometry.input[0] * geometry.input[1];
     let mut out = vec![0.0; geometry.batch * channels * plane];
     for phase in geometry.phases() {
-        let left = Left::pack_turned(w, channels, taps, &phase.taps, *TILING);
+        let left = Left::pack_turned(w, channels, taps, &phase.taps, tiling());
         let (unfolded, placement) = (&phase.unfolded, phase.placement);
         Product { left: &left, unfolded, placement, bias: None }.run(gradient, &mut out);
     }
@@ -47,4 +47,116 @@ pub fn bias_gradient(geometry: &Geometry, gradient: &[f32]) -> Vec<f32> {
             planes.map(|plane| plane.iter().sum::<f32>()).sum()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    struct Want {
+        output: Vec<f64>,
+        input: Vec<f64>,
+        filters: Vec<f64>,
+    }
+
+    /// Output and gradients by the definition, in 64 bits.
+    fn by_definition(g: &Geometry, x: &[f32], w: &[f32], gradient: &[f32]) -> Want {
+        let mut output = vec![0.0; gradient.len()];
+        let (mut input, mut filters) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+        let area = |plane: [usize; 2]| plane[0] * plane[1];
+        for o in 0..output.len() {
+            let (place, rest) = (o % area(g.output), o / area(g.output));
+            let (filter, picture) = (rest % g.filters, rest / g.filters);
+            for k in 0..g.channels * g.taps() {
+                let (tap, channel) = (k % g.taps(), k / g.taps());
+                let at = |axis: usize, place: usize, tap: usize| {
+                    (place * g.strides[axis] + tap * g.dilations[axis])
+                        .checked_sub(g.before[axis])
+                        .filter(|at| *at < g.input[axis])
+                };
+                let y = at(0, place / g.output[1], tap / g.kernel[1]);
+                let across = at(1, place % g.output[1], tap % g.kernel[1]);
+                let (Some(y), Some(across)) = (y, across) else { continue };
+                let plane = picture * g.channels + channel;
+                let i = plane * area(g.input) + y * g.input[1] + across;
+                let f = filter * g.channels * g.taps() + k;
+                output[o] += f64::from(x[i]) * f64::from(w[f]);
+                input[i] += f64::from(gradient[o]) * f64::from(w[f]);
+                filters[f] += f64::from(gradient[o]) * f64::from(x[i]);
+            }
+        }
+        Want { output, input, filters }
+    }
+
+    fn near(got: &[f32], want: &[f64], of: &Geometry) {
+        assert_eq!(got.len(), want.len());
+        let size = want.iter().fold(1e-9, |most: f64, v| most.max(v.abs()));
+        for (got, want) in got.iter().zip(want) {
+            assert!((f64::from(*got) - want).abs() <= 1e-5 * size, "{got}, not {want}: {of:?}");
+        }
+    }
+
+    fn some_geometry(random: &mut Random) -> Geometry {
+        let mut pair = |from: usize, below: usize| [(); 2].map(|()| from + random.below(below));
+        let (kernel, dilations, strides) = (pair(1, 4), pair(1, 3), pair(1, 3));
+        let (before, after, more, sizes) = (pair(0, 4), pair(0, 4), pair(0, 30), pair(1, 9));
+        let reach = |a: usize| (kernel[a] - 1) * dilations[a] + 1;
+        let input = std::array::from_fn(|a| reach(a) + more[a]);
+        let room = |a: usize| input[a] + before[a] + after[a] - reach(a);
+        let output = std::array::from_fn(|a| room(a) / strides[a] + 1);
+        let [channels, filters] = [sizes[0], sizes[1] * 2];
+        let batch = 1 + random.below(5);
+        Geometry { batch, channels, filters, input, output, kernel, strides, dilations, before }
+    }
+
+    #[test]
+    fn every_geometry_gives_what_the_definition_gives() {
+        let mut random = Random::new(1);
+        for _ in 0..60 {
+            let g = some_geometry(&mut random);
+            let mut some = |count: usize| -> Vec<f32> {
+                (0..count).map(|_| random.between(-0.5, 0.5)).collect()
+            };
+            let x = some(g.batch * g.channels * g.input[0] * g.input[1]);
+            let w = some(g.filters * g.channels * g.taps());
+            let gradient = some(g.batch * g.filters * g.output[0] * g.output[1]);
+            let want = by_definition(&g, &x, &w, &gradient);
+            near(&forward(&g, &x, &w, None), &want.output, &g);
+            near(&input_gradient(&g, &w, &gradient), &want.input, &g);
+            near(&filter_gradient(&g, &x, &gradient), &want.filters, &g);
+        }
+    }
+
+    #[test]
+    fn the_bits_do_not_depend_on_the_number_of_threads() {
+        let g = Geometry {
+            batch: 7,
+            channels: 19,
+            filters: 21,
+            input: [9, 11],
+            output: [5, 6],
+            kernel: [3, 3],
+            strides: [2, 2],
+            dilations: [1, 1],
+            before: [1, 1],
+        };
+        let mut random = Random::new(2);
+        let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random.normal()).collect() };
+        let (x, w) = (some(7 * 19 * 99), some(21 * 19 * 9));
+        let gradient = some(7 * 21 * 30);
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let output = forward(&g, &x, &w, None);
+                [
+                    output,
+                    input_gradient(&g, &w, &gradient),
+                    filter_gradient(&g, &x, &gradient),
+                    bias_gradient(&g, &gradient),
+                ]
+            })
+        };
+        assert_eq!(with(1), with(3));
+    }
 }

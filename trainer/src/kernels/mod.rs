@@ -17,7 +17,7 @@
 //! | `autodiff` | what is kept for the way back |
 //!
 //! No result depends on the number of threads. It does depend on the kind of processor, whose name
-//! is part of a run's record ([`instructions`]).
+//! is part of a run's record ([`Instructions`]).
 
 mod autodiff;
 mod conv;
@@ -35,12 +35,7 @@ use burn::backend::{Backend, backend_extension};
 
 pub use geometry::Geometry;
 pub use pool::Windows;
-pub use simd::wide;
-
-/// The instructions that are computed with: `avx512`, `avx2` or `plain`.
-pub fn instructions() -> &'static str {
-    simd::TILING.name
-}
+pub use simd::{Instructions, wide};
 
 /// Runs work on the threads that compute, so that its operations are not handed over one by one.
 pub fn together<T: Send>(work: impl FnOnce() -> T + Send) -> T {

@@ -7,6 +7,7 @@
 use pulp::Simd;
 use rayon::prelude::*;
 
+use super::pointwise;
 use super::simd::{self, Loop};
 
 /// The sizes of what is normalised.
@@ -230,7 +231,7 @@ impl Loop for Apply<'_> {
         let Line { factor, offset } = self.line;
         if self.rectified {
             for (to, x) in self.to.iter_mut().zip(self.from) {
-                *to = (factor * x + offset).max(0.0);
+                *to = pointwise::rectified(factor * x + offset);
             }
         } else {
             for (to, x) in self.to.iter_mut().zip(self.from) {

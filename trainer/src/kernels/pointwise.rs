@@ -33,8 +33,8 @@ pub fn rectified_gradient(output: &[f32], gradient: &mut [f32]) {
     });
 }
 
-/// NaN stays what it is.
+/// `x`, or zero where it is negative; NaN stays what it is.
 #[inline(always)]
-fn rectified(x: f32) -> f32 {
+pub fn rectified(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }

@@ -160,3 +160,32 @@ fn larger<const STEP: usize>(
         *old = if more { entry } else { *old };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: Windows = Windows {
+        input: [1, 5],
+        output: [1, 3],
+        kernel: [1, 3],
+        strides: [1, 2],
+        dilations: [1, 1],
+        before: [0, 1],
+    };
+
+    #[test]
+    fn of_equals_the_first_and_a_value_that_is_no_number_before_all() {
+        let largest = forward(&LINE, &[-2.0, -2.0, 1.0, 1.0, 0.0]);
+        assert_eq!((largest.values, largest.places), (vec![-2.0, 1.0, 1.0], vec![1, 1, 0]));
+        let largest = forward(&LINE, &[3.0, f32::NAN, 1.0, 1.0, 7.0]);
+        assert!(largest.values[0].is_nan() && largest.values[1].is_nan());
+        assert_eq!(largest.values[2], 7.0);
+    }
+
+    #[test]
+    fn the_gradient_goes_to_the_largest_of_each_window() {
+        let largest = forward(&LINE, &[0.0, 5.0, 4.0, 3.0, 9.0]);
+        assert_eq!(backward(&LINE, &largest.places, &[1.0, 2.0, 4.0]), [0.0, 3.0, 0.0, 0.0, 4.0]);
+    }
+}

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Placement, Unfolded};
 use super::panels::{Columns, DEPTH, Left, SLACK};
-use super::simd::{self, Loop, TILING, VECTORS};
+use super::simd::{self, Loop, VECTORS, tiling};
 
 /// Columns that are packed at a time.
 const COLUMNS: usize = 240;
@@ -120,7 +120,7 @@ impl Loop for Part<'_> {
         let count = out.len() / (left.rows * placement.plane) * unfolded.places();
         for first in (0..count).step_by(COLUMNS) {
             let range = first..count.min(first + COLUMNS);
-            let columns = Columns::new(unfolded, range, unfolded.channels, *TILING);
+            let columns = Columns::new(unfolded, range, unfolded.channels, tiling());
             scratch.sums.resize(left.rows * COLUMNS, 0.0);
             for from in (0..left.depth).step_by(DEPTH) {
                 let depth = from..left.depth.min(from + DEPTH);
@@ -231,11 +231,11 @@ impl Outer<'_> {
     fn parts(&self) -> Vec<Channels> {
         let channels = self.unfolded.channels;
         let together = (DOT_ROWS / self.unfolded.rows(1)).clamp(1, channels);
-        let rows = self.rows.next_multiple_of(TILING.rows);
+        let rows = self.rows.next_multiple_of(tiling().rows);
         let part = |start: usize| {
             let range = start..channels.min(start + together);
             let depth = self.unfolded.rows(range.len());
-            let wide = depth.next_multiple_of(TILING.columns);
+            let wide = depth.next_multiple_of(tiling().columns);
             Channels { range, depth, wide, sums: vec![0.0; rows * wide] }
         };
         (0..channels).step_by(together).map(part).collect()
@@ -255,7 +255,7 @@ impl Outer<'_> {
     fn part(&self, rows: &[f32], pictures: &[f32], range: Range<usize>, part: &mut Channels) {
         SCRATCH.with_borrow_mut(|(padded, Scratch { panels, .. })| {
             self.unfolded.pad(pictures, part.range.clone(), SLACK, padded);
-            let columns = Columns::new(self.unfolded, range, part.range.len(), *TILING);
+            let columns = Columns::new(self.unfolded, range, part.range.len(), tiling());
             columns.pack(0..part.depth, padded, panels);
             simd::run(Dots { rows, panels, count: columns.panels(), part });
         });
@@ -265,8 +265,8 @@ impl Outer<'_> {
     /// have.
     fn lined_up(&self, planes: &[f32], range: &Range<usize>) -> Vec<f32> {
         let places = self.unfolded.places();
-        let wide = range.len().next_multiple_of(TILING.width);
-        let mut rows = vec![0.0; self.rows.next_multiple_of(TILING.rows) * wide];
+        let wide = range.len().next_multiple_of(tiling().width);
+        let mut rows = vec![0.0; self.rows.next_multiple_of(tiling().rows) * wide];
         for (row, to) in rows.chunks_exact_mut(wide).enumerate().take(self.rows) {
             let mut column = range.start;
             while column < range.end {

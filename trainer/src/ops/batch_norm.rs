@@ -216,4 +216,40 @@ mod tests {
         case.check_gradients();
         case.check_training_gradients();
     }
+
+    /// The case with a ReLU behind the normalisation, and what else reads it.
+    fn rectified(also: &str) -> Case {
+        let case = Case::new(&[3, 2, 4])
+            .floats("scale", &[2], &[2.0, -1.0])
+            .floats("bias", &[2], &[0.3, 0.1])
+            .floats("mean", &[2], &[0.1, -0.1])
+            .floats("var", &[2], &[0.5, 0.25]);
+        let inputs = ["x", "scale", "bias", "mean", "var"];
+        let case = case.inner("BatchNormalization", &inputs, "n", vec![float("momentum", 0.75)]);
+        case.inner("Relu", &["n"], "r", vec![]).node("Add", &["r", also], vec![])
+    }
+
+    #[test]
+    fn the_relu_behind_it_changes_neither_values_nor_gradients() {
+        for case in [rectified("x"), rectified("n")] {
+            case.check_gradients();
+            case.check_training_gradients();
+        }
+        let x: Vec<f32> = (0..24).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+        let (with, alone) = (rectified("n").train(&x), rectified("x").train(&x));
+        assert_eq!(with.1["mean"], alone.1["mean"], "the running mean follows once");
+        for (with, alone) in with.0.iter().zip(alone.0.iter().zip(&x).map(|(y, x)| y - x)) {
+            // r + n is 2n where n is positive and n elsewhere; r alone is n or zero.
+            let n = with - alone;
+            assert!((alone - n.max(0.0)).abs() < 1e-5, "{with} {alone}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none_behind_a_relu() {
+        let mut x = vec![0.5; 24];
+        x[0] = f32::NAN;
+        assert!(rectified("x").train(&x).0.iter().any(|y| y.is_nan()));
+        assert!(rectified("x").run(&x)[0].is_nan());
+    }
 }

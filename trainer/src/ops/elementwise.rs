@@ -199,4 +199,22 @@ mod tests {
         assert_eq!(role("Sub", &[3]), []);
         assert_eq!(role("Div", &[3]), []);
     }
+
+    #[test]
+    fn a_sum_with_a_relu_behind_it_passes_the_gradient_where_it_is_positive() {
+        let case = |shape: &[usize]| {
+            Case::new(&[2, 3]).random("w", shape).inner("Add", &["x", "w"], "s", vec![]).node(
+                "Relu",
+                &["s"],
+                vec![],
+            )
+        };
+        for shape in [&[2, 3][..], &[3]] {
+            case(shape).check_gradients();
+        }
+        let doubled = Case::new(&[4]).inner("Add", &["x", "x"], "s", vec![]);
+        let doubled = doubled.node("Relu", &["s"], vec![]);
+        assert_eq!(doubled.run(&[-1.0, 2.0, 0.0, 3.0]), [0.0, 4.0, 0.0, 6.0]);
+        assert!(doubled.run(&[f32::NAN; 4])[0].is_nan());
+    }
 }

@@ -148,3 +148,33 @@ fn an_interrupt_ends_cleanly_and_leaves_no_half_file() {
     let told = rest.join("\n");
     assert!(told.contains("same command again") && told.contains("out.partial"), "{told}");
 }
+
+#[test]
+fn plainer_instructions_learn_the_same_and_the_record_names_them() {
+    let dir = tempfile::tempdir().unwrap();
+    data::folder(dir.path(), 80);
+    let shape = format!("1x{0}x{0}", data::SIDE);
+    let new = ["new", "picture-cnn", "--input", &shape, "--classes", "2", "--out", "a.onnx"];
+    assert!(trainer(&new, dir.path()).status.success());
+    let losses = |instructions: &str| -> Option<Vec<f64>> {
+        let train =
+            ["train", "--base", "a.onnx", "--dataset", ".", "--out", instructions, "--json"];
+        let wanted = ["--threads", "1", "--instructions", instructions];
+        let output = trainer(&[&train[..], &wanted].concat(), dir.path());
+        if String::from_utf8_lossy(&output.stderr).contains("does not have the instructions") {
+            return None;
+        }
+        let curve = json(&output)["curve"].clone();
+        let record = std::fs::read(dir.path().join(instructions).join("run-record.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        let target = record["reproducible"]["versions"]["target"].as_str().unwrap();
+        assert!(target.ends_with(instructions), "{target}");
+        Some(curve.as_array().unwrap().iter().map(|e| e["loss"].as_f64().unwrap()).collect())
+    };
+    let plain = losses("plain").expect("every processor has them");
+    for instructions in ["avx2", "avx512"] {
+        for (other, plain) in losses(instructions).into_iter().flatten().zip(&plain) {
+            assert!((other - plain).abs() < 0.02, "{instructions}: {other}, plain {plain}");
+        }
+    }
+}
