@@ -40,9 +40,10 @@ Examples:
   trainer new table-mlp      --input 9       --outputs 1 --out wear.onnx
   trainer new autoencoder    --input 3x512   --out normal.onnx
 
-An autoencoder takes neither --classes nor --outputs: it gives its input back. Train it on normal data
-alone; the anomaly score of an input is the mean of (output - input)^2 over its values, and a threshold
-is a high percentile of that score over normal data that it has not learned from.";
+An autoencoder takes neither --classes nor --outputs: it gives its input back. Train it on
+normal data alone; the anomaly score of an input is the mean of (output - input)^2 over its
+values, and a threshold is a high percentile of that score over normal data that it has not
+learned from.";
 
 impl ValueEnum for Kind {
     fn value_variants<'a>() -> &'a [Self] {

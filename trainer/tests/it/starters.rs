@@ -23,7 +23,7 @@ const TOLERANCE: f32 = 1e-4;
 /// Noise around one of two levels.
 fn inputs(per_sample: usize) -> Vec<f32> {
     let mut random = Random::new(5);
-    let level = |sample: usize| if sample % 2 == 0 { -0.5 } else { 0.5 };
+    let level = |sample: usize| if sample.is_multiple_of(2) { -0.5 } else { 0.5 };
     let values = (0..SAMPLES * per_sample).map(|at| level(at / per_sample) + random.normal());
     values.collect()
 }
@@ -35,7 +35,7 @@ fn targets(head: Head) -> (Loss, Targets) {
             (Loss::CrossEntropy, Targets::Classes { labels, count })
         }
         Head::Values(n) => {
-            let level = |at: usize| if at / n % 2 == 0 { 1.0 } else { -1.0 };
+            let level = |at: usize| if (at / n).is_multiple_of(2) { 1.0 } else { -1.0 };
             let values = (0..SAMPLES * n).map(level).collect();
             (Loss::Mse, Targets::Values { shape: vec![n], values })
         }
