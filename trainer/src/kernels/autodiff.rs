@@ -8,7 +8,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 
-use super::flex::{Backwards, Normalisation};
+use super::flex::Backwards;
+use super::norm::Normalisation;
 use super::{Geometry, Kernels, Windows};
 
 impl<B: Kernels + Backwards, C: CheckpointStrategy> Kernels for Autodiff<B, C> {

@@ -100,63 +100,79 @@ mod tests {
     fn some_geometry(random: &mut Random) -> Geometry {
         let mut pair = |from: usize, below: usize| [(); 2].map(|()| from + random.below(below));
         let (kernel, dilations, strides) = (pair(1, 4), pair(1, 3), pair(1, 3));
-        let (before, after, more, sizes) = (pair(0, 4), pair(0, 4), pair(0, 30), pair(1, 9));
+        let (before, after, more, sizes) = (pair(0, 4), pair(0, 4), pair(0, 20), pair(1, 40));
         let reach = |a: usize| (kernel[a] - 1) * dilations[a] + 1;
         let input = std::array::from_fn(|a| reach(a) + more[a]);
         let room = |a: usize| input[a] + before[a] + after[a] - reach(a);
         let output = std::array::from_fn(|a| room(a) / strides[a] + 1);
-        let [channels, filters] = [sizes[0], sizes[1] * 2];
-        let batch = 1 + random.below(5);
+        let [channels, filters] = [sizes[0], 1 + sizes[1] / 3];
+        let batch = 1 + random.below(4);
         Geometry { batch, channels, filters, input, output, kernel, strides, dilations, before }
+    }
+
+    /// Input, filters, bias and the output's gradient.
+    fn some_values(g: &Geometry, random: &mut Random) -> [Vec<f32>; 4] {
+        let area = |plane: [usize; 2]| plane[0] * plane[1];
+        [
+            g.batch * g.channels * area(g.input),
+            g.filters * g.channels * g.taps(),
+            g.filters,
+            g.batch * g.filters * area(g.output),
+        ]
+        .map(|count| (0..count).map(|_| random.between(-0.5, 0.5)).collect())
     }
 
     #[test]
     fn every_geometry_gives_what_the_definition_gives() {
         let mut random = Random::new(1);
-        for _ in 0..60 {
+        for round in 0..40 {
             let g = some_geometry(&mut random);
-            let mut some = |count: usize| -> Vec<f32> {
-                (0..count).map(|_| random.between(-0.5, 0.5)).collect()
-            };
-            let x = some(g.batch * g.channels * g.input[0] * g.input[1]);
-            let w = some(g.filters * g.channels * g.taps());
-            let gradient = some(g.batch * g.filters * g.output[0] * g.output[1]);
-            let want = by_definition(&g, &x, &w, &gradient);
-            near(&forward(&g, &x, &w, None), &want.output, &g);
+            let [x, w, bias, gradient] = some_values(&g, &mut random);
+            let mut want = by_definition(&g, &x, &w, &gradient);
+            let bias = (round % 2 == 0).then_some(&bias[..]);
+            let plane = g.output[0] * g.output[1];
+            for (place, output) in want.output.iter_mut().enumerate() {
+                *output += bias.map_or(0.0, |bias| f64::from(bias[place / plane % g.filters]));
+            }
+            near(&forward(&g, &x, &w, bias), &want.output, &g);
             near(&input_gradient(&g, &w, &gradient), &want.input, &g);
             near(&filter_gradient(&g, &x, &gradient), &want.filters, &g);
+            let mut sums = vec![0.0; g.filters];
+            for (place, value) in gradient.iter().enumerate() {
+                sums[place / plane % g.filters] += f64::from(*value);
+            }
+            near(&bias_gradient(&g, &gradient), &sums, &g);
         }
     }
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let g = Geometry {
-            batch: 7,
-            channels: 19,
-            filters: 21,
-            input: [9, 11],
-            output: [5, 6],
+        let plain = Geometry {
+            batch: 4,
+            channels: 64,
+            filters: 16,
+            input: [10, 10],
+            output: [10, 10],
             kernel: [3, 3],
-            strides: [2, 2],
+            strides: [1, 1],
             dilations: [1, 1],
             before: [1, 1],
         };
-        let mut random = Random::new(2);
-        let mut some = |count: usize| -> Vec<f32> { (0..count).map(|_| random.normal()).collect() };
-        let (x, w) = (some(7 * 19 * 99), some(21 * 19 * 9));
-        let gradient = some(7 * 21 * 30);
-        let with = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
-                let output = forward(&g, &x, &w, None);
-                [
-                    output,
-                    input_gradient(&g, &w, &gradient),
-                    filter_gradient(&g, &x, &gradient),
-                    bias_gradient(&g, &gradient),
-                ]
-            })
-        };
-        assert_eq!(with(1), with(3));
+        let wide = Geometry { batch: 7, output: [5, 5], strides: [2, 2], ..plain };
+        for g in [plain, wide] {
+            let [x, w, bias, gradient] = some_values(&g, &mut Random::new(2));
+            let with = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    [
+                        forward(&g, &x, &w, Some(&bias)),
+                        input_gradient(&g, &w, &gradient),
+                        filter_gradient(&g, &x, &gradient),
+                        bias_gradient(&g, &gradient),
+                    ]
+                })
+            };
+            assert!([2, 3, 4].into_iter().all(|threads| with(threads) == with(1)), "{g:?}");
+        }
     }
 }

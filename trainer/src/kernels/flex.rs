@@ -6,20 +6,8 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::TensorData;
 
-use super::norm::{self, Extent};
+use super::norm::{self, Extent, Normalisation};
 use super::{Geometry, Kernels, Windows, conv, pointwise, pool};
-
-/// What a normalisation was made of.
-#[derive(Debug, Clone)]
-pub struct Normalisation<T> {
-    pub x: T,
-    pub scale: T,
-    pub bias: T,
-    pub mean: T,
-    pub variance: T,
-    pub epsilon: f64,
-    pub rectified: bool,
-}
 
 /// The ways back. They are no operations of the graph: nothing is differentiated twice.
 pub trait Backwards: Backend {
@@ -128,18 +116,10 @@ impl Backwards for Flex {
     fn normalise_backward(of: Normalisation<FlexTensor>, gradient: FlexTensor) -> [FlexTensor; 3] {
         let Normalisation { x, scale, bias, mean, variance, epsilon, rectified } = of;
         let shape = shape(&x);
-        let [x, scale, bias, mean, variance] = [x, scale, bias, mean, variance].map(dense);
-        let gradients = norm::backward(
-            extent(&shape),
-            floats(&x),
-            floats(&scale),
-            floats(&bias),
-            floats(&mean),
-            floats(&variance),
-            epsilon,
-            rectified,
-            floats(&dense(gradient)),
-        );
+        let dense = [x, scale, bias, mean, variance].map(dense);
+        let [x, scale, bias, mean, variance] = dense.each_ref().map(floats);
+        let of = Normalisation { x, scale, bias, mean, variance, epsilon, rectified };
+        let gradients = norm::backward(extent(&shape), &of, floats(&self::dense(gradient)));
         let channels = [shape[1]];
         [
             tensor(gradients.x, &shape),

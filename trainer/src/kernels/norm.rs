@@ -18,6 +18,18 @@ pub struct Extent {
     pub places: usize,
 }
 
+/// What a normalisation was made of.
+#[derive(Debug, Clone)]
+pub struct Normalisation<T> {
+    pub x: T,
+    pub scale: T,
+    pub bias: T,
+    pub mean: T,
+    pub variance: T,
+    pub epsilon: f64,
+    pub rectified: bool,
+}
+
 /// A normalised batch.
 pub struct Normalised {
     pub output: Vec<f32>,
@@ -60,18 +72,8 @@ pub fn forward(
 }
 
 /// The gradients, given that of the output.
-#[allow(clippy::too_many_arguments)]
-pub fn backward(
-    extent: Extent,
-    x: &[f32],
-    scale: &[f32],
-    bias: &[f32],
-    mean: &[f32],
-    variance: &[f32],
-    epsilon: f64,
-    rectified: bool,
-    gradient: &[f32],
-) -> Gradients {
+pub fn backward(extent: Extent, of: &Normalisation<&[f32]>, gradient: &[f32]) -> Gradients {
+    let Normalisation { x, scale, bias, mean, variance, epsilon, rectified } = *of;
     let lines: Vec<Line> = (0..extent.channels)
         .map(|c| Line::normalising(scale[c], bias[c], mean[c], variance[c], epsilon))
         .collect();

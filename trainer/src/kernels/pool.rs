@@ -22,6 +22,9 @@ pub struct Windows {
     pub before: [usize; 2],
 }
 
+/// The place in a kernel before any entry on data was seen.
+const NONE: f32 = -1.0;
+
 /// The largest entries and the place of each in its window's kernel.
 pub struct Largest {
     pub values: Vec<f32>,
@@ -36,9 +39,9 @@ pub fn forward(windows: &Windows, x: &[f32]) -> Largest {
     let mut places = vec![0; planes * to];
     let parts = values.par_chunks_mut(to).zip(places.par_chunks_mut(to)).zip(x.par_chunks(from));
     parts.with_min_len(16).for_each_init(
-        || vec![0.0; to],
+        || vec![NONE; to],
         |entries, ((values, places), x)| {
-            entries.fill(0.0);
+            entries.fill(NONE);
             simd::run(Plane { windows, x, values, entries });
             for (place, entry) in places.iter_mut().zip(entries) {
                 *place = *entry as u8;
@@ -155,7 +158,8 @@ fn larger<const STEP: usize>(
     let from = &from[..(values.len() - 1) * step + 1];
     for (place, (value, old)) in values.iter_mut().zip(entries).enumerate() {
         let x = from[place * step];
-        let more = x > *value || x.is_nan();
+        // The first entry on data is the largest so far, however small it is.
+        let more = x > *value || x.is_nan() || *old < 0.0;
         *value = if more { x } else { *value };
         *old = if more { entry } else { *old };
     }
@@ -181,6 +185,14 @@ mod tests {
         let largest = forward(&LINE, &[3.0, f32::NAN, 1.0, 1.0, 7.0]);
         assert!(largest.values[0].is_nan() && largest.values[1].is_nan());
         assert_eq!(largest.values[2], 7.0);
+    }
+
+    #[test]
+    fn what_is_infinitely_small_is_larger_than_padding() {
+        let x = [f32::NEG_INFINITY; 5];
+        let largest = forward(&LINE, &x);
+        assert_eq!((largest.values, &largest.places[..]), (vec![x[0]; 3], &[1, 0, 0][..]));
+        assert_eq!(backward(&LINE, &largest.places, &[1.0, 2.0, 4.0]), [1.0, 2.0, 0.0, 4.0, 0.0]);
     }
 
     #[test]

@@ -79,10 +79,9 @@ impl Product<'_> {
             *offset = self.offset(column);
         }
         for (row, sums) in sums.chunks(COLUMNS).enumerate().take(self.left.rows) {
-            let bias = self.bias.map_or(0.0, |bias| bias[row]);
             let out = &mut out[row * self.placement.plane..];
             for (offset, sum) in offsets.iter().zip(&sums[..columns.len()]) {
-                out[*offset] = sum + bias;
+                out[*offset] = *sum;
             }
         }
     }
@@ -134,15 +133,15 @@ impl Loop for Part<'_> {
                         let sums = product_block::<S, HEIGHT>(simd, left_block, right);
                         let row = block * HEIGHT;
                         let sums = &sums[..HEIGHT.min(left.rows - row)];
+                        // On either way the bias comes first: which one is taken depends on the
+                        // number of threads.
+                        let bias = product.bias.filter(|_| !begun).map(|bias| &bias[row..]);
                         if direct {
                             let at = product.offset(column) + row * placement.plane;
-                            let bias = product.bias.filter(|_| !begun).map(|bias| &bias[row..]);
-                            let to = out[at..].chunks_mut(placement.plane);
-                            add(simd, sums, begun, to, bias);
+                            add(simd, sums, begun, out[at..].chunks_mut(placement.plane), bias);
                         } else {
-                            let to =
-                                scratch.sums[row * COLUMNS + panel * width..].chunks_mut(COLUMNS);
-                            add(simd, sums, begun, to, None);
+                            let to = &mut scratch.sums[row * COLUMNS + panel * width..];
+                            add(simd, sums, begun, to.chunks_mut(COLUMNS), bias);
                         }
                     }
                 }
