@@ -70,6 +70,9 @@ impl Train {
             "cannot write {}: it exists; choose another --out",
             self.out.display()
         );
+        durable::make_parent(&self.out).with_context(|| {
+            format!("cannot write {}; choose another --out", self.out.display())
+        })?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let place = Place {
             folder: beside(&self.out, "partial"),
@@ -213,8 +216,10 @@ impl Train {
     ) -> anyhow::Result<()> {
         let record = serde_json::to_vec_pretty(record)?;
         let files = [&[("run-record.json", record.as_slice())], files].concat();
-        durable::write_folder(&self.out, &files)
-            .with_context(|| again(place, "free space on the disk, then "))?;
+        durable::write_folder(&self.out, &files).map_err(|error| {
+            let first = if error.is_full() { "free space on the disk, then " } else { "" };
+            anyhow::Error::new(error).context(again(place, first))
+        })?;
         Ok(place.remove()?)
     }
 
