@@ -12,6 +12,7 @@ use fleetloop_models::session::Runtime;
 use super::Compute;
 use super::arrays::{self, Data};
 use super::show::{self, Show};
+use crate::chain::chain;
 use crate::job::{self, ArraysOrder, Base, Event, JobError, Order, Product, Tools};
 use crate::onnx::ModelFile;
 use crate::record::{Reproducible, RunRecord};
@@ -160,8 +161,8 @@ impl Train {
         match product {
             Ok(product) => Ok(product),
             Err(JobError::Diverged { source, good }) => {
+                let kept = self.keep(good.as_deref()).with_context(|| chain(&source))?;
                 place.remove()?;
-                let kept = self.keep(good.as_deref())?;
                 Err(anyhow::Error::new(source).context(kept))
             }
             Err(error) if error.is_cancelled() => {

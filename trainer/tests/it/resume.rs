@@ -141,14 +141,31 @@ fn the_checkpoint_of_another_run_is_refused_by_what_differs() {
     done(&bench.train("out", &[]).output().unwrap());
 }
 
-#[test]
-fn numbers_out_of_bounds_stop_the_run_and_leave_the_last_good_weights() {
+/// A bench whose training goes out of bounds after some epochs, and its base.
+fn out_of_bounds() -> (Bench, Vec<u8>) {
     // Decay by ten a step turns every weight round and makes it nine times as large.
     let bench = Bench::new(
         "epochs = 200\nbatch_size = 16\nwarmup_epochs = 0\noptimizer = \"sgd\"\nlearning_rate = 10.0\nweight_decay = 1.0",
     );
     let base = data::linear(1e-3);
     trainer::durable::write(&bench.path("base.onnx"), &base).unwrap();
+    (bench, base)
+}
+
+#[test]
+fn a_checkpoint_is_kept_while_the_last_good_weights_are_not() {
+    let (bench, _) = out_of_bounds();
+    std::fs::create_dir(bench.path("out.last-good.onnx")).unwrap();
+    let output = bench.train("out", &["--checkpoint-every", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output);
+    assert!(told.contains("learning_rate") && told.contains("out.last-good.onnx"), "{told}");
+    assert!(bench.path("out.partial").is_dir(), "{told}");
+}
+
+#[test]
+fn numbers_out_of_bounds_stop_the_run_and_leave_the_last_good_weights() {
+    let (bench, base) = out_of_bounds();
     let output = bench.train("out", &["--checkpoint-every", "0"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output);
