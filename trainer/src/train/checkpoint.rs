@@ -208,10 +208,21 @@ impl Place {
 impl Checkpoints {
     /// Whether a checkpoint is this run's.
     fn own(&self, found: &Key) -> Result<bool, CheckpointError> {
-        let differs: Vec<String> = self.key.differs(found);
+        let differs = self.key.differs(found);
+        if differs.is_empty() { Ok(true) } else { self.replace(differs).map(|()| false) }
+    }
+
+    /// Begins anew where a checkpoint of another run is, if its place is to be taken.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Foreign`] if it is to be left alone.
+    pub fn replace(&self, differs: Vec<String>) -> Result<(), CheckpointError> {
         match self.place.foreign {
-            _ if differs.is_empty() => Ok(true),
-            Foreign::Replace => Ok(false),
+            Foreign::Replace => {
+                let (folder, differs) = (self.place.folder.display(), differs.join(", another "));
+                tracing::info!(%folder, "the checkpoint is of a run with another {differs}; training begins anew");
+                Ok(())
+            }
             Foreign::Refuse => {
                 Err(CheckpointError::Foreign { folder: self.place.folder.clone(), differs })
             }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{CheckpointError, Checkpoints, State};
+use super::checkpoint::{Checkpoints, State};
 use super::draw::Draw;
 use super::freeze::freeze;
 use super::optimizer::{Optimizer, learning_rate};
@@ -124,12 +124,12 @@ impl<'a> Run<'a> {
     fn resume(&mut self, parameters: &mut Parameters) -> Result<Option<usize>, TrainError> {
         let Some((place, key)) = &self.task.checkpoints else { return Ok(None) };
         let (checkpoints, found) = place.open(key.clone())?;
-        self.checkpoints = Some(checkpoints);
-        let Some(state) = found else { return Ok(None) };
-        if !state.fits(parameters) {
-            let (folder, differs) = (place.folder.clone(), vec!["graph".to_owned()]);
-            return Err(CheckpointError::Foreign { folder, differs }.into());
+        let fits = found.as_ref().is_none_or(|state| state.fits(parameters));
+        if !fits {
+            checkpoints.replace(vec!["graph".to_owned()])?;
         }
+        self.checkpoints = Some(checkpoints);
+        let Some(state) = found.filter(|_| fits) else { return Ok(None) };
         parameters.restore(&state.parameters);
         self.best = state.best.map(|(epoch, loss, values)| {
             let mut best = parameters.clone();

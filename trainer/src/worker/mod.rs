@@ -7,8 +7,9 @@
 //! from its checkpoint, beside the cache; there is one, and the next job's takes its place. A worker whose lease was given to another
 //! stops at once.
 //!
-//! A job that cannot be done (bad data, a graph that cannot be trained) is reported as failed. A
-//! hub that cannot be reached is tried again, with growing pauses.
+//! A job that cannot be done (bad data, a graph that cannot be trained) is reported as failed. What
+//! is wrong with this machine alone, its cache or its checkpoint, leaves the job for another attempt.
+//! A hub that cannot be reached is tried again, with growing pauses.
 
 mod client;
 mod lease;
@@ -117,7 +118,7 @@ impl WorkError {
         match self {
             Self::Hub(e) => e.is_permanent(),
             Self::Cache(_) | Self::Cancelled => false,
-            Self::Job(e) => !e.is_cancelled(),
+            Self::Job(e) => e.is_permanent(),
             _ => true,
         }
     }

@@ -3,6 +3,15 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use trainer::graph::{Graph, Sizes};
+use trainer::onnx::Model;
+use trainer::starter::{Head, Kind, starter};
+use trainer::train::checkpoint::{Foreign, Key, Place};
+use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train};
 
 use super::data;
 
@@ -179,6 +188,48 @@ fn numbers_out_of_bounds_stop_the_run_and_leave_the_last_good_weights() {
         let trainer::onnx::Elements::Float(values) = &tensor.elements else { continue };
         assert!(values.iter().all(|v| v.is_finite() && v.abs() > 1e-2), "{values:?}");
     }
+}
+
+/// Trains a table of so many columns in the folder of the same key; cancels after the first step.
+fn first_step(columns: usize, place: &Place) -> Result<Outcome, TrainError> {
+    let model = starter(Kind::TableMlp, &[columns], Head::Classes(2), 3).unwrap();
+    let model = Model::parse(model).unwrap();
+    let inputs = Sizes::batch(2).inputs(&model).unwrap();
+    let mut graph = Graph::load(model, &inputs, &Device::flex()).unwrap();
+    let values = (0..4 * columns).map(|n| n as f32).collect();
+    let targets = Targets::Classes { labels: vec![0, 1, 0, 1], count: 2 };
+    let set = TrainingSet::new(vec![columns], values, targets, vec!["g".into(); 4]).unwrap();
+    let cancel = AtomicBool::new(false);
+    let task = Task {
+        set: &set,
+        recipe: &Recipe { batch_size: 2, ..Recipe::starter() },
+        seed: 1,
+        device: &Device::flex(),
+        cancel: &cancel,
+        checkpoints: Some((place, Key(vec![("seed".into(), "1".into())]))),
+    };
+    train(&mut graph, &task, &mut |at| {
+        assert_eq!(at.step, 1, "it begins anew");
+        cancel.store(true, Ordering::Relaxed);
+    })
+}
+
+#[test]
+fn a_state_that_does_not_fit_the_graph_is_refused_or_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("kept");
+    let refuse = Place { folder, every: Duration::from_secs(60), foreign: Foreign::Refuse };
+    let replace = Place { foreign: Foreign::Replace, ..refuse.clone() };
+    let cancelled = |columns, place| {
+        let error = first_step(columns, place).unwrap_err();
+        assert!(matches!(error, TrainError::Cancelled(1)), "{error}");
+    };
+    cancelled(5, &refuse);
+    let error = trainer::chain::chain(&first_step(6, &refuse).unwrap_err());
+    assert!(error.contains("another graph"), "{error}");
+    cancelled(6, &replace);
+    let error = trainer::chain::chain(&first_step(5, &refuse).unwrap_err());
+    assert!(error.contains("another graph"), "the new state took the place: {error}");
 }
 
 /// A tiny file system over a folder, unmounted when dropped.
