@@ -34,6 +34,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::chain::chain;
 use crate::dataset::{self, DATASET_BYTES, DatasetError};
 use crate::job::{self, Base, Event, JobError, Order, Product, Tools};
+use crate::memory;
 use crate::starter::StarterError;
 use crate::train::checkpoint::{Foreign, Place};
 use crate::train::{Recipe, RecipeError};
@@ -146,6 +147,7 @@ pub async fn work(
             Ok(Some(lease)) => {
                 pause = POLL;
                 worker.take(lease).await;
+                memory::give_back();
                 if worker.settings.once {
                     break;
                 }
