@@ -157,7 +157,11 @@ mod tests {
         let path = dir.path().join("a/b/bundle");
         make_parent(&path).unwrap();
         write_folder(&path, &[]).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("a/b")).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(
+            fs::read_dir(dir.path().join("a/b")).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
         write(&dir.path().join("file"), b"").unwrap();
         for under in ["file/bundle", "file/more/bundle"] {
             let path = dir.path().join(under);
