@@ -22,7 +22,7 @@ use crate::durable;
 use crate::graph::Parameters;
 
 /// Name and version of the format.
-const MAGIC: &[u8; 8] = b"FLOOPCK1";
+const MAGIC: &[u8; 8] = b"FLOOPCK2";
 /// The two files.
 const FILES: [&str; 2] = ["checkpoint-0", "checkpoint-1"];
 
@@ -100,6 +100,8 @@ pub struct State {
     pub dropping: u64,
     /// The parameters.
     pub parameters: HashMap<String, Vec<f32>>,
+    /// The parameters as the epoch under way began: what is left when it goes wrong.
+    pub good: HashMap<String, Vec<f32>>,
     /// The optimiser.
     pub optimizer: optimizer::State,
     /// The best parameters so far, with their epoch and validation loss.
@@ -117,7 +119,9 @@ impl State {
                         .is_some_and(|v| v.len() == p.shape.iter().product::<usize>())
                 })
         };
-        fits(&self.parameters) && self.best.as_ref().is_none_or(|(_, _, values)| fits(values))
+        fits(&self.parameters)
+            && fits(&self.good)
+            && self.best.as_ref().is_none_or(|(_, _, values)| fits(values))
     }
 
     fn is_finite(&self) -> bool {
@@ -307,6 +311,7 @@ mod tests {
             augmenting: 7,
             dropping: u64::MAX,
             parameters: HashMap::from([("w".to_owned(), vec![1.0, -2.5])]),
+            good: HashMap::from([("w".to_owned(), vec![1.5, -2.0])]),
             optimizer: optimizer::Optimizer::new(&Recipe::starter()).state(&none),
             best: None,
         }

@@ -1,5 +1,6 @@
 //! Runs that are killed, out of bounds or out of disk: what they leave, and how they go on.
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +12,7 @@ use trainer::graph::{Graph, Sizes};
 use trainer::onnx::Model;
 use trainer::starter::{Head, Kind, starter};
 use trainer::train::checkpoint::{Foreign, Key, Place};
-use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train};
+use trainer::train::{Recipe, Targets, Task, TrainError, TrainingSet, train};
 
 use super::data;
 
@@ -190,8 +191,13 @@ fn numbers_out_of_bounds_stop_the_run_and_leave_the_last_good_weights() {
     }
 }
 
-/// Trains a table of so many columns in the folder of the same key; cancels after the first step.
-fn first_step(columns: usize, place: &Place) -> Result<Outcome, TrainError> {
+/// Trains a table of so many columns in the folder of the same key, two steps an epoch, and cancels
+/// after a step. What it says, and the parameters it leaves.
+fn cancelled_after(
+    step: usize,
+    columns: usize,
+    place: &Place,
+) -> (TrainError, HashMap<String, Vec<f32>>) {
     let model = starter(Kind::TableMlp, &[columns], Head::Classes(2), 3).unwrap();
     let model = Model::parse(model).unwrap();
     let inputs = Sizes::batch(2).inputs(&model).unwrap();
@@ -199,7 +205,7 @@ fn first_step(columns: usize, place: &Place) -> Result<Outcome, TrainError> {
     let values = (0..4 * columns).map(|n| n as f32).collect();
     let targets = Targets::Classes { labels: vec![0, 1, 0, 1], count: 2 };
     let set = TrainingSet::new(vec![columns], values, targets, vec!["g".into(); 4]).unwrap();
-    let cancel = AtomicBool::new(false);
+    let cancel = AtomicBool::new(step == 0);
     let task = Task {
         set: &set,
         recipe: &Recipe { batch_size: 2, ..Recipe::starter() },
@@ -208,10 +214,28 @@ fn first_step(columns: usize, place: &Place) -> Result<Outcome, TrainError> {
         cancel: &cancel,
         checkpoints: Some((place, Key(vec![("seed".into(), "1".into())]))),
     };
-    train(&mut graph, &task, &mut |at| {
-        assert_eq!(at.step, 1, "it begins anew");
-        cancel.store(true, Ordering::Relaxed);
-    })
+    let stopped = train(&mut graph, &task, &mut |at| {
+        cancel.store(at.step == step, Ordering::Relaxed);
+    });
+    (stopped.unwrap_err(), graph.parameters.values())
+}
+
+#[test]
+fn a_run_that_went_on_in_the_middle_of_an_epoch_leaves_the_weights_of_the_last_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| Place {
+        folder: dir.path().join(name),
+        every: Duration::from_secs(60),
+        foreign: Foreign::Refuse,
+    };
+    let (_, whole) = cancelled_after(2, 5, &place("whole"));
+    let (stopped, left) = cancelled_after(3, 5, &place("kept"));
+    assert!(matches!(stopped, TrainError::Cancelled(2)), "{stopped}");
+    assert_eq!(left, whole);
+    let (stopped, left) = cancelled_after(0, 5, &place("kept"));
+    assert!(matches!(stopped, TrainError::Cancelled(2)), "{stopped}");
+    assert_eq!(left, whole);
+    assert_ne!(whole, cancelled_after(0, 5, &place("anew")).1, "an epoch changes them");
 }
 
 #[test]
@@ -221,14 +245,14 @@ fn a_state_that_does_not_fit_the_graph_is_refused_or_replaced() {
     let refuse = Place { folder, every: Duration::from_secs(60), foreign: Foreign::Refuse };
     let replace = Place { foreign: Foreign::Replace, ..refuse.clone() };
     let cancelled = |columns, place| {
-        let error = first_step(columns, place).unwrap_err();
+        let (error, _) = cancelled_after(1, columns, place);
         assert!(matches!(error, TrainError::Cancelled(1)), "{error}");
     };
     cancelled(5, &refuse);
-    let error = trainer::chain::chain(&first_step(6, &refuse).unwrap_err());
+    let error = trainer::chain::chain(&cancelled_after(1, 6, &refuse).0);
     assert!(error.contains("another graph"), "{error}");
     cancelled(6, &replace);
-    let error = trainer::chain::chain(&first_step(5, &refuse).unwrap_err());
+    let error = trainer::chain::chain(&cancelled_after(1, 5, &refuse).0);
     assert!(error.contains("another graph"), "the new state took the place: {error}");
 }
 
