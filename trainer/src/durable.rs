@@ -25,6 +25,11 @@ impl DurableError {
     pub fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
         failed(operation, path)(source)
     }
+
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        self.source.kind() == io::ErrorKind::StorageFull
+    }
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DurableError + use<> {
@@ -96,6 +101,16 @@ pub fn write_folder(path: &Path, files: &[(&str, &[u8])]) -> Result<(), DurableE
     write().map_err(failed("write", path))
 }
 
+/// Makes the folder that a file or folder is to be written in, and tries whether it can be.
+///
+/// # Errors
+/// [`DurableError`] names that folder.
+pub fn make_parent(path: &Path) -> Result<(), DurableError> {
+    let parent = folder(path);
+    fs::create_dir_all(parent).map_err(failed("make the folder", parent))?;
+    tempfile::tempfile_in(parent).map(drop).map_err(failed("write in", parent))
+}
+
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -134,5 +149,25 @@ mod tests {
         write_folder(&path, &[("a", b"1"), ("b", b"2")]).unwrap();
         assert_eq!(fs::read(path.join("b")).unwrap(), b"2");
         assert!(write_folder(&path, &[]).is_err(), "an existing folder is not touched");
+    }
+
+    #[test]
+    fn a_parent_is_made_or_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/bundle");
+        make_parent(&path).unwrap();
+        write_folder(&path, &[]).unwrap();
+        assert_eq!(
+            fs::read_dir(dir.path().join("a/b")).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
+        write(&dir.path().join("file"), b"").unwrap();
+        for under in ["file/bundle", "file/more/bundle"] {
+            let path = dir.path().join(under);
+            let error = make_parent(&path).unwrap_err();
+            let parent = path.parent().unwrap().display().to_string();
+            assert!(error.to_string().contains(&parent) && !error.is_full(), "{error}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use fleetloop_models::session::Runtime;
 use super::Compute;
 use super::arrays::{self, Data};
 use super::show::{self, Show};
+use crate::chain::chain;
 use crate::job::{self, ArraysOrder, Base, Event, JobError, Order, Product, Tools};
 use crate::onnx::ModelFile;
 use crate::record::{Reproducible, RunRecord};
@@ -70,6 +71,9 @@ impl Train {
             "cannot write {}: it exists; choose another --out",
             self.out.display()
         );
+        durable::make_parent(&self.out).with_context(|| {
+            format!("cannot write {}; choose another --out", self.out.display())
+        })?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let place = Place {
             folder: beside(&self.out, "partial"),
@@ -157,8 +161,8 @@ impl Train {
         match product {
             Ok(product) => Ok(product),
             Err(JobError::Diverged { source, good }) => {
+                let kept = self.keep(good.as_deref()).with_context(|| chain(&source))?;
                 place.remove()?;
-                let kept = self.keep(good.as_deref())?;
                 Err(anyhow::Error::new(source).context(kept))
             }
             Err(error) if error.is_cancelled() => {
@@ -213,8 +217,10 @@ impl Train {
     ) -> anyhow::Result<()> {
         let record = serde_json::to_vec_pretty(record)?;
         let files = [&[("run-record.json", record.as_slice())], files].concat();
-        durable::write_folder(&self.out, &files)
-            .with_context(|| again(place, "free space on the disk, then "))?;
+        durable::write_folder(&self.out, &files).map_err(|error| {
+            let first = if error.is_full() { "free space on the disk, then " } else { "" };
+            anyhow::Error::new(error).context(again(place, first))
+        })?;
         Ok(place.remove()?)
     }
 

@@ -72,6 +72,11 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// Whether doing the job again, here or elsewhere, would end the same way.
+    pub fn is_permanent(&self) -> bool {
+        !self.is_cancelled() && !matches!(self, Self::Train(TrainError::Checkpoint(_)))
+    }
+
     /// Whether someone asked it to stop.
     pub fn is_cancelled(&self) -> bool {
         matches!(

@@ -22,7 +22,7 @@ use crate::durable;
 use crate::graph::Parameters;
 
 /// Name and version of the format.
-const MAGIC: &[u8; 8] = b"FLOOPCK1";
+const MAGIC: &[u8; 8] = b"FLOOPCK2";
 /// The two files.
 const FILES: [&str; 2] = ["checkpoint-0", "checkpoint-1"];
 
@@ -100,6 +100,8 @@ pub struct State {
     pub dropping: u64,
     /// The parameters.
     pub parameters: HashMap<String, Vec<f32>>,
+    /// The parameters as the epoch under way began: what is left when it goes wrong.
+    pub good: HashMap<String, Vec<f32>>,
     /// The optimiser.
     pub optimizer: optimizer::State,
     /// The best parameters so far, with their epoch and validation loss.
@@ -117,7 +119,9 @@ impl State {
                         .is_some_and(|v| v.len() == p.shape.iter().product::<usize>())
                 })
         };
-        fits(&self.parameters) && self.best.as_ref().is_none_or(|(_, _, values)| fits(values))
+        fits(&self.parameters)
+            && fits(&self.good)
+            && self.best.as_ref().is_none_or(|(_, _, values)| fits(values))
     }
 
     fn is_finite(&self) -> bool {
@@ -208,10 +212,21 @@ impl Place {
 impl Checkpoints {
     /// Whether a checkpoint is this run's.
     fn own(&self, found: &Key) -> Result<bool, CheckpointError> {
-        let differs: Vec<String> = self.key.differs(found);
+        let differs = self.key.differs(found);
+        if differs.is_empty() { Ok(true) } else { self.replace(differs).map(|()| false) }
+    }
+
+    /// Begins anew where a checkpoint of another run is, if its place is to be taken.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Foreign`] if it is to be left alone.
+    pub fn replace(&self, differs: Vec<String>) -> Result<(), CheckpointError> {
         match self.place.foreign {
-            _ if differs.is_empty() => Ok(true),
-            Foreign::Replace => Ok(false),
+            Foreign::Replace => {
+                let (folder, differs) = (self.place.folder.display(), differs.join(", another "));
+                tracing::info!(%folder, "the checkpoint is of a run with another {differs}; training begins anew");
+                Ok(())
+            }
             Foreign::Refuse => {
                 Err(CheckpointError::Foreign { folder: self.place.folder.clone(), differs })
             }
@@ -296,6 +311,7 @@ mod tests {
             augmenting: 7,
             dropping: u64::MAX,
             parameters: HashMap::from([("w".to_owned(), vec![1.0, -2.5])]),
+            good: HashMap::from([("w".to_owned(), vec![1.5, -2.0])]),
             optimizer: optimizer::Optimizer::new(&Recipe::starter()).state(&none),
             best: None,
         }

@@ -98,6 +98,11 @@ pub enum DataError {
         "cannot keep a part for early stopping: all inputs are the same; leave early_stopping out"
     )]
     OneInput,
+    /// What is kept for validation leaves one class to learn from.
+    #[error(
+        "cannot keep a part for early stopping: samples of one label alone are left to learn from; lower early_stopping.validation_share, or label more samples"
+    )]
+    OneClassLeft,
     /// There is nothing to tell apart.
     #[error("cannot train: all samples have the same label; label samples of at least two classes")]
     OneClass,

@@ -2,8 +2,9 @@
 //!
 //! An epoch draws as many samples as there are. A group with a share in the recipe gets at least
 //! that share of the draws, so that a few hundred new labels weigh against thousands of old ones
-//! without making the epoch longer; the other groups divide the rest by their size. Each group goes
-//! round its own shuffled order and starts where the last epoch stopped, so no sample is forgotten.
+//! without making the epoch longer; the samples of all other groups are one pool that gets the rest.
+//! Each favoured group, and the pool, goes round its own shuffled order and starts where the last
+//! epoch stopped, so no sample is forgotten.
 //! A sample is drawn at most [`MOST_DRAWS`] times an epoch, however small its group is.
 
 use std::collections::BTreeMap;
@@ -32,11 +33,19 @@ pub struct Draw {
     random: Random,
 }
 
+/// Samples that go round together.
 #[derive(Debug)]
 struct Group {
     members: Vec<usize>,
     draws: usize,
     next: usize,
+}
+
+impl Group {
+    fn new(members: Vec<usize>, draws: usize) -> Self {
+        let next = members.len();
+        Self { members, draws, next }
+    }
 }
 
 impl Draw {
@@ -52,30 +61,21 @@ impl Draw {
             members.entry(&set.groups()[*sample]).or_default().push(*sample);
         }
         let total = samples.len();
-        let mut groups = Vec::new();
-        let (mut favoured_draws, mut favoured_size) = (0, 0);
-        for (name, members) in &members {
-            let wanted =
-                (shares.get(*name).copied().unwrap_or(0.0) * total as f64).round() as usize;
+        let (mut groups, mut pool) = (Vec::new(), Vec::new());
+        let mut rest = total;
+        for (name, members) in members {
+            let wanted = (shares.get(name).copied().unwrap_or(0.0) * total as f64).round() as usize;
             let draws = wanted.min(members.len() * MOST_DRAWS);
             if draws > members.len() {
-                favoured_draws += draws;
-                favoured_size += members.len();
-                groups.push((members.clone(), Some(draws)));
+                rest = rest.saturating_sub(draws);
+                groups.push(Group::new(members, draws));
             } else {
-                groups.push((members.clone(), None));
+                pool.extend(members);
             }
         }
-        let rest =
-            total.saturating_sub(favoured_draws) as f64 / (total - favoured_size).max(1) as f64;
-        let groups = groups
-            .into_iter()
-            .map(|(members, draws)| {
-                let draws = draws.unwrap_or((members.len() as f64 * rest).round() as usize);
-                let next = members.len();
-                Group { members, draws, next }
-            })
-            .collect();
+        if !pool.is_empty() {
+            groups.push(Group::new(pool, rest));
+        }
         Self { groups, random: Random::stream(seed, 1) }
     }
 
@@ -153,6 +153,19 @@ mod tests {
             "no sample is drawn more than eight times"
         );
         assert_eq!(counts(&set(0, 100), 0.3), (0, 100));
+    }
+
+    #[test]
+    fn groups_of_one_sample_are_all_reached_beside_a_favoured_group() {
+        let group = |i: usize| if i < 60 { format!("line {i}") } else { "fleet".to_owned() };
+        let groups = (0..100).map(group).collect();
+        let set = TrainingSet::new(vec![1], vec![0.0; 100], Targets::Input, groups).unwrap();
+        // 70 for the fleet leave 30 for the 60 others: two epochs reach each of them once.
+        let mut draw = draw(&set, 0.7);
+        assert_eq!(draw.per_epoch(), 100);
+        let mut drawn: Vec<usize> = (0..2).flat_map(|_| draw.epoch()).filter(|i| *i < 60).collect();
+        drawn.sort_unstable();
+        assert_eq!(drawn, (0..60).collect::<Vec<_>>());
     }
 
     #[test]

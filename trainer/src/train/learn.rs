@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::{CheckpointError, Checkpoints, State};
+use super::checkpoint::{Checkpoints, State};
 use super::draw::Draw;
 use super::freeze::freeze;
 use super::optimizer::{Optimizer, learning_rate};
@@ -37,9 +37,8 @@ pub fn train(
     let mut run = Run::new(graph, task)?;
     let resumed_at_step = run.resume(&mut graph.parameters)?;
     while !run.is_over() {
-        let good = graph.parameters.clone();
         if let Err(stopped) = run.epoch(&mut graph.parameters, progress) {
-            graph.parameters = good;
+            graph.parameters = run.good;
             return Err(stopped);
         }
     }
@@ -63,6 +62,8 @@ struct Run<'a> {
     dropping: Random,
     curve: Vec<Epoch>,
     under_way: UnderWay,
+    /// The parameters as the epoch under way began.
+    good: Parameters,
     best: Option<Best>,
     step: usize,
     steps: usize,
@@ -112,6 +113,7 @@ impl<'a> Run<'a> {
             dropping: Random::stream(seed, 3),
             curve: Vec::new(),
             under_way: UnderWay::default(),
+            good: graph.parameters.clone(),
             best: None,
             step: 0,
             steps: per_epoch * recipe.epochs as usize,
@@ -124,13 +126,14 @@ impl<'a> Run<'a> {
     fn resume(&mut self, parameters: &mut Parameters) -> Result<Option<usize>, TrainError> {
         let Some((place, key)) = &self.task.checkpoints else { return Ok(None) };
         let (checkpoints, found) = place.open(key.clone())?;
-        self.checkpoints = Some(checkpoints);
-        let Some(state) = found else { return Ok(None) };
-        if !state.fits(parameters) {
-            let (folder, differs) = (place.folder.clone(), vec!["graph".to_owned()]);
-            return Err(CheckpointError::Foreign { folder, differs }.into());
+        let fits = found.as_ref().is_none_or(|state| state.fits(parameters));
+        if !fits {
+            checkpoints.replace(vec!["graph".to_owned()])?;
         }
+        self.checkpoints = Some(checkpoints);
+        let Some(state) = found.filter(|_| fits) else { return Ok(None) };
         parameters.restore(&state.parameters);
+        self.good.restore(&state.good);
         self.best = state.best.map(|(epoch, loss, values)| {
             let mut best = parameters.clone();
             best.restore(&values);
@@ -164,6 +167,7 @@ impl<'a> Run<'a> {
             augmenting: self.augmenting.state(),
             dropping: self.dropping.state(),
             parameters: parameters.values(),
+            good: self.good.values(),
             optimizer: self.optimizer.state(parameters),
             best: self.best.as_ref().map(best),
         });
@@ -178,6 +182,7 @@ impl<'a> Run<'a> {
         let recipe = self.task.recipe;
         let epoch = self.curve.len() as u32 + 1;
         if self.under_way.order.is_empty() {
+            self.good = parameters.clone();
             let order = self.draw.epoch();
             self.under_way = UnderWay { order, right: Some(0), ..UnderWay::default() };
         }

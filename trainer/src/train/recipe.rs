@@ -17,7 +17,7 @@
 //! nesterov = false           # of sgd
 //! learning_rate = 0.002      # the peak, reached after the warm-up
 //! weight_decay = 0.01        # decoupled; weights only, biases and scales never decay
-//! warmup_epochs = 1.0
+//! warmup_epochs = 1.0        # at most half of the epochs if not given
 //! freeze = []                # names such as ["backbone.*"], { first = 3 } layers, "all-but-head"
 //! [group_share]              # share of an epoch's draws that a group gets at least
 //! fleet = 0.5
@@ -133,7 +133,8 @@ impl Recipe {
         }
     }
 
-    /// Reads and checks a recipe; what the text leaves out is taken from `defaults`.
+    /// Reads and checks a recipe; what the text leaves out is taken from `defaults`. A warm-up that
+    /// is left out takes at most half of the epochs.
     ///
     /// # Errors
     /// [`RecipeError`]: what does not parse, or every value that makes no sense.
@@ -142,8 +143,12 @@ impl Recipe {
             toml::from_str(text).map_err(|e| RecipeError::Toml(Box::new(e)))?;
         let mut whole = toml::Table::try_from(defaults)
             .map_err(|e| RecipeError::Values(vec![e.to_string()]))?;
+        let warmup_is_given = given.contains_key("warmup_epochs");
         merge(&mut whole, given);
-        let recipe: Self = whole.try_into().map_err(|e| RecipeError::Toml(Box::new(e)))?;
+        let mut recipe: Self = whole.try_into().map_err(|e| RecipeError::Toml(Box::new(e)))?;
+        if !warmup_is_given {
+            recipe.warmup_epochs = recipe.warmup_epochs.min(f64::from(recipe.epochs) / 2.0);
+        }
         let errors = recipe.errors();
         if errors.is_empty() { Ok(recipe) } else { Err(RecipeError::Values(errors)) }
     }
@@ -281,6 +286,14 @@ mod tests {
             example.len(),
             toml::to_string(&wanted).unwrap().lines().filter(|l| !l.is_empty()).count()
         );
+    }
+
+    #[test]
+    fn a_warm_up_that_is_left_out_leaves_epochs_to_learn() {
+        assert_eq!(parse("epochs = 1").unwrap().warmup_epochs, 0.5);
+        assert_eq!(parse("epochs = 2").unwrap().warmup_epochs, 1.0);
+        let text = parse("epochs = 1\nwarmup_epochs = 1.0").unwrap_err().to_string();
+        assert!(text.contains("warmup_epochs"), "{text}");
     }
 
     #[test]

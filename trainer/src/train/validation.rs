@@ -42,7 +42,7 @@ pub fn part(set: &TrainingSet, share: f64, seed: u64) -> Result<Parts, DataError
     if let Targets::Classes { labels, .. } = set.targets()
         && parts.learn.iter().all(|sample| labels[*sample] == labels[parts.learn[0]])
     {
-        return Err(DataError::OneClass);
+        return Err(DataError::OneClassLeft);
     }
     Ok(parts)
 }
@@ -105,7 +105,9 @@ mod tests {
         assert_eq!(part(&set(vec![1.0; 3]), 0.5, 1).unwrap_err(), DataError::OneInput);
         let targets = Targets::Classes { labels: vec![0, 1], count: 2 };
         let two = TrainingSet::new(vec![1], vec![1.0, 2.0], targets, vec!["g".into(); 2]);
-        assert_eq!(part(&two.unwrap(), 0.5, 1).unwrap_err(), DataError::OneClass);
+        let error = part(&two.unwrap(), 0.5, 1).unwrap_err();
+        assert_eq!(error, DataError::OneClassLeft);
+        assert!(error.to_string().contains("validation_share"), "{error}");
     }
 
     #[test]

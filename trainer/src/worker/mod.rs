@@ -7,8 +7,9 @@
 //! from its checkpoint, beside the cache; there is one, and the next job's takes its place. A worker whose lease was given to another
 //! stops at once.
 //!
-//! A job that cannot be done (bad data, a graph that cannot be trained) is reported as failed. A
-//! hub that cannot be reached is tried again, with growing pauses.
+//! A job that cannot be done (bad data, a graph that cannot be trained) is reported as failed. What
+//! is wrong with this machine alone, its cache or its checkpoint, leaves the job for another attempt.
+//! A hub that cannot be reached is tried again, with growing pauses.
 
 mod client;
 mod lease;
@@ -33,6 +34,7 @@ use crate::blobs::{BlobError, Blobs};
 use crate::chain::chain;
 use crate::dataset::{self, DATASET_BYTES, DatasetError};
 use crate::job::{self, Base, Event, JobError, Order, Product, Tools};
+use crate::memory;
 use crate::starter::StarterError;
 use crate::train::checkpoint::{Foreign, Place};
 use crate::train::{Recipe, RecipeError};
@@ -117,7 +119,7 @@ impl WorkError {
         match self {
             Self::Hub(e) => e.is_permanent(),
             Self::Cache(_) | Self::Cancelled => false,
-            Self::Job(e) => !e.is_cancelled(),
+            Self::Job(e) => e.is_permanent(),
             _ => true,
         }
     }
@@ -145,6 +147,7 @@ pub async fn work(
             Ok(Some(lease)) => {
                 pause = POLL;
                 worker.take(lease).await;
+                memory::give_back();
                 if worker.settings.once {
                     break;
                 }

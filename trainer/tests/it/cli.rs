@@ -72,6 +72,28 @@ fn from_a_starter_to_a_retrained_bundle() {
 }
 
 #[test]
+fn the_place_of_the_result_is_made_or_refused_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    data::folder(&dir.path().join("set"), 40);
+    trainer::durable::write(&dir.path().join("recipe.toml"), b"epochs = 1").unwrap();
+    trainer::durable::write(&dir.path().join("file"), b"").unwrap();
+    let shape = format!("1x{0}x{0}", data::SIDE);
+    let train = |out: &str| {
+        let args = ["train", "--starter", "picture-cnn", "--input", &shape, "--dataset", "set"];
+        let rest = ["--recipe", "recipe.toml", "--threads", "1", "--json", "--out", out];
+        trainer(&[args.as_slice(), &rest].concat(), dir.path())
+    };
+    for out in ["file/out", "file/more/out"] {
+        let refused = train(out);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{text}");
+        assert!(text.contains("choose another --out") && !text.contains("phase"), "{text}");
+    }
+    json(&train("not/there/out"));
+    assert!(dir.path().join("not/there/out/bundle.toml").is_file());
+}
+
+#[test]
 fn any_onnx_classifier_becomes_a_bundle_that_proves_itself() {
     let dir = tempfile::tempdir().unwrap();
     let new =

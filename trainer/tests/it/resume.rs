@@ -1,8 +1,18 @@
 //! Runs that are killed, out of bounds or out of disk: what they leave, and how they go on.
 
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use trainer::graph::{Graph, Sizes};
+use trainer::onnx::Model;
+use trainer::starter::{Head, Kind, starter};
+use trainer::train::checkpoint::{Foreign, Key, Place};
+use trainer::train::{Recipe, Targets, Task, TrainError, TrainingSet, train};
 
 use super::data;
 
@@ -141,14 +151,31 @@ fn the_checkpoint_of_another_run_is_refused_by_what_differs() {
     done(&bench.train("out", &[]).output().unwrap());
 }
 
-#[test]
-fn numbers_out_of_bounds_stop_the_run_and_leave_the_last_good_weights() {
+/// A bench whose training goes out of bounds after some epochs, and its base.
+fn out_of_bounds() -> (Bench, Vec<u8>) {
     // Decay by ten a step turns every weight round and makes it nine times as large.
     let bench = Bench::new(
         "epochs = 200\nbatch_size = 16\nwarmup_epochs = 0\noptimizer = \"sgd\"\nlearning_rate = 10.0\nweight_decay = 1.0",
     );
     let base = data::linear(1e-3);
     trainer::durable::write(&bench.path("base.onnx"), &base).unwrap();
+    (bench, base)
+}
+
+#[test]
+fn a_checkpoint_is_kept_while_the_last_good_weights_are_not() {
+    let (bench, _) = out_of_bounds();
+    std::fs::create_dir(bench.path("out.last-good.onnx")).unwrap();
+    let output = bench.train("out", &["--checkpoint-every", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output);
+    assert!(told.contains("learning_rate") && told.contains("out.last-good.onnx"), "{told}");
+    assert!(bench.path("out.partial").is_dir(), "{told}");
+}
+
+#[test]
+fn numbers_out_of_bounds_stop_the_run_and_leave_the_last_good_weights() {
+    let (bench, base) = out_of_bounds();
     let output = bench.train("out", &["--checkpoint-every", "0"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = text(&output);
@@ -164,20 +191,90 @@ fn numbers_out_of_bounds_stop_the_run_and_leave_the_last_good_weights() {
     }
 }
 
+/// Trains a table of so many columns in the folder of the same key, two steps an epoch, and cancels
+/// after a step. What it says, and the parameters it leaves.
+fn cancelled_after(
+    step: usize,
+    columns: usize,
+    place: &Place,
+) -> (TrainError, HashMap<String, Vec<f32>>) {
+    let model = starter(Kind::TableMlp, &[columns], Head::Classes(2), 3).unwrap();
+    let model = Model::parse(model).unwrap();
+    let inputs = Sizes::batch(2).inputs(&model).unwrap();
+    let mut graph = Graph::load(model, &inputs, &Device::flex()).unwrap();
+    let values = (0..4 * columns).map(|n| n as f32).collect();
+    let targets = Targets::Classes { labels: vec![0, 1, 0, 1], count: 2 };
+    let set = TrainingSet::new(vec![columns], values, targets, vec!["g".into(); 4]).unwrap();
+    let cancel = AtomicBool::new(step == 0);
+    let task = Task {
+        set: &set,
+        recipe: &Recipe { batch_size: 2, ..Recipe::starter() },
+        seed: 1,
+        device: &Device::flex(),
+        cancel: &cancel,
+        checkpoints: Some((place, Key(vec![("seed".into(), "1".into())]))),
+    };
+    let stopped = train(&mut graph, &task, &mut |at| {
+        cancel.store(at.step == step, Ordering::Relaxed);
+    });
+    (stopped.unwrap_err(), graph.parameters.values())
+}
+
+#[test]
+fn a_run_that_went_on_in_the_middle_of_an_epoch_leaves_the_weights_of_the_last_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| Place {
+        folder: dir.path().join(name),
+        every: Duration::from_secs(60),
+        foreign: Foreign::Refuse,
+    };
+    let (_, whole) = cancelled_after(2, 5, &place("whole"));
+    let (stopped, left) = cancelled_after(3, 5, &place("kept"));
+    assert!(matches!(stopped, TrainError::Cancelled(2)), "{stopped}");
+    assert_eq!(left, whole);
+    let (stopped, left) = cancelled_after(0, 5, &place("kept"));
+    assert!(matches!(stopped, TrainError::Cancelled(2)), "{stopped}");
+    assert_eq!(left, whole);
+    assert_ne!(whole, cancelled_after(0, 5, &place("anew")).1, "an epoch changes them");
+}
+
+#[test]
+fn a_state_that_does_not_fit_the_graph_is_refused_or_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("kept");
+    let refuse = Place { folder, every: Duration::from_secs(60), foreign: Foreign::Refuse };
+    let replace = Place { foreign: Foreign::Replace, ..refuse.clone() };
+    let cancelled = |columns, place| {
+        let (error, _) = cancelled_after(1, columns, place);
+        assert!(matches!(error, TrainError::Cancelled(1)), "{error}");
+    };
+    cancelled(5, &refuse);
+    let error = trainer::chain::chain(&cancelled_after(1, 6, &refuse).0);
+    assert!(error.contains("another graph"), "{error}");
+    cancelled(6, &replace);
+    let error = trainer::chain::chain(&cancelled_after(1, 5, &refuse).0);
+    assert!(error.contains("another graph"), "the new state took the place: {error}");
+}
+
 /// A tiny file system over a folder, unmounted when dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// None where this process may not mount.
+    /// None where this process may not mount and FLEETLOOP_NO_MOUNT says that this is known.
     fn over(path: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir(path).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path);
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!("skipped: this user may not mount a file system");
+        let output = mount.output().unwrap();
+        if output.status.success() {
+            return Some(Self(path.to_owned()));
         }
-        mounted.then(|| Self(path.to_owned()))
+        assert!(
+            std::env::var_os("FLEETLOOP_NO_MOUNT").is_some(),
+            "cannot mount a file system, so a full disk is not tested; run as root, or set FLEETLOOP_NO_MOUNT to leave it out: {}",
+            text(&output)
+        );
+        None
     }
 }
 

@@ -334,6 +334,24 @@ async fn a_payload_that_is_not_its_digest_is_not_learned_from() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_cannot_be_read_leaves_the_job_for_another_attempt() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), SHORT);
+    let kept = dir.path().join("cache.checkpoint");
+    trainer::durable::write(&kept, b"no folder").unwrap();
+    let access = hub.serve().await;
+    one_job(access.clone(), dir.path()).await;
+    {
+        let mut seen = hub.seen();
+        assert!(seen.done.is_none() && seen.failed.is_none());
+        seen.lease = None; // It was not renewed, so it ended.
+    }
+    std::fs::remove_file(&kept).unwrap();
+    one_job(access, dir.path()).await;
+    assert!(hub.seen().done.is_some(), "the next attempt does it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hub_of_another_ca_hears_nothing() {
     let (hub, other) = (Played::default(), Played::default());
     let access = hub.serve().await;
