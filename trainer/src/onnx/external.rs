@@ -170,7 +170,7 @@ impl Beside<'_> {
         if place.is_none_or(|field| field.value != wire::Value::Number(EXTERNAL)) {
             return Ok(None);
         }
-        let name = self.text(fields, TENSOR_NAME).unwrap_or_default().to_owned();
+        let name = wire::text(self.model, fields, TENSOR_NAME).unwrap_or_default().to_owned();
         let (file, range) = self.data(fields).map_err(|error| match error {
             Missing::Said(why) => OnnxError::Tensor { tensor: name, why },
             Missing::File(error) => error,
@@ -191,11 +191,11 @@ impl Beside<'_> {
         let (mut location, mut offset, mut count, mut checksum) = (None, 0, None, None);
         for entry in fields.iter().filter(|field| field.number == TENSOR_EXTERNAL_DATA) {
             let parts = wire::fields(self.model, entry.bytes().unwrap_or_default())?;
-            let value = self.text(&parts, ENTRY_VALUE).unwrap_or_default();
+            let value = wire::text(self.model, &parts, ENTRY_VALUE).unwrap_or_default();
             let number = |what: &str| {
                 value.parse::<usize>().map_err(|_| said(format!("its {what} is '{value}'")))
             };
-            match self.text(&parts, ENTRY_KEY) {
+            match wire::text(self.model, &parts, ENTRY_KEY) {
                 Some("location") => location = Some(value.to_owned()),
                 Some("offset") => offset = number("offset")?,
                 Some("length") => count = Some(number("length")?),
@@ -230,11 +230,6 @@ impl Beside<'_> {
             return Err(too_large(together).into());
         }
         Ok(self.files.len() - 1)
-    }
-
-    fn text(&self, fields: &[wire::Field], number: u64) -> Option<&str> {
-        let field = fields.iter().rev().find(|f| f.number == number)?;
-        std::str::from_utf8(&self.model[field.bytes()?]).ok()
     }
 
     fn write(&self, pieces: &[Piece], to: &mut Vec<u8>) {

@@ -121,18 +121,13 @@ impl Search<'_> {
         wire::fields(self.original, within)
     }
 
-    /// The last field of that number as text: what a parser takes of a repeated scalar field.
-    fn text(&self, fields: &[wire::Field], number: u64) -> Option<&str> {
-        let field = fields.iter().rev().find(|f| f.number == number)?;
-        std::str::from_utf8(&self.original[field.bytes()?]).ok()
-    }
-
     fn graph(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
         for part in self.fields(within)? {
             match (part.number, part.bytes()) {
                 (GRAPH_INITIALIZER, Some(within)) => {
                     let fields = self.fields(within)?;
-                    let name = self.text(&fields, TENSOR_NAME).map(ToOwned::to_owned);
+                    let name =
+                        wire::text(self.original, &fields, TENSOR_NAME).map(ToOwned::to_owned);
                     self.tensor(name, &fields)?;
                 }
                 (GRAPH_NODE, Some(within)) => self.node(within)?,
@@ -144,7 +139,7 @@ impl Search<'_> {
 
     fn node(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
         let fields = self.fields(within)?;
-        let name = self.text(&fields, NODE_OUTPUT).map(ToOwned::to_owned);
+        let name = wire::text(self.original, &fields, NODE_OUTPUT).map(ToOwned::to_owned);
         if !name.as_ref().is_some_and(|name| self.counts.contains_key(name)) {
             return Ok(());
         }
