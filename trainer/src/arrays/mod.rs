@@ -27,7 +27,7 @@ use fleetloop_protocol::Digest;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use crate::train::{Loss, Targets};
+use crate::train::{Groups, Loss, Targets};
 pub use error::ArraysError;
 use header::{Header, Type};
 
@@ -56,7 +56,7 @@ pub struct Arrays {
     shape: Vec<usize>,
     inputs: Vec<f32>,
     answers: Option<Answers>,
-    groups: Vec<String>,
+    groups: Groups,
 }
 
 impl Arrays {
@@ -100,9 +100,9 @@ impl Arrays {
             if header.shape.len() != 1 {
                 return Err(format!("its shape is {:?}; want one name a sample", header.shape));
             }
-            values::texts(header, from)
+            values::groups(header, from)
         })?;
-        let groups = groups.unwrap_or_else(|| vec![GROUP.to_owned(); samples]);
+        let groups = groups.unwrap_or_else(|| Groups::one(GROUP, samples));
         Ok(Self { digest: Digest::of(bytes), shape, inputs, answers, groups })
     }
 
@@ -123,17 +123,17 @@ impl Arrays {
     }
 
     /// Where each sample came from.
-    pub fn groups(&self) -> &[String] {
+    pub fn groups(&self) -> &Groups {
         &self.groups
     }
 
     /// Samples by group.
     pub fn by_group(&self) -> BTreeMap<String, usize> {
-        let mut groups = BTreeMap::new();
-        for group in &self.groups {
-            *groups.entry(group.clone()).or_default() += 1;
+        let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+        for group in self.groups.iter() {
+            *groups.entry(group).or_default() += 1;
         }
-        groups
+        groups.into_iter().map(|(name, samples)| (name.to_owned(), samples)).collect()
     }
 
     /// The loss that suits what is there: integers are classes, other numbers are to be reached,
@@ -217,7 +217,7 @@ impl Arrays {
     }
 
     /// Shape of an input, the inputs, and where each sample came from.
-    pub fn into_parts(self) -> (Vec<usize>, Vec<f32>, Vec<String>) {
+    pub fn into_parts(self) -> (Vec<usize>, Vec<f32>, Groups) {
         (self.shape, self.inputs, self.groups)
     }
 
@@ -236,7 +236,7 @@ impl Arrays {
             shape: self.shape.clone(),
             inputs: rows(&self.inputs, self.len(), places),
             answers,
-            groups: places.iter().map(|p| self.groups[*p].clone()).collect(),
+            groups: self.groups.part(places),
         }
     }
 

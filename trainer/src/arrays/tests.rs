@@ -21,7 +21,7 @@ fn what_numpy_writes_is_read() {
     let classes = parse("classes").unwrap();
     let counted: Vec<f32> = (0..24).map(|v| v as f32 / 2.0).collect();
     assert_eq!((classes.len(), classes.shape(), classes.inputs()), (4, &[3, 2][..], &counted[..]));
-    assert_eq!(classes.groups(), ["a", "bb", "a", "ü"]);
+    assert!(classes.groups().iter().eq(["a", "bb", "a", "ü"]));
     assert_eq!(classes.by_group()["a"], 2);
     assert_eq!((classes.loss(), classes.classes()), (Loss::CrossEntropy, Some(3)));
     let targets = classes.targets(Loss::CrossEntropy, 5).unwrap();
@@ -29,7 +29,7 @@ fn what_numpy_writes_is_read() {
 
     let values = parse("values").unwrap();
     assert_eq!(values.inputs(), [1.0, 2.0, 3.0, 4.0, 250.0, 255.0]);
-    assert_eq!(values.groups(), ["7", "7", "8"]);
+    assert!(values.groups().iter().eq(["7", "7", "8"]));
     assert_eq!((values.loss(), values.outputs()), (Loss::Mse, Some(2)));
     let want = vec![0.5, -1.0, 1.5, 2.0, 3.0, 4.0];
     assert_eq!(
@@ -38,7 +38,7 @@ fn what_numpy_writes_is_read() {
     );
 
     let inputs = parse("inputs").unwrap();
-    assert_eq!((inputs.inputs(), inputs.groups()), (&[0.5, -0.25][..], &["arrays".to_owned()][..]));
+    assert_eq!((inputs.inputs(), inputs.groups()), (&[0.5, -0.25][..], &Groups::one(GROUP, 1)));
     assert_eq!(inputs.loss(), Loss::Reconstruction);
     assert_eq!(inputs.targets(Loss::Reconstruction, 0).unwrap(), Targets::Input);
 }
