@@ -3,7 +3,7 @@
 //! | array | shape | what |
 //! |---|---|---|
 //! | `x` | samples × input | numbers of any type; the model gets them as they are, in 32 bits |
-//! | `y` | samples | integers: each sample's class, or a number to reach |
+//! | `y` | samples, or samples × 1 | integers: each sample's class, or a number to reach |
 //! | `y` | samples × output | numbers to reach |
 //! | `group` | samples | texts or integers: where each sample came from; all `arrays` if left out |
 //!
@@ -297,7 +297,7 @@ fn answers(header: &Header, from: &mut dyn Read, samples: usize) -> Result<Answe
     as_many(header, samples)?;
     let shape = header.shape[1..].to_vec();
     match header.element {
-        Type::Bool | Type::Int(_) | Type::Uint(_) if shape.is_empty() => {
+        Type::Bool | Type::Int(_) | Type::Uint(_) if matches!(shape[..], [] | [1]) => {
             Ok(Answers::Integers(values::integers(header, from)?))
         }
         _ if shape.contains(&0) => Err(format!("its shape is {:?}: nothing", header.shape)),

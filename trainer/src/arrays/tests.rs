@@ -115,13 +115,35 @@ fn a_cut_or_changed_file_never_gives_other_inputs_unless_an_array_is_renamed() {
 
 /// An archive with an array `x` of that header and these data bytes.
 fn archive(dictionary: &str, data: &[u8]) -> Vec<u8> {
+    archive_of(&[("x", dictionary, data)])
+}
+
+/// An archive with arrays of that name, header and data.
+fn archive_of(arrays: &[(&str, &str, &[u8])]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-    writer.start_file("x.npy", SimpleFileOptions::default()).unwrap();
-    let length = dictionary.len() as u16;
-    for part in [b"\x93NUMPY\x01\x00", &length.to_le_bytes()[..], dictionary.as_bytes(), data] {
-        writer.write_all(part).unwrap();
+    for (name, dictionary, data) in arrays {
+        writer.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+        let length = (dictionary.len() as u16).to_le_bytes();
+        for part in [b"\x93NUMPY\x01\x00", &length[..], dictionary.as_bytes(), data] {
+            writer.write_all(part).unwrap();
+        }
     }
     writer.finish().unwrap().into_inner()
+}
+
+#[test]
+fn integers_in_a_single_column_are_classes_too() {
+    let header = |descr: &str, shape: &str| {
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}")
+    };
+    let x = header("|u1", "(3, 1)");
+    let read = |shape: &str, labels: &[u8]| {
+        Arrays::parse(&archive_of(&[("x", &x, &[0; 3]), ("y", &header("|u1", shape), labels)]))
+    };
+    let column = read("(3, 1)", &[2, 0, 1]).unwrap();
+    assert_eq!((column.loss(), column.classes()), (Loss::CrossEntropy, Some(3)));
+    assert_eq!(column.answers, read("(3,)", &[2, 0, 1]).unwrap().answers);
+    assert_eq!(read("(3, 2)", &[0; 6]).unwrap().loss(), Loss::Mse);
 }
 
 #[test]
