@@ -39,6 +39,10 @@ pub const VALUES: usize = 1 << 30;
 /// The group of samples that name none.
 const GROUP: &str = "arrays";
 
+/// What to do with integers for a model of one output.
+const NUMBERS: &str =
+    "; for numbers to reach, give --loss mse; a recipe's loss = \"mse\" when training";
+
 /// What the inputs are to become, as the file says it.
 #[derive(Debug, Clone, PartialEq)]
 enum Answers {
@@ -177,8 +181,9 @@ impl Arrays {
                 let label = |(sample, label): (usize, &i64)| {
                     let found = usize::try_from(*label).ok().filter(|label| *label < classes);
                     found.ok_or_else(|| {
+                        let instead = if classes > 1 { "" } else { NUMBERS };
                         refused(format!(
-                            "sample {sample} has class {label}, the model knows 0 to {}",
+                            "sample {sample} has class {label}, the model knows 0 to {}{instead}",
                             classes.saturating_sub(1)
                         ))
                     })

@@ -81,6 +81,9 @@ fn answers_that_do_not_suit_the_loss_are_refused_with_what_would() {
     };
     let above = refused("classes", Loss::CrossEntropy, 2);
     assert!(above.contains("sample 0 has class 2") && above.contains("0 to 1"), "{above}");
+    assert!(!above.contains("--loss"), "{above}");
+    let one_output = refused("classes", Loss::CrossEntropy, 1);
+    assert!(one_output.contains("give --loss mse"), "{one_output}");
     let floats = refused("values", Loss::CrossEntropy, 2);
     assert!(floats.contains("astype('int64')"), "{floats}");
     assert!(refused("inputs", Loss::Mse, 0).contains("no array y"));
