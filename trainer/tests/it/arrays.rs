@@ -223,9 +223,10 @@ fn what_does_not_fit_is_said_and_nothing_is_written() {
 
     let (_, text) = refused(&["train", "--arrays", "rows.npz", "--starter", "signal-cnn"]);
     assert!(
-        text.contains("signal-cnn for input [5]") && text.contains("channels x samples"),
+        text.contains("signal-cnn for input [5]") && text.contains("channels x samples with"),
         "{text}"
     );
+    assert!(text.contains("x[:, None]"), "{text}");
     let (_, text) = refused(&["train", "--arrays", "none.npz", "--starter", "table-mlp"]);
     assert!(text.contains("none.npz"), "{text}");
     let both = ["train", "--arrays", "rows.npz", "--dataset", ".", "--starter", "table-mlp"];
