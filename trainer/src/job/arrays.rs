@@ -139,6 +139,22 @@ pub fn classes(model: &Model, arrays: &Arrays) -> usize {
     }
 }
 
+/// Checks that a sample has the shape that a model declares for its input, where it declares one.
+fn takes(model: &Model, arrays: &Arrays) -> Result<(), JobError> {
+    let Some(input) = model.inputs.first() else { return Ok(()) };
+    let Some(dims) = input.dims.as_deref() else { return Ok(()) };
+    let fits = |(dim, size): (&DeclaredDim, &usize)| match dim {
+        DeclaredDim::Fixed(fixed) => fixed == size,
+        DeclaredDim::Open(_) => true,
+    };
+    let sample = arrays.shape();
+    let same_rank = dims.len() == sample.len() + 1;
+    if same_rank && dims.iter().skip(1).zip(sample).all(fits) {
+        return Ok(());
+    }
+    Err(JobError::Shape { input: input.to_string(), sample: sample.to_vec() })
+}
+
 impl Arrays {
     fn into_set(self, loss: Loss, classes: usize) -> Result<TrainingSet, JobError> {
         let targets = self.targets(loss, classes)?;
@@ -159,6 +175,7 @@ pub fn judge_file(
     watch: &mut dyn FnMut(Event),
 ) -> Result<Judged, JobError> {
     let model = Model::parse(file.to_vec())?;
+    takes(&model, arrays)?;
     let targets = arrays.targets(loss, classes)?;
     let mut network =
         Network::open(tools.runtime, file, "to be judged".into(), Threads(tools.threads))?;

@@ -217,7 +217,11 @@ fn what_does_not_fit_is_said_and_nothing_is_written() {
     let (code, text) = refused(&on_model);
     assert!(code == Some(1) && text.contains("class 2, the model knows 0 to 1"), "{text}");
     new("table-mlp", "4", &["--classes", "3"]);
-    assert!(refused(&on_model).1.contains("4"), "{}", refused(&on_model).1);
+    let (_, text) = refused(&on_model);
+    assert!(text.contains("×4") && text.contains("shape [5]"), "{text}");
+    new("signal-cnn", "1x64", &["--classes", "3"]);
+    let (_, text) = refused(&on_model);
+    assert!(text.contains("×1×64") && text.contains("shape [5]"), "{text}");
     new("table-mlp", "5", &["--outputs", "2"]);
     assert_eq!(refused(&on_model).0, Some(1));
 
