@@ -16,7 +16,7 @@ use crate::onnx::Model;
 use crate::onnx::read::DeclaredDim;
 use crate::record::{JudgedBy, Measured, Reproducible, RunRecord, Versions};
 use crate::starter::Head;
-use crate::train::{Loss, Recipe, TrainingSet};
+use crate::train::{Loss, Recipe, Targets, TrainingSet};
 
 /// What is to be trained.
 #[derive(Debug)]
@@ -70,12 +70,16 @@ pub fn run_arrays(
         )));
     }
     let ArraysOrder { learning, judging, judged_by, recipe, seed, .. } = order;
+    let (learned, wanted) =
+        (learning.targets(recipe.loss, classes)?, judging.targets(recipe.loss, classes)?);
+    alike(&learned, &wanted)?;
     let judged = |file: &[u8], watch: &mut dyn FnMut(Event)| {
-        judge_file(file, &judging, (recipe.loss, classes), tools, watch).map(|j| j.judgement)
+        judge_file(file, &judging, (recipe.loss, &wanted), tools, watch).map(|j| j.judgement)
     };
     let before = if base.starter.is_some() { None } else { Some(judged(&file, watch)?) };
     let (dataset, learned_from) = (learning.digest, learning.by_group());
-    let set = learning.into_set(recipe.loss, classes)?;
+    let (shape, inputs, groups) = learning.into_parts();
+    let set = TrainingSet::new(shape, inputs, learned, groups)?;
     let prepared = Instant::now();
 
     let lesson = Lesson {
@@ -155,11 +159,17 @@ fn takes(model: &Model, arrays: &Arrays) -> Result<(), JobError> {
     Err(JobError::Shape { input: input.to_string(), sample: sample.to_vec() })
 }
 
-impl Arrays {
-    fn into_set(self, loss: Loss, classes: usize) -> Result<TrainingSet, JobError> {
-        let targets = self.targets(loss, classes)?;
-        let (shape, inputs, groups) = self.into_parts();
-        Ok(TrainingSet::new(shape, inputs, targets, groups)?)
+/// Checks that a sample to judge by has as many numbers to reach as one to learn from.
+fn alike(learned: &Targets, wanted: &Targets) -> Result<(), JobError> {
+    let per_sample = |targets: &Targets| match targets {
+        Targets::Values { shape, .. } => Some(shape.iter().product::<usize>()),
+        Targets::Classes { .. } | Targets::Input => None,
+    };
+    match (per_sample(learned), per_sample(wanted)) {
+        (Some(learned), Some(wanted)) if learned != wanted => Err(JobError::Mismatch(format!(
+            "samples to learn from have {learned} numbers to reach, those to judge by {wanted}"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -170,16 +180,15 @@ impl Arrays {
 pub fn judge_file(
     file: &[u8],
     arrays: &Arrays,
-    (loss, classes): (Loss, usize),
+    (loss, targets): (Loss, &Targets),
     tools: &Tools<'_>,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Judged, JobError> {
     let model = Model::parse(file.to_vec())?;
     takes(&model, arrays)?;
-    let targets = arrays.targets(loss, classes)?;
     let mut network =
         Network::open(tools.runtime, file, "to be judged".into(), Threads(tools.threads))?;
-    Ok(judge(&model, &mut network, arrays, (loss, &targets), |done, total| {
+    Ok(judge(&model, &mut network, arrays, (loss, targets), |done, total| {
         watch(Event::Evaluate(done, total));
         !tools.cancel.load(std::sync::atomic::Ordering::Relaxed)
     })?)

@@ -231,6 +231,22 @@ fn what_does_not_fit_is_said_and_nothing_is_written() {
         "{text}"
     );
     assert!(text.contains("x[:, None]"), "{text}");
+    let x = floats(&[2, 5], &[0.0; 10]);
+    let more = floats(&[2, 2], &[0.0; 4]);
+    let reach = floats(&[12], &[0.5; 12]);
+    let rows = floats(&[12, 5], &[1.0; 60]);
+    write(&dir.path().join("numbers.npz"), &[("x", rows), ("y", reach)]);
+    write(&dir.path().join("unlike.npz"), &[("x", x.clone()), ("y", more)]);
+    write(&dir.path().join("beyond.npz"), &[("x", x), ("y", integers(&[0, -1]))]);
+    for (learn, judge, why) in [
+        ("rows.npz", "beyond.npz", "sample 1 has class -1"),
+        ("numbers.npz", "unlike.npz", "have 1 numbers to reach, those to judge by 2"),
+    ] {
+        let data = ["train", "--arrays", learn, "--eval", judge];
+        let (code, text) = refused(&[&data[..], &["--starter", "table-mlp"]].concat());
+        assert!(code == Some(1) && text.contains(why), "{text}");
+        assert!(!text.contains(r#""phase":"train""#), "before the first step: {text}");
+    }
     let (_, text) = refused(&["train", "--arrays", "none.npz", "--starter", "table-mlp"]);
     assert!(text.contains("none.npz"), "{text}");
     let both = ["train", "--arrays", "rows.npz", "--dataset", ".", "--starter", "table-mlp"];
