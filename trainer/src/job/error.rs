@@ -68,7 +68,7 @@ pub enum JobError {
         good: Option<Vec<u8>>,
     },
     /// A file cannot be evaluated.
-    #[error("cannot evaluate the model")]
+    #[error(transparent)]
     Evaluate(#[from] EvaluateError),
     /// ONNX Runtime does not take the file.
     #[error("cannot run the model in ONNX Runtime")]
