@@ -16,7 +16,7 @@ use crate::onnx::Model;
 use crate::onnx::read::DeclaredDim;
 use crate::record::{JudgedBy, Measured, Reproducible, RunRecord, Versions};
 use crate::starter::Head;
-use crate::train::{Loss, Recipe, Targets, TrainingSet};
+use crate::train::{Augment, Loss, Recipe, Targets, TrainingSet};
 
 /// What is to be trained.
 #[derive(Debug)]
@@ -59,6 +59,9 @@ pub fn run_arrays(
 ) -> Result<ArraysProduct, JobError> {
     let begun = Instant::now();
     watch(Event::Prepare);
+    if order.recipe.augment != Augment::default() {
+        return Err(JobError::Augment);
+    }
     let (file, base) = order.base.file(order.head(), order.seed)?;
     let model = Model::parse(file.clone())?;
     let classes = classes(&model, &order.learning);

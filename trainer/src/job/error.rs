@@ -52,6 +52,11 @@ pub enum JobError {
         "its input is {0}; want one of batch x channels x height x width floats, 1 or 3 channels, only the batch open"
     )]
     Input(String),
+    /// A recipe for arrays changes pictures.
+    #[error(
+        "cannot train on arrays with [augment] in the recipe: it changes pictures alone; leave it out"
+    )]
+    Augment,
     /// The recipe cannot be written down.
     #[error("cannot record the recipe: {0}")]
     Recipe(String),

@@ -247,6 +247,10 @@ fn what_does_not_fit_is_said_and_nothing_is_written() {
         assert!(code == Some(1) && text.contains(why), "{text}");
         assert!(!text.contains(r#""phase":"train""#), "before the first step: {text}");
     }
+    recipe(dir.path(), "[augment]\nflip = true");
+    let on_starter = ["train", "--arrays", "rows.npz", "--starter", "table-mlp"];
+    let (_, text) = refused(&[&on_starter[..], &["--recipe", "recipe.toml"]].concat());
+    assert!(text.contains("[augment]") && text.contains("leave it out"), "{text}");
     let (_, text) = refused(&["train", "--arrays", "none.npz", "--starter", "table-mlp"]);
     assert!(text.contains("none.npz"), "{text}");
     let both = ["train", "--arrays", "rows.npz", "--dataset", ".", "--starter", "table-mlp"];
