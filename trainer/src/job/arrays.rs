@@ -59,19 +59,10 @@ pub fn run_arrays(
 ) -> Result<ArraysProduct, JobError> {
     let begun = Instant::now();
     watch(Event::Prepare);
-    if order.recipe.augment != Augment::default() {
-        return Err(JobError::Augment);
-    }
+    order.check()?;
     let (file, base) = order.base.file(order.head(), order.seed)?;
     let model = Model::parse(file.clone())?;
     let classes = classes(&model, &order.learning);
-    if order.learning.shape() != order.judging.shape() {
-        return Err(JobError::Mismatch(format!(
-            "inputs to learn from have shape {:?}, those to judge by {:?}",
-            order.learning.shape(),
-            order.judging.shape()
-        )));
-    }
     let ArraysOrder { learning, judging, judged_by, recipe, seed, .. } = order;
     let (learned, wanted) =
         (learning.targets(recipe.loss, classes)?, judging.targets(recipe.loss, classes)?);
@@ -125,6 +116,21 @@ pub fn run_arrays(
 }
 
 impl ArraysOrder {
+    /// What can be said before there is a model.
+    fn check(&self) -> Result<(), JobError> {
+        if self.recipe.augment != Augment::default() {
+            return Err(JobError::Augment);
+        }
+        if self.learning.shape() != self.judging.shape() {
+            return Err(JobError::Mismatch(format!(
+                "inputs to learn from have shape {:?}, those to judge by {:?}",
+                self.learning.shape(),
+                self.judging.shape()
+            )));
+        }
+        Ok(())
+    }
+
     /// What a starter has to end in for the loss.
     fn head(&self) -> Head {
         let both = [&self.learning, &self.judging];
