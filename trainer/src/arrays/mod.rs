@@ -3,7 +3,7 @@
 //! | array | shape | what |
 //! |---|---|---|
 //! | `x` | samples × input | numbers of any type; the model gets them as they are, in 32 bits |
-//! | `y` | samples | integers: each sample's class, or a number to reach |
+//! | `y` | samples, or samples × 1 | integers: each sample's class, or a number to reach |
 //! | `y` | samples × output | numbers to reach |
 //! | `group` | samples | texts or integers: where each sample came from; all `arrays` if left out |
 //!
@@ -27,7 +27,7 @@ use fleetloop_protocol::Digest;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use crate::train::{Loss, Targets};
+use crate::train::{Groups, Loss, Targets};
 pub use error::ArraysError;
 use header::{Header, Type};
 
@@ -38,6 +38,10 @@ pub const VALUES: usize = 1 << 30;
 
 /// The group of samples that name none.
 const GROUP: &str = "arrays";
+
+/// What to do with integers for a model of one output.
+const NUMBERS: &str =
+    "; for numbers to reach, give --loss mse; a recipe's loss = \"mse\" when training";
 
 /// What the inputs are to become, as the file says it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +60,7 @@ pub struct Arrays {
     shape: Vec<usize>,
     inputs: Vec<f32>,
     answers: Option<Answers>,
-    groups: Vec<String>,
+    groups: Groups,
 }
 
 impl Arrays {
@@ -100,9 +104,9 @@ impl Arrays {
             if header.shape.len() != 1 {
                 return Err(format!("its shape is {:?}; want one name a sample", header.shape));
             }
-            values::texts(header, from)
+            values::groups(header, from)
         })?;
-        let groups = groups.unwrap_or_else(|| vec![GROUP.to_owned(); samples]);
+        let groups = groups.unwrap_or_else(|| Groups::one(GROUP, samples));
         Ok(Self { digest: Digest::of(bytes), shape, inputs, answers, groups })
     }
 
@@ -123,17 +127,17 @@ impl Arrays {
     }
 
     /// Where each sample came from.
-    pub fn groups(&self) -> &[String] {
+    pub fn groups(&self) -> &Groups {
         &self.groups
     }
 
     /// Samples by group.
     pub fn by_group(&self) -> BTreeMap<String, usize> {
-        let mut groups = BTreeMap::new();
-        for group in &self.groups {
-            *groups.entry(group.clone()).or_default() += 1;
+        let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+        for group in self.groups.iter() {
+            *groups.entry(group).or_default() += 1;
         }
-        groups
+        groups.into_iter().map(|(name, samples)| (name.to_owned(), samples)).collect()
     }
 
     /// The loss that suits what is there: integers are classes, other numbers are to be reached,
@@ -177,8 +181,9 @@ impl Arrays {
                 let label = |(sample, label): (usize, &i64)| {
                     let found = usize::try_from(*label).ok().filter(|label| *label < classes);
                     found.ok_or_else(|| {
+                        let instead = if classes > 1 { "" } else { NUMBERS };
                         refused(format!(
-                            "sample {sample} has class {label}, the model knows 0 to {}",
+                            "sample {sample} has class {label}, the model knows 0 to {}{instead}",
                             classes.saturating_sub(1)
                         ))
                     })
@@ -217,7 +222,7 @@ impl Arrays {
     }
 
     /// Shape of an input, the inputs, and where each sample came from.
-    pub fn into_parts(self) -> (Vec<usize>, Vec<f32>, Vec<String>) {
+    pub fn into_parts(self) -> (Vec<usize>, Vec<f32>, Groups) {
         (self.shape, self.inputs, self.groups)
     }
 
@@ -236,7 +241,7 @@ impl Arrays {
             shape: self.shape.clone(),
             inputs: rows(&self.inputs, self.len(), places),
             answers,
-            groups: places.iter().map(|p| self.groups[*p].clone()).collect(),
+            groups: self.groups.part(places),
         }
     }
 
@@ -297,7 +302,7 @@ fn answers(header: &Header, from: &mut dyn Read, samples: usize) -> Result<Answe
     as_many(header, samples)?;
     let shape = header.shape[1..].to_vec();
     match header.element {
-        Type::Bool | Type::Int(_) | Type::Uint(_) if shape.is_empty() => {
+        Type::Bool | Type::Int(_) | Type::Uint(_) if matches!(shape[..], [] | [1]) => {
             Ok(Answers::Integers(values::integers(header, from)?))
         }
         _ if shape.contains(&0) => Err(format!("its shape is {:?}: nothing", header.shape)),

@@ -21,7 +21,7 @@ fn what_numpy_writes_is_read() {
     let classes = parse("classes").unwrap();
     let counted: Vec<f32> = (0..24).map(|v| v as f32 / 2.0).collect();
     assert_eq!((classes.len(), classes.shape(), classes.inputs()), (4, &[3, 2][..], &counted[..]));
-    assert_eq!(classes.groups(), ["a", "bb", "a", "ü"]);
+    assert!(classes.groups().iter().eq(["a", "bb", "a", "ü"]));
     assert_eq!(classes.by_group()["a"], 2);
     assert_eq!((classes.loss(), classes.classes()), (Loss::CrossEntropy, Some(3)));
     let targets = classes.targets(Loss::CrossEntropy, 5).unwrap();
@@ -29,7 +29,7 @@ fn what_numpy_writes_is_read() {
 
     let values = parse("values").unwrap();
     assert_eq!(values.inputs(), [1.0, 2.0, 3.0, 4.0, 250.0, 255.0]);
-    assert_eq!(values.groups(), ["7", "7", "8"]);
+    assert!(values.groups().iter().eq(["7", "7", "8"]));
     assert_eq!((values.loss(), values.outputs()), (Loss::Mse, Some(2)));
     let want = vec![0.5, -1.0, 1.5, 2.0, 3.0, 4.0];
     assert_eq!(
@@ -38,7 +38,7 @@ fn what_numpy_writes_is_read() {
     );
 
     let inputs = parse("inputs").unwrap();
-    assert_eq!((inputs.inputs(), inputs.groups()), (&[0.5, -0.25][..], &["arrays".to_owned()][..]));
+    assert_eq!((inputs.inputs(), inputs.groups()), (&[0.5, -0.25][..], &Groups::one(GROUP, 1)));
     assert_eq!(inputs.loss(), Loss::Reconstruction);
     assert_eq!(inputs.targets(Loss::Reconstruction, 0).unwrap(), Targets::Input);
 }
@@ -81,6 +81,9 @@ fn answers_that_do_not_suit_the_loss_are_refused_with_what_would() {
     };
     let above = refused("classes", Loss::CrossEntropy, 2);
     assert!(above.contains("sample 0 has class 2") && above.contains("0 to 1"), "{above}");
+    assert!(!above.contains("--loss"), "{above}");
+    let one_output = refused("classes", Loss::CrossEntropy, 1);
+    assert!(one_output.contains("give --loss mse"), "{one_output}");
     let floats = refused("values", Loss::CrossEntropy, 2);
     assert!(floats.contains("astype('int64')"), "{floats}");
     assert!(refused("inputs", Loss::Mse, 0).contains("no array y"));
@@ -115,13 +118,35 @@ fn a_cut_or_changed_file_never_gives_other_inputs_unless_an_array_is_renamed() {
 
 /// An archive with an array `x` of that header and these data bytes.
 fn archive(dictionary: &str, data: &[u8]) -> Vec<u8> {
+    archive_of(&[("x", dictionary, data)])
+}
+
+/// An archive with arrays of that name, header and data.
+fn archive_of(arrays: &[(&str, &str, &[u8])]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-    writer.start_file("x.npy", SimpleFileOptions::default()).unwrap();
-    let length = dictionary.len() as u16;
-    for part in [b"\x93NUMPY\x01\x00", &length.to_le_bytes()[..], dictionary.as_bytes(), data] {
-        writer.write_all(part).unwrap();
+    for (name, dictionary, data) in arrays {
+        writer.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+        let length = (dictionary.len() as u16).to_le_bytes();
+        for part in [b"\x93NUMPY\x01\x00", &length[..], dictionary.as_bytes(), data] {
+            writer.write_all(part).unwrap();
+        }
     }
     writer.finish().unwrap().into_inner()
+}
+
+#[test]
+fn integers_in_a_single_column_are_classes_too() {
+    let header = |descr: &str, shape: &str| {
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}")
+    };
+    let x = header("|u1", "(3, 1)");
+    let read = |shape: &str, labels: &[u8]| {
+        Arrays::parse(&archive_of(&[("x", &x, &[0; 3]), ("y", &header("|u1", shape), labels)]))
+    };
+    let column = read("(3, 1)", &[2, 0, 1]).unwrap();
+    assert_eq!((column.loss(), column.classes()), (Loss::CrossEntropy, Some(3)));
+    assert_eq!(column.answers, read("(3,)", &[2, 0, 1]).unwrap().answers);
+    assert_eq!(read("(3, 2)", &[0; 6]).unwrap().loss(), Loss::Mse);
 }
 
 #[test]

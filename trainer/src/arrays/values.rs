@@ -8,6 +8,8 @@ use std::io::Read;
 use half::f16;
 
 use super::header::{Header, Type};
+use crate::train::Groups;
+use crate::train::groups::Names;
 
 /// Elements converted at a time.
 const CHUNK: usize = 1 << 14;
@@ -57,27 +59,29 @@ pub fn integers(header: &Header, from: &mut dyn Read) -> Result<Vec<i64>, String
     }
 }
 
-/// Texts, or whole numbers written out.
+/// Samples by texts, or by whole numbers written out.
 ///
 /// # Errors
 /// Why the array cannot be used.
-pub fn texts(header: &Header, from: &mut dyn Read) -> Result<Vec<String>, String> {
+pub fn groups(header: &Header, from: &mut dyn Read) -> Result<Groups, String> {
     let size = header.element.size();
-    let texts = match header.element {
+    let mut names = Names::default();
+    let places = match header.element {
         Type::Bytes(_) => elements(header, from, size, |bytes| {
-            Some(String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned())
+            names.place(String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned())
         }),
         Type::Text(_) => elements(header, from, size, |bytes| {
             let points = bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b));
             let text: Option<String> = points.map(char::from_u32).collect();
-            text.map(|text| text.trim_end_matches('\0').to_owned())
+            names.place(text?.trim_end_matches('\0').to_owned())
         }),
         _ => {
             return Ok(integers(header, from)?.iter().map(i64::to_string).collect());
         }
     }?;
-    let whole: Option<Vec<String>> = texts.into_iter().collect();
-    whole.ok_or_else(|| "it holds a text that is no Unicode".into())
+    let whole: Option<Vec<u32>> = places.into_iter().collect();
+    let whole = whole.ok_or("it holds a text that is no Unicode")?;
+    Ok(names.groups(whole))
 }
 
 /// Elements of `N` bytes.
@@ -98,7 +102,7 @@ fn elements<T: Clone>(
     header: &Header,
     from: &mut dyn Read,
     size: usize,
-    convert: impl Fn(&[u8]) -> T,
+    mut convert: impl FnMut(&[u8]) -> T,
 ) -> Result<Vec<T>, String> {
     let unit = if matches!(header.element, Type::Text(_)) { 4 } else { size };
     let turned = header.big_endian && !matches!(header.element, Type::Bytes(_));
@@ -112,7 +116,7 @@ fn elements<T: Clone>(
         if turned {
             bytes.chunks_exact_mut(unit).for_each(<[u8]>::reverse);
         }
-        values.extend(bytes.chunks_exact(size).map(&convert));
+        values.extend(bytes.chunks_exact(size).map(&mut convert));
         left -= now;
     }
     // The checksum is verified where the data ends.
@@ -182,7 +186,7 @@ mod tests {
         assert_eq!(integers(&big, &mut bytes.as_slice()).unwrap(), [1, -2]);
         let text = Header { big_endian: true, ..header(Type::Text(2), &[1]) };
         let bytes = [u32::from('ü').to_be_bytes(), [0; 4]].concat();
-        assert_eq!(texts(&text, &mut bytes.as_slice()).unwrap(), ["ü"]);
+        assert_eq!(groups(&text, &mut bytes.as_slice()).unwrap(), Groups::one("ü", 1));
     }
 
     #[test]

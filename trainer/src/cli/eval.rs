@@ -67,12 +67,13 @@ impl Eval {
         let arrays = arrays::open(arrays)?;
         let loss = self.loss.unwrap_or(arrays.loss());
         let classes = job::classes(&Model::parse(file.clone())?, &arrays);
+        let targets = arrays.targets(loss, classes)?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let device = Device::default();
         let tools =
             Tools { runtime: &runtime, device, threads, cancel: &cancel, checkpoints: None };
         let mut show = Show::new();
-        let judged = job::judge_file(&file, &arrays, (loss, classes), &tools, &mut |event| {
+        let judged = job::judge_file(&file, &arrays, (loss, &targets), &tools, &mut |event| {
             show.event(&event);
         });
         show.end();

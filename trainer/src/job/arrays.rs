@@ -16,7 +16,7 @@ use crate::onnx::Model;
 use crate::onnx::read::DeclaredDim;
 use crate::record::{JudgedBy, Measured, Reproducible, RunRecord, Versions};
 use crate::starter::Head;
-use crate::train::{Loss, Recipe, TrainingSet};
+use crate::train::{Augment, Loss, Recipe, Targets, TrainingSet};
 
 /// What is to be trained.
 #[derive(Debug)]
@@ -59,23 +59,21 @@ pub fn run_arrays(
 ) -> Result<ArraysProduct, JobError> {
     let begun = Instant::now();
     watch(Event::Prepare);
+    order.check()?;
     let (file, base) = order.base.file(order.head(), order.seed)?;
     let model = Model::parse(file.clone())?;
     let classes = classes(&model, &order.learning);
-    if order.learning.shape() != order.judging.shape() {
-        return Err(JobError::Mismatch(format!(
-            "inputs to learn from have shape {:?}, those to judge by {:?}",
-            order.learning.shape(),
-            order.judging.shape()
-        )));
-    }
     let ArraysOrder { learning, judging, judged_by, recipe, seed, .. } = order;
+    let (learned, wanted) =
+        (learning.targets(recipe.loss, classes)?, judging.targets(recipe.loss, classes)?);
+    alike(&learned, &wanted)?;
     let judged = |file: &[u8], watch: &mut dyn FnMut(Event)| {
-        judge_file(file, &judging, (recipe.loss, classes), tools, watch).map(|j| j.judgement)
+        judge_file(file, &judging, (recipe.loss, &wanted), tools, watch).map(|j| j.judgement)
     };
     let before = if base.starter.is_some() { None } else { Some(judged(&file, watch)?) };
     let (dataset, learned_from) = (learning.digest, learning.by_group());
-    let set = learning.into_set(recipe.loss, classes)?;
+    let (shape, inputs, groups) = learning.into_parts();
+    let set = TrainingSet::new(shape, inputs, learned, groups)?;
     let prepared = Instant::now();
 
     let lesson = Lesson {
@@ -118,6 +116,21 @@ pub fn run_arrays(
 }
 
 impl ArraysOrder {
+    /// What can be said before there is a model.
+    fn check(&self) -> Result<(), JobError> {
+        if self.recipe.augment != Augment::default() {
+            return Err(JobError::Augment);
+        }
+        if self.learning.shape() != self.judging.shape() {
+            return Err(JobError::Mismatch(format!(
+                "inputs to learn from have shape {:?}, those to judge by {:?}",
+                self.learning.shape(),
+                self.judging.shape()
+            )));
+        }
+        Ok(())
+    }
+
     /// What a starter has to end in for the loss.
     fn head(&self) -> Head {
         let both = [&self.learning, &self.judging];
@@ -139,11 +152,33 @@ pub fn classes(model: &Model, arrays: &Arrays) -> usize {
     }
 }
 
-impl Arrays {
-    fn into_set(self, loss: Loss, classes: usize) -> Result<TrainingSet, JobError> {
-        let targets = self.targets(loss, classes)?;
-        let (shape, inputs, groups) = self.into_parts();
-        Ok(TrainingSet::new(shape, inputs, targets, groups)?)
+/// Checks that a sample has the shape that a model declares for its input, where it declares one.
+fn takes(model: &Model, arrays: &Arrays) -> Result<(), JobError> {
+    let Some(input) = model.inputs.first() else { return Ok(()) };
+    let Some(dims) = input.dims.as_deref() else { return Ok(()) };
+    let fits = |(dim, size): (&DeclaredDim, &usize)| match dim {
+        DeclaredDim::Fixed(fixed) => fixed == size,
+        DeclaredDim::Open(_) => true,
+    };
+    let sample = arrays.shape();
+    let same_rank = dims.len() == sample.len() + 1;
+    if same_rank && dims.iter().skip(1).zip(sample).all(fits) {
+        return Ok(());
+    }
+    Err(JobError::Shape { input: input.to_string(), sample: sample.to_vec() })
+}
+
+/// Checks that a sample to judge by has as many numbers to reach as one to learn from.
+fn alike(learned: &Targets, wanted: &Targets) -> Result<(), JobError> {
+    let per_sample = |targets: &Targets| match targets {
+        Targets::Values { shape, .. } => Some(shape.iter().product::<usize>()),
+        Targets::Classes { .. } | Targets::Input => None,
+    };
+    match (per_sample(learned), per_sample(wanted)) {
+        (Some(learned), Some(wanted)) if learned != wanted => Err(JobError::Mismatch(format!(
+            "samples to learn from have {learned} numbers to reach, those to judge by {wanted}"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -154,15 +189,15 @@ impl Arrays {
 pub fn judge_file(
     file: &[u8],
     arrays: &Arrays,
-    (loss, classes): (Loss, usize),
+    (loss, targets): (Loss, &Targets),
     tools: &Tools<'_>,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Judged, JobError> {
     let model = Model::parse(file.to_vec())?;
-    let targets = arrays.targets(loss, classes)?;
+    takes(&model, arrays)?;
     let mut network =
         Network::open(tools.runtime, file, "to be judged".into(), Threads(tools.threads))?;
-    Ok(judge(&model, &mut network, arrays, (loss, &targets), |done, total| {
+    Ok(judge(&model, &mut network, arrays, (loss, targets), |done, total| {
         watch(Event::Evaluate(done, total));
         !tools.cancel.load(std::sync::atomic::Ordering::Relaxed)
     })?)

@@ -37,11 +37,26 @@ pub enum JobError {
     /// Base and dataset do not fit.
     #[error("cannot train the base on the dataset: {0}")]
     Mismatch(String),
+    /// The model's input and the arrays do not fit.
+    #[error(
+        "cannot run the model on the arrays: its input is {input}, a sample of array x has shape {sample:?}; reshape x or choose another model"
+    )]
+    Shape {
+        /// The input as the file declares it, the batch first.
+        input: String,
+        /// The shape of a sample.
+        sample: Vec<usize>,
+    },
     /// The graph takes something else than one picture.
     #[error(
         "its input is {0}; want one of batch x channels x height x width floats, 1 or 3 channels, only the batch open"
     )]
     Input(String),
+    /// A recipe for arrays changes pictures.
+    #[error(
+        "cannot train on arrays with [augment] in the recipe: it changes pictures alone; leave it out"
+    )]
+    Augment,
     /// The recipe cannot be written down.
     #[error("cannot record the recipe: {0}")]
     Recipe(String),
@@ -57,8 +72,8 @@ pub enum JobError {
         /// The base's file with the weights of the last whole epoch; none before the first.
         good: Option<Vec<u8>>,
     },
-    /// The new file cannot be evaluated.
-    #[error("cannot evaluate the new model")]
+    /// A file cannot be evaluated.
+    #[error(transparent)]
     Evaluate(#[from] EvaluateError),
     /// ONNX Runtime does not take the file.
     #[error("cannot run the model in ONNX Runtime")]

@@ -9,6 +9,7 @@
 //! `g` = 6, `tensors` = 10 and `graphs` = 11, `TensorProto.name` = 8, `raw_data` = 9,
 //! `external_data` = 13 and `data_location` = 14, `StringStringEntryProto.key` = 1 and `value` = 2.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -68,7 +69,7 @@ impl ModelFile {
         }
         let source = |file: String, bytes: &[u8]| Source { file, digest: Digest::of(bytes) };
         let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let others = beside.files.iter().map(|(name, bytes)| source(name.clone(), bytes));
+        let others = beside.files.iter().map(|file| source(file.location.clone(), &file.bytes));
         let sources = std::iter::once(source(own, &bytes)).chain(others).collect();
         Ok(Self { bytes: whole, sources })
     }
@@ -128,10 +129,25 @@ fn length(pieces: &[Piece]) -> usize {
 struct Beside<'a> {
     model: &'a [u8],
     folder: &'a Path,
-    /// Those read so far, by the path that the model gives.
-    files: Vec<(String, Vec<u8>)>,
+    /// Those read so far.
+    files: Vec<DataFile>,
     /// Bytes of the new file so far.
     total: usize,
+}
+
+/// A file beside the model.
+struct DataFile {
+    /// Its path as the model gives it.
+    location: String,
+    bytes: Vec<u8>,
+    /// Its SHA-1, once a tensor asks for it.
+    sum: OnceCell<String>,
+}
+
+impl DataFile {
+    fn has_checksum(&self, sum: &str) -> bool {
+        self.sum.get_or_init(|| sha1(&self.bytes)).eq_ignore_ascii_case(sum)
+    }
 }
 
 impl Beside<'_> {
@@ -170,7 +186,7 @@ impl Beside<'_> {
         if place.is_none_or(|field| field.value != wire::Value::Number(EXTERNAL)) {
             return Ok(None);
         }
-        let name = self.text(fields, TENSOR_NAME).unwrap_or_default().to_owned();
+        let name = wire::text(self.model, fields, TENSOR_NAME).unwrap_or_default().to_owned();
         let (file, range) = self.data(fields).map_err(|error| match error {
             Missing::Said(why) => OnnxError::Tensor { tensor: name, why },
             Missing::File(error) => error,
@@ -191,11 +207,11 @@ impl Beside<'_> {
         let (mut location, mut offset, mut count, mut checksum) = (None, 0, None, None);
         for entry in fields.iter().filter(|field| field.number == TENSOR_EXTERNAL_DATA) {
             let parts = wire::fields(self.model, entry.bytes().unwrap_or_default())?;
-            let value = self.text(&parts, ENTRY_VALUE).unwrap_or_default();
+            let value = wire::text(self.model, &parts, ENTRY_VALUE).unwrap_or_default();
             let number = |what: &str| {
                 value.parse::<usize>().map_err(|_| said(format!("its {what} is '{value}'")))
             };
-            match self.text(&parts, ENTRY_KEY) {
+            match wire::text(self.model, &parts, ENTRY_KEY) {
                 Some("location") => location = Some(value.to_owned()),
                 Some("offset") => offset = number("offset")?,
                 Some("length") => count = Some(number("length")?),
@@ -205,12 +221,13 @@ impl Beside<'_> {
         }
         let location = location.ok_or_else(|| said("it does not say in which file it lies"))?;
         let file = self.file(&location)?;
-        let bytes = &self.files[file].1;
-        if checksum.is_some_and(|sum| !sum.eq_ignore_ascii_case(&sha1(bytes))) {
+        let held = &self.files[file];
+        if checksum.is_some_and(|sum| !held.has_checksum(&sum)) {
             return Err(said(format!("'{location}' has another checksum; copy the files again")));
         }
-        let end = count.map_or(Some(bytes.len()), |count| offset.checked_add(count));
-        let range = end.filter(|end| (offset..=bytes.len()).contains(end)).map(|end| offset..end);
+        let end = count.map_or(Some(held.bytes.len()), |count| offset.checked_add(count));
+        let range =
+            end.filter(|end| (offset..=held.bytes.len()).contains(end)).map(|end| offset..end);
         let range = range.ok_or_else(|| {
             said(format!("its data lies beyond the end of '{location}'; copy the files again"))
         })?;
@@ -219,22 +236,18 @@ impl Beside<'_> {
 
     /// The place of a file in the list, read when it is named for the first time.
     fn file(&mut self, location: &str) -> Result<usize, Missing> {
-        if let Some(known) = self.files.iter().position(|(name, _)| name == location) {
+        if let Some(known) = self.files.iter().position(|file| file.location == location) {
             return Ok(known);
         }
         let path = inside(self.folder, location)
             .ok_or_else(|| said(format!("'{location}' is no file inside the model's folder")))?;
-        self.files.push((location.to_owned(), read(&path)?));
-        let together: usize = self.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        let bytes = read(&path)?;
+        self.files.push(DataFile { location: location.to_owned(), bytes, sum: OnceCell::new() });
+        let together: usize = self.files.iter().map(|file| file.bytes.len()).sum();
         if together > MAX_MODEL_BYTES {
             return Err(too_large(together).into());
         }
         Ok(self.files.len() - 1)
-    }
-
-    fn text(&self, fields: &[wire::Field], number: u64) -> Option<&str> {
-        let field = fields.iter().rev().find(|f| f.number == number)?;
-        std::str::from_utf8(&self.model[field.bytes()?]).ok()
     }
 
     fn write(&self, pieces: &[Piece], to: &mut Vec<u8>) {
@@ -242,7 +255,7 @@ impl Beside<'_> {
             match piece {
                 Piece::Same(range) => to.extend_from_slice(&self.model[range.clone()]),
                 Piece::Data { file, range } => {
-                    to.extend_from_slice(&self.files[*file].1[range.clone()]);
+                    to.extend_from_slice(&self.files[*file].bytes[range.clone()]);
                 }
                 Piece::Field { head, payload } => {
                     to.extend_from_slice(head);

@@ -87,8 +87,12 @@ fn write(value: f32, element: Element, to: &mut [u8]) {
         Element::F16 => to.copy_from_slice(&f16::from_f32(value).to_le_bytes()),
         Element::Bf16 => to.copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
         Element::F32 => to.copy_from_slice(&value.to_le_bytes()),
-        // Little-endian: the low bytes come first. A cast brings the value into the type's range.
-        _ => to.copy_from_slice(&(value as i64).to_le_bytes()[..to.len()]),
+        // A float may lie beyond the type: the largest of 32 bits is 2^31 as one.
+        _ => {
+            let (low, high) = element.range();
+            let level = (value as i64).clamp(low, high);
+            to.copy_from_slice(&level.to_le_bytes()[..to.len()]);
+        }
     }
 }
 
@@ -121,18 +125,13 @@ impl Search<'_> {
         wire::fields(self.original, within)
     }
 
-    /// The last field of that number as text: what a parser takes of a repeated scalar field.
-    fn text(&self, fields: &[wire::Field], number: u64) -> Option<&str> {
-        let field = fields.iter().rev().find(|f| f.number == number)?;
-        std::str::from_utf8(&self.original[field.bytes()?]).ok()
-    }
-
     fn graph(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
         for part in self.fields(within)? {
             match (part.number, part.bytes()) {
                 (GRAPH_INITIALIZER, Some(within)) => {
                     let fields = self.fields(within)?;
-                    let name = self.text(&fields, TENSOR_NAME).map(ToOwned::to_owned);
+                    let name =
+                        wire::text(self.original, &fields, TENSOR_NAME).map(ToOwned::to_owned);
                     self.tensor(name, &fields)?;
                 }
                 (GRAPH_NODE, Some(within)) => self.node(within)?,
@@ -144,7 +143,7 @@ impl Search<'_> {
 
     fn node(&mut self, within: Range<usize>) -> Result<(), OnnxError> {
         let fields = self.fields(within)?;
-        let name = self.text(&fields, NODE_OUTPUT).map(ToOwned::to_owned);
+        let name = wire::text(self.original, &fields, NODE_OUTPUT).map(ToOwned::to_owned);
         if !name.as_ref().is_some_and(|name| self.counts.contains_key(name)) {
             return Ok(());
         }
@@ -193,4 +192,24 @@ impl Search<'_> {
 
 fn refuse(weight: &str, why: &str) -> OnnxError {
     OnnxError::Patch { tensor: weight.to_owned(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_at_the_edge_of_its_type_keeps_its_sign() {
+        let written = |value: f32, element: Element| {
+            let mut bytes = vec![0; element.width()];
+            write(value, element, &mut bytes);
+            bytes
+        };
+        assert_eq!(written(i32::MAX as f32, Element::I32), i32::MAX.to_le_bytes());
+        assert_eq!(written(i32::MIN as f32, Element::I32), i32::MIN.to_le_bytes());
+        assert_eq!(written(u32::MAX as f32, Element::U32), u32::MAX.to_le_bytes());
+        assert_eq!(written(128.0, Element::I8), i8::MAX.to_le_bytes());
+        assert_eq!(written(-1.0, Element::U8), [0]);
+        assert_eq!(written(-3.0, Element::I16), (-3i16).to_le_bytes());
+    }
 }

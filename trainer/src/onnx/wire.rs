@@ -67,6 +67,12 @@ pub fn fields(bytes: &[u8], within: Range<usize>) -> Result<Vec<Field>, OnnxErro
     Ok(fields)
 }
 
+/// The last of the fields of that number as text: what a parser takes of a repeated scalar field.
+pub fn text<'a>(bytes: &'a [u8], fields: &[Field], number: u64) -> Option<&'a str> {
+    let field = fields.iter().rev().find(|field| field.number == number)?;
+    std::str::from_utf8(bytes.get(field.bytes()?)?).ok()
+}
+
 /// Appends a varint.
 pub fn push_varint(to: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -141,6 +147,14 @@ mod tests {
         let mut written = Vec::new();
         push_varint(&mut written, 300);
         assert_eq!(written, bytes[1..3]);
+    }
+
+    #[test]
+    fn the_last_text_of_a_number_counts_and_has_to_be_unicode() {
+        let bytes = [0x12, 1, b'a', 0x12, 1, b'b', 0x1a, 1, 0xff, 0x20, 7];
+        let found = fields(&bytes, 0..bytes.len()).unwrap();
+        let texts = [1, 2, 3, 4].map(|number| text(&bytes, &found, number));
+        assert_eq!(texts, [None, Some("b"), None, None]);
     }
 
     #[test]

@@ -25,7 +25,9 @@ const DENSE: usize = 100;
 /// `signal-cnn`.
 pub fn cnn(input: &[usize], head: Head, seed: u64) -> Result<Layers, &'static str> {
     let &[1..=64, samples @ 64..=65_536] = input else {
-        return Err("channels x samples with 1 to 64 channels and 64 to 65536 samples");
+        return Err(
+            "channels x samples with 1 to 64 channels and 64 to 65536 samples; for windows of one channel, x[:, None] in NumPy adds the axis",
+        );
     };
     let layers = Layers::new("signal-cnn", "window", input, seed).norm("input", INPUT_EPSILON);
     let mut layers = block(layers, "wide", wide(samples));

@@ -293,11 +293,11 @@ fn parse(bytes: &[u8]) -> Option<(Key, u64, State)> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::{Recipe, Targets, TrainingSet};
+    use super::super::{Groups, Recipe, Targets, TrainingSet};
     use super::*;
 
     fn state(step: usize) -> State {
-        let set = TrainingSet::new(vec![1], vec![0.5; 4], Targets::Input, vec!["g".into(); 4]);
+        let set = TrainingSet::new(vec![1], vec![0.5; 4], Targets::Input, Groups::one("g", 4));
         let draw = draw::Draw::new(&set.unwrap(), &[0, 1, 2, 3], &BTreeMap::new(), 1);
         let none = Parameters { list: Vec::new() };
         State {

@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+use super::Groups;
+
 /// What the inputs are to become.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Targets {
@@ -42,7 +44,7 @@ pub struct TrainingSet {
     shape: Vec<usize>,
     values: Vec<f32>,
     targets: Targets,
-    groups: Vec<String>,
+    groups: Groups,
     black: Vec<f32>,
 }
 
@@ -118,7 +120,7 @@ impl TrainingSet {
         shape: Vec<usize>,
         values: Vec<f32>,
         targets: Targets,
-        groups: Vec<String>,
+        groups: Groups,
     ) -> Result<Self, DataError> {
         let per_sample: usize = shape.iter().product();
         let samples = groups.len();
@@ -161,7 +163,7 @@ impl TrainingSet {
     }
 
     /// Where each sample came from.
-    pub fn groups(&self) -> &[String] {
+    pub fn groups(&self) -> &Groups {
         &self.groups
     }
 
@@ -219,7 +221,7 @@ mod tests {
 
     fn set(values: Vec<f32>, targets: Targets) -> Result<TrainingSet, DataError> {
         let samples = values.len().div_ceil(2);
-        TrainingSet::new(vec![2], values, targets, vec!["g".into(); samples])
+        TrainingSet::new(vec![2], values, targets, Groups::one("g", samples))
     }
 
     fn classes(labels: &[usize]) -> Targets {
@@ -270,7 +272,7 @@ mod tests {
     #[test]
     fn only_pictures_may_be_changed() {
         let targets = Targets::Classes { labels: vec![0, 1], count: 2 };
-        let set = TrainingSet::new(vec![1, 1, 2], vec![0.0; 4], targets, vec!["g".into(); 2]);
+        let set = TrainingSet::new(vec![1, 1, 2], vec![0.0; 4], targets, Groups::one("g", 2));
         let set = set.unwrap();
         assert_eq!(set.pictures(), None);
         assert_eq!(set.of_pictures(vec![-1.0]).pictures(), Some(([1, 1, 2], &[-1.0][..])));

@@ -58,7 +58,7 @@ impl Draw {
     ) -> Self {
         let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for sample in samples {
-            members.entry(&set.groups()[*sample]).or_default().push(*sample);
+            members.entry(set.groups().name(*sample)).or_default().push(*sample);
         }
         let total = samples.len();
         let (mut groups, mut pool) = (Vec::new(), Vec::new());
@@ -135,7 +135,7 @@ mod tests {
 
     fn counts(set: &TrainingSet, share: f64) -> (usize, usize) {
         let order = draw(set, share).epoch();
-        let new = order.iter().filter(|i| set.groups()[**i] == "fleet").count();
+        let new = order.iter().filter(|i| set.groups().name(**i) == "fleet").count();
         (order.len() - new, new)
     }
 

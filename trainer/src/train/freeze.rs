@@ -187,7 +187,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::super::pass::Passes;
-    use super::super::{Recipe, Targets, TrainingSet};
+    use super::super::{Groups, Recipe, Targets, TrainingSet};
     use super::*;
     use crate::graph::{Fact, Sizes};
     use crate::onnx::write::ints;
@@ -290,7 +290,7 @@ mod tests {
         let values: Vec<f32> = (0..256).map(|v| (v % 19) as f32 * 0.3).collect();
         let targets = Targets::Classes { labels: vec![0, 1, 0, 1], count: 2 };
         let set =
-            TrainingSet::new(vec![1, 8, 8], values.clone(), targets, vec!["g".into(); 4]).unwrap();
+            TrainingSet::new(vec![1, 8, 8], values.clone(), targets, Groups::one("g", 4)).unwrap();
         let losses = |wanted: &Freeze| {
             let mut graph = cnn();
             freeze(&mut graph, wanted).unwrap();

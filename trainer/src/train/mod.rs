@@ -5,6 +5,7 @@
 //! | [`recipe`] | what a person may choose, parsed once and checked whole |
 //! | [`choice`] | the choices that are no numbers |
 //! | [`data`] | inputs and targets in memory, checked once |
+//! | [`groups`] | where each sample came from |
 //! | [`draw`] | the order of an epoch: seeded, with each group's share |
 //! | [`augment`] | random shifts, flips and brightness of pictures |
 //! | [`objective`] | a loss with its targets: where it is taken, what fits, what is right |
@@ -26,6 +27,7 @@ pub mod data;
 pub mod draw;
 pub mod error;
 pub mod freeze;
+pub mod groups;
 pub mod learn;
 pub mod loss;
 pub mod objective;
@@ -39,6 +41,7 @@ pub use augment::Augment;
 pub use choice::{Algorithm, EarlyStopping, Freeze, Loss};
 pub use data::{DataError, Targets, TrainingSet};
 pub use error::TrainError;
+pub use groups::Groups;
 pub use learn::train;
 pub use recipe::{Recipe, RecipeError};
 pub use task::{Epoch, Outcome, Progress, Task};

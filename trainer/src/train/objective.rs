@@ -170,6 +170,7 @@ fn same(a: &[usize], b: &[usize]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Groups;
     use super::*;
     use crate::onnx::{GraphWriter, Model};
 
@@ -188,7 +189,7 @@ mod tests {
     }
 
     fn set(targets: Targets) -> TrainingSet {
-        TrainingSet::new(vec![2], vec![0.0, 1.0, 2.0, 3.0], targets, vec!["g".into(); 2]).unwrap()
+        TrainingSet::new(vec![2], vec![0.0, 1.0, 2.0, 3.0], targets, Groups::one("g", 2)).unwrap()
     }
 
     fn classes(count: usize) -> Targets {

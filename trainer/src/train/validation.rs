@@ -79,10 +79,11 @@ pub fn is_over(best: Option<&Best>, rule: &EarlyStopping, epoch: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Groups;
     use super::*;
 
     fn set(values: Vec<f32>) -> TrainingSet {
-        let groups = vec!["g".into(); values.len()];
+        let groups = Groups::one("g", values.len());
         TrainingSet::new(vec![1], values, Targets::Input, groups).unwrap()
     }
 
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!(part(&set(vec![1.0, 2.0, 3.0]), 0.01, 1).unwrap().validate.len(), 1);
         assert_eq!(part(&set(vec![1.0; 3]), 0.5, 1).unwrap_err(), DataError::OneInput);
         let targets = Targets::Classes { labels: vec![0, 1], count: 2 };
-        let two = TrainingSet::new(vec![1], vec![1.0, 2.0], targets, vec!["g".into(); 2]);
+        let two = TrainingSet::new(vec![1], vec![1.0, 2.0], targets, Groups::one("g", 2));
         let error = part(&two.unwrap(), 0.5, 1).unwrap_err();
         assert_eq!(error, DataError::OneClassLeft);
         assert!(error.to_string().contains("validation_share"), "{error}");

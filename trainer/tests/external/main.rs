@@ -146,6 +146,23 @@ fn offset_and_length_may_be_left_out_and_a_checksum_is_checked() {
 }
 
 #[test]
+fn every_tensor_of_a_file_has_its_own_checksum_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "w", &bytes(&WEIGHTS));
+    let sum = "bfefff60dbc2243e48f737baa7a279bf54bacee8";
+    let write = |second: &str| {
+        let w = [("location", "w"), ("checksum", sum)];
+        let b = [("location", "w"), ("length", "12"), ("checksum", second)];
+        let model = outside(&[At { tensor: "w", entries: &w }, At { tensor: "b", entries: &b }]);
+        put(folder.path(), "line.onnx", &model);
+        ModelFile::read(&folder.path().join("line.onnx"))
+    };
+    assert_eq!(write(&sum.to_uppercase()).unwrap().sources.len(), 2);
+    let text = write(&sum.replace('0', "1")).unwrap_err().to_string();
+    assert!(text.contains("'b'") && text.contains("another checksum"), "{text}");
+}
+
+#[test]
 fn half_floats_and_constant_nodes_beside_the_model_train_and_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = ModelProto::parse_from_bytes(&written()).unwrap();

@@ -217,15 +217,40 @@ fn what_does_not_fit_is_said_and_nothing_is_written() {
     let (code, text) = refused(&on_model);
     assert!(code == Some(1) && text.contains("class 2, the model knows 0 to 1"), "{text}");
     new("table-mlp", "4", &["--classes", "3"]);
-    assert!(refused(&on_model).1.contains("4"), "{}", refused(&on_model).1);
+    let (_, text) = refused(&on_model);
+    assert!(text.contains("×4") && text.contains("shape [5]"), "{text}");
+    new("signal-cnn", "1x64", &["--classes", "3"]);
+    let (_, text) = refused(&on_model);
+    assert!(text.contains("×1×64") && text.contains("shape [5]"), "{text}");
     new("table-mlp", "5", &["--outputs", "2"]);
     assert_eq!(refused(&on_model).0, Some(1));
 
     let (_, text) = refused(&["train", "--arrays", "rows.npz", "--starter", "signal-cnn"]);
     assert!(
-        text.contains("signal-cnn for input [5]") && text.contains("channels x samples"),
+        text.contains("signal-cnn for input [5]") && text.contains("channels x samples with"),
         "{text}"
     );
+    assert!(text.contains("x[:, None]"), "{text}");
+    let x = floats(&[2, 5], &[0.0; 10]);
+    let more = floats(&[2, 2], &[0.0; 4]);
+    let reach = floats(&[12], &[0.5; 12]);
+    let rows = floats(&[12, 5], &[1.0; 60]);
+    write(&dir.path().join("numbers.npz"), &[("x", rows), ("y", reach)]);
+    write(&dir.path().join("unlike.npz"), &[("x", x.clone()), ("y", more)]);
+    write(&dir.path().join("beyond.npz"), &[("x", x), ("y", integers(&[0, -1]))]);
+    for (learn, judge, why) in [
+        ("rows.npz", "beyond.npz", "sample 1 has class -1"),
+        ("numbers.npz", "unlike.npz", "have 1 numbers to reach, those to judge by 2"),
+    ] {
+        let data = ["train", "--arrays", learn, "--eval", judge];
+        let (code, text) = refused(&[&data[..], &["--starter", "table-mlp"]].concat());
+        assert!(code == Some(1) && text.contains(why), "{text}");
+        assert!(!text.contains(r#""phase":"train""#), "before the first step: {text}");
+    }
+    recipe(dir.path(), "[augment]\nflip = true");
+    let on_starter = ["train", "--arrays", "rows.npz", "--starter", "table-mlp"];
+    let (_, text) = refused(&[&on_starter[..], &["--recipe", "recipe.toml"]].concat());
+    assert!(text.contains("[augment]") && text.contains("leave it out"), "{text}");
     let (_, text) = refused(&["train", "--arrays", "none.npz", "--starter", "table-mlp"]);
     assert!(text.contains("none.npz"), "{text}");
     let both = ["train", "--arrays", "rows.npz", "--dataset", ".", "--starter", "table-mlp"];

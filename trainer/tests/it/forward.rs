@@ -10,7 +10,9 @@ use trainer::ops::tensor;
 use trainer::random::Random;
 use trainer::starter::{Head, Kind, starter};
 use trainer::train::pass::Passes;
-use trainer::train::{Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train, validation};
+use trainer::train::{
+    Groups, Outcome, Recipe, Targets, Task, TrainError, TrainingSet, train, validation,
+};
 
 use super::data::{SIDE, session};
 
@@ -126,7 +128,7 @@ pub fn largest_difference(bytes: &[u8], input: &str) -> f32 {
 fn pictures(values: Vec<f32>) -> TrainingSet {
     let count = values.len() / (SIDE * SIDE);
     let targets = Targets::Classes { labels: (0..count).map(|n| n % 2).collect(), count: 2 };
-    let set = TrainingSet::new(vec![1, SIDE, SIDE], values, targets, vec!["g".into(); count]);
+    let set = TrainingSet::new(vec![1, SIDE, SIDE], values, targets, Groups::one("g", count));
     set.unwrap().of_pictures(vec![0.0])
 }
 
@@ -269,7 +271,7 @@ fn weights_that_are_no_numbers_after_an_epoch_stop_the_run() {
     let bytes = line([1.0, 0.0]);
     let targets = Targets::Values { shape: vec![1], values: vec![0.0; 2] };
     let x = vec![1e19, 0.0, 1e19, 0.0];
-    let set = TrainingSet::new(vec![2], x, targets, vec!["g".into(); 2]).unwrap();
+    let set = TrainingSet::new(vec![2], x, targets, Groups::one("g", 2)).unwrap();
     let text = "epochs = 2\nbatch_size = 2\nwarmup_epochs = 0\nlearning_rate = 10.0\nloss = \"mse\"\noptimizer = \"sgd\"";
     let recipe = Recipe::parse(text, &Recipe::starter()).unwrap();
     let model = Model::parse(bytes).unwrap();
@@ -287,7 +289,7 @@ fn numbers_are_learned_too() {
     // y = 2a − 3b + 1
     let y: Vec<f32> = x.chunks(2).map(|row| 2.0 * row[0] - 3.0 * row[1] + 1.0).collect();
     let targets = Targets::Values { shape: vec![], values: y };
-    let set = TrainingSet::new(vec![2], x, targets, vec!["g".into(); 64]).unwrap();
+    let set = TrainingSet::new(vec![2], x, targets, Groups::one("g", 64)).unwrap();
     for (loss, optimizer) in [("mse", "adamw"), ("mse", "sgd"), ("mae", "adamw"), ("huber", "sgd")]
     {
         let text = format!(

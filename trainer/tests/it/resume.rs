@@ -12,7 +12,7 @@ use trainer::graph::{Graph, Sizes};
 use trainer::onnx::Model;
 use trainer::starter::{Head, Kind, starter};
 use trainer::train::checkpoint::{Foreign, Key, Place};
-use trainer::train::{Recipe, Targets, Task, TrainError, TrainingSet, train};
+use trainer::train::{Groups, Recipe, Targets, Task, TrainError, TrainingSet, train};
 
 use super::data;
 
@@ -204,7 +204,7 @@ fn cancelled_after(
     let mut graph = Graph::load(model, &inputs, &Device::flex()).unwrap();
     let values = (0..4 * columns).map(|n| n as f32).collect();
     let targets = Targets::Classes { labels: vec![0, 1, 0, 1], count: 2 };
-    let set = TrainingSet::new(vec![columns], values, targets, vec!["g".into(); 4]).unwrap();
+    let set = TrainingSet::new(vec![columns], values, targets, Groups::one("g", 4)).unwrap();
     let cancel = AtomicBool::new(step == 0);
     let task = Task {
         set: &set,

@@ -10,7 +10,7 @@ use trainer::onnx::{Model, patch};
 use trainer::ops::tensor;
 use trainer::random::Random;
 use trainer::starter::{Head, Kind, starter};
-use trainer::train::{Loss, Recipe, Targets, Task, TrainingSet, train};
+use trainer::train::{Groups, Loss, Recipe, Targets, Task, TrainingSet, train};
 
 use super::data;
 
@@ -72,7 +72,7 @@ fn holds(kind: Kind, input: &[usize], head: Head) {
 
     let (loss, targets) = targets(head);
     let set =
-        TrainingSet::new(input.to_vec(), x.clone(), targets, vec!["g".into(); SAMPLES]).unwrap();
+        TrainingSet::new(input.to_vec(), x.clone(), targets, Groups::one("g", SAMPLES)).unwrap();
     let recipe =
         Recipe { epochs: EPOCHS, batch_size: BATCH, warmup_epochs: 0.0, loss, ..Recipe::starter() };
     let mut graph = load(&old);
