@@ -95,6 +95,20 @@ mod tests {
     use crate::graph::Role;
     use crate::onnx::write::int;
 
+    #[test]
+    fn truth_values_that_were_looked_up_are_truth_values() {
+        let case = Case::new(&[3, 2])
+            .floats("zero", &[1], &[0.0])
+            .ints("flat", &[2, 0])
+            .ints("shape", &[2, 1])
+            .inner("Greater", &["x", "zero"], "t", vec![])
+            .inner("Reshape", &["flat", "shape"], "i", vec![])
+            .inner("GatherND", &["t", "i"], "g", vec![])
+            .inner("Not", &["g"], "n", vec![])
+            .node("And", &["n", "n"], vec![]);
+        assert_eq!(case.run(&[1.0, -1.0, 0.0, 0.0, -1.0, 1.0]), [1.0, 0.0, 0.0, 1.0]);
+    }
+
     /// Indices of any shape.
     fn case(op: &str, from: &[usize], indices: &[i64], shape: &[i64], batch: i64) -> Case {
         let attributes = if op == "GatherND" { int("batch_dims", batch) } else { int("axis", 1) };

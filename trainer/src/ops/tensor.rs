@@ -11,7 +11,8 @@ use crate::onnx::{Elements, HostTensor, Kind};
 /// What a value is computed as.
 pub fn kind(x: &Tensor) -> Kind {
     match x.dtype() {
-        DType::Bool(_) => Kind::Bool,
+        // Truth values that flex selects call themselves bytes; integers are of 64 bits here.
+        DType::Bool(_) | DType::U8 => Kind::Bool,
         dtype if dtype.is_float() => Kind::Float,
         _ => Kind::Int,
     }
