@@ -2,8 +2,10 @@
 //! elements works on every kind.
 
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
-use burn::backend::{Dispatch, TensorMetadata};
-use burn::tensor::{Bool, DType, Device, Int, Shape, Slice, Tensor as Flat, TensorData};
+use burn::backend::{Dispatch, Scalar, TensorMetadata};
+use burn::tensor::{
+    Bool, BoolDType, DType, Device, Int, IntDType, Shape, Slice, Tensor as Flat, TensorData,
+};
 
 use crate::graph::{Tensor, at_least_one};
 use crate::onnx::{Elements, HostTensor, Kind};
@@ -11,8 +13,7 @@ use crate::onnx::{Elements, HostTensor, Kind};
 /// What a value is computed as.
 pub fn kind(x: &Tensor) -> Kind {
     match x.dtype() {
-        // Truth values that flex selects call themselves bytes; integers are of 64 bits here.
-        DType::Bool(_) | DType::U8 => Kind::Bool,
+        DType::Bool(_) => Kind::Bool,
         dtype if dtype.is_float() => Kind::Float,
         _ => Kind::Int,
     }
@@ -88,12 +89,16 @@ pub fn narrow(x: Tensor, axis: usize, from: usize, to: usize) -> Tensor {
 
 /// The entries at `indices` (one dimension) along an axis.
 pub fn select(x: Tensor, axis: usize, indices: Tensor) -> Tensor {
-    by_kind!(
-        &x,
-        Dispatch::float_select(x, axis, indices),
-        Dispatch::int_select(x, axis, indices),
-        Dispatch::bool_select(x, axis, indices)
-    )
+    match kind(&x) {
+        Kind::Float => Dispatch::float_select(x, axis, indices),
+        Kind::Int => Dispatch::int_select(x, axis, indices),
+        // As integers, for flex calls truth values that it looked up bytes.
+        Kind::Bool => {
+            let x = Dispatch::bool_into_int(x, IntDType::I64);
+            let x = Dispatch::int_select(x, axis, indices);
+            Dispatch::int_not_equal_elem(x, Scalar::Int(0), BoolDType::Native)
+        }
+    }
 }
 
 /// For every place the entry at its index along an axis; both have the same rank.
