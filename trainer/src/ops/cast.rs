@@ -44,9 +44,9 @@ pub(super) fn converted(x: Tensor, to: Element) -> Tensor {
             integer::wrapped(Dispatch::float_into_int(x, IntDType::I64), to)
         }
         (Kind::Int, Kind::Int) => integer::wrapped(x, to),
-        (Kind::Bool, Kind::Int) => Dispatch::bool_into_int(x, IntDType::I64),
+        (Kind::Bool, Kind::Int) => tensor::integers(x),
         (Kind::Float, Kind::Bool) => Dispatch::float_not_equal_elem(x, Scalar::Float(0.0), TRUTH),
-        (Kind::Int, Kind::Bool) => Dispatch::int_not_equal_elem(x, Scalar::Int(0), TRUTH),
+        (Kind::Int, Kind::Bool) => tensor::truths(x),
         (Kind::Bool, Kind::Bool) => x,
     }
 }

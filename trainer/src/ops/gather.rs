@@ -97,16 +97,20 @@ mod tests {
 
     #[test]
     fn truth_values_that_were_looked_up_are_truth_values() {
-        let case = Case::new(&[3, 2])
-            .floats("zero", &[1], &[0.0])
-            .ints("flat", &[2, 0])
-            .ints("shape", &[2, 1])
-            .inner("Greater", &["x", "zero"], "t", vec![])
-            .inner("Reshape", &["flat", "shape"], "i", vec![])
-            .inner("GatherND", &["t", "i"], "g", vec![])
-            .inner("Not", &["g"], "n", vec![])
-            .node("And", &["n", "n"], vec![]);
-        assert_eq!(case.run(&[1.0, -1.0, 0.0, 0.0, -1.0, 1.0]), [1.0, 0.0, 0.0, 1.0]);
+        let looked_up = |op: &str, indices: &[i64], shape: &[i64]| {
+            Case::new(&[3, 2])
+                .floats("zero", &[1], &[0.0])
+                .ints("flat", indices)
+                .ints("shape", shape)
+                .inner("Greater", &["x", "zero"], "t", vec![])
+                .inner("Reshape", &["flat", "shape"], "i", vec![])
+                .inner(op, &["t", "i"], "g", vec![])
+                .inner("Not", &["g"], "n", vec![])
+                .node("And", &["n", "n"], vec![])
+                .run(&[1.0, -1.0, 0.0, 0.0, -1.0, 1.0])
+        };
+        assert_eq!(looked_up("GatherND", &[2, 0], &[2, 1]), [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(looked_up("GatherElements", &[2, 2], &[1, 2]), [1.0, 0.0]);
     }
 
     /// Indices of any shape.

@@ -5,7 +5,7 @@
 
 use burn::backend::ops::{BoolTensorOps, FloatTensorOps, IntTensorOps};
 use burn::backend::{Dispatch, Scalar};
-use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp, IntDType};
+use burn::tensor::{BoolDType, FloatDType, IndexingUpdateOp};
 
 use super::index::{Lookup, offsets};
 use super::{Built, NodeView, Operator, axis, integer, no_parameters, tensor};
@@ -43,10 +43,8 @@ fn scatter(data: Tensor, indices: Tensor, values: Tensor, update: IndexingUpdate
         (Kind::Float, _) => Dispatch::float_select_assign(data, 0, indices, values, update),
         (Kind::Int, _) => Dispatch::int_select_assign(data, 0, indices, values, update),
         (Kind::Bool, _) => {
-            let number = |x| Dispatch::bool_into_int(x, IntDType::I64);
-            let (data, values) = (number(data), number(values));
-            let out = Dispatch::int_select_assign(data, 0, indices, values, update);
-            Dispatch::int_not_equal_elem(out, Scalar::Int(0), BoolDType::Native)
+            let (data, values) = (tensor::integers(data), tensor::integers(values));
+            tensor::truths(Dispatch::int_select_assign(data, 0, indices, values, update))
         }
     }
 }

@@ -87,28 +87,33 @@ pub fn narrow(x: Tensor, axis: usize, from: usize, to: usize) -> Tensor {
     slice(x, &slices)
 }
 
+/// Truth values as 1 and 0. What looks them up or changes some of them goes this way: flex calls
+/// truth values that it looked up bytes.
+pub fn integers(truths: Tensor) -> Tensor {
+    Dispatch::bool_into_int(truths, IntDType::I64)
+}
+
+/// What is not 0.
+pub fn truths(integers: Tensor) -> Tensor {
+    Dispatch::int_not_equal_elem(integers, Scalar::Int(0), BoolDType::Native)
+}
+
 /// The entries at `indices` (one dimension) along an axis.
 pub fn select(x: Tensor, axis: usize, indices: Tensor) -> Tensor {
     match kind(&x) {
         Kind::Float => Dispatch::float_select(x, axis, indices),
         Kind::Int => Dispatch::int_select(x, axis, indices),
-        // As integers, for flex calls truth values that it looked up bytes.
-        Kind::Bool => {
-            let x = Dispatch::bool_into_int(x, IntDType::I64);
-            let x = Dispatch::int_select(x, axis, indices);
-            Dispatch::int_not_equal_elem(x, Scalar::Int(0), BoolDType::Native)
-        }
+        Kind::Bool => truths(Dispatch::int_select(integers(x), axis, indices)),
     }
 }
 
 /// For every place the entry at its index along an axis; both have the same rank.
 pub fn gather(x: Tensor, axis: usize, indices: Tensor) -> Tensor {
-    by_kind!(
-        &x,
-        Dispatch::float_gather(axis, x, indices),
-        Dispatch::int_gather(axis, x, indices),
-        Dispatch::bool_gather(axis, x, indices)
-    )
+    match kind(&x) {
+        Kind::Float => Dispatch::float_gather(axis, x, indices),
+        Kind::Int => Dispatch::int_gather(axis, x, indices),
+        Kind::Bool => truths(Dispatch::int_gather(axis, integers(x), indices)),
+    }
 }
 
 /// Repeats axes of size one up to `shape`, which has as many axes.
