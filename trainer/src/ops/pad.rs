@@ -102,6 +102,9 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     bounded(&most)?;
     let out = x.reshaped(dims);
     let old_value = if node.opset < INPUTS_SINCE {
+        if node.inputs.len() > 1 {
+            return Err("more than one input is known since operator set 11 only".into());
+        }
         node.attributes.float("value", 0.0)?
     } else {
         match node.optional(2) {
@@ -217,6 +220,12 @@ mod tests {
             vec![ints("pads", &[0, 1, 0, 0]), float("value", 7.0)],
         );
         assert_eq!(old.run(&[1.0, 2.0]), [7.0, 1.0, 2.0]);
+        let mixed = Case::new(&[1, 2]).opset(10).ints("v", &[0, 1]).node(
+            "Pad",
+            &["x", "", "v"],
+            vec![ints("pads", &[0, 1, 0, 0])],
+        );
+        assert!(mixed.refusal().contains("more than one input"));
         let new = Case::new(&[1, 2])
             .opset(18)
             .ints("pads", &[0, 1])
