@@ -9,12 +9,13 @@ use std::time::Instant;
 use fleetloop_models::session::{Network, Threads};
 use fleetloop_protocol::Digest;
 
-use super::{Base, Event, JobError, Lesson, Tools};
+use super::lesson::{Lesson, Made, Trained};
+use super::{Base, Event, JobError, Tools};
 use crate::arrays::Arrays;
 use crate::arrays::judge::{Judged, Judgement, judge};
 use crate::onnx::Model;
 use crate::onnx::read::DeclaredDim;
-use crate::record::{JudgedBy, Measured, Reproducible, RunRecord, Versions};
+use crate::record::{JudgedBy, RunRecord};
 use crate::starter::Head;
 use crate::train::{Augment, Loss, Recipe, Targets, TrainingSet};
 
@@ -84,35 +85,19 @@ pub fn run_arrays(
         recipe: &recipe,
         seed,
     };
-    let trained = lesson.learn(model, tools, watch)?;
-    let trained_at = Instant::now();
+    let Trained { model, outcome, patches } = lesson.learn(model, tools, watch)?;
+    let written = Instant::now();
 
-    let after = judged(&trained.model, watch)?;
-    let record = RunRecord {
-        format: 1,
-        reproducible: Reproducible {
-            dataset,
-            judged_by: Some(judged_by),
-            learned_from,
-            base,
-            model: Digest::of(&trained.model),
-            bundle: None,
-            recipe,
-            seed,
-            versions: Versions::of(tools.runtime.version(), tools.threads),
-            curve: trained.outcome.curve,
-            kept_epoch: trained.outcome.kept_epoch,
-            frozen: trained.outcome.frozen,
-            patches: trained.patches,
-        },
-        measured: Measured {
-            prepare_s: (prepared - begun).as_secs_f64(),
-            train_s: (trained_at - prepared).as_secs_f64(),
-            evaluate_s: trained_at.elapsed().as_secs_f64(),
-            resumed_at_step: trained.outcome.resumed_at_step,
-        },
+    let after = judged(&model, watch)?;
+    let made = Made {
+        learned_from,
+        model: Digest::of(&model),
+        bundle: None,
+        outcome,
+        patches,
+        moments: [begun, prepared, written],
     };
-    Ok(ArraysProduct { model: trained.model, record, before, after })
+    Ok(ArraysProduct { record: lesson.record(made, tools), model, before, after })
 }
 
 impl ArraysOrder {

@@ -1,11 +1,14 @@
-//! From a training set to the written file: one road for pictures and for arrays.
+//! From a training set to the written file and its record: one road for pictures and for arrays.
 
-use fleetloop_protocol::Digest;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use fleetloop_protocol::{BundleDigest, Digest};
 
 use super::{Event, JobError, Tools};
 use crate::graph::{Graph, Sizes};
 use crate::onnx::{Model, Patch, patch};
-use crate::record::{BaseRecord, JudgedBy, Versions};
+use crate::record::{BaseRecord, JudgedBy, Measured, Reproducible, RunRecord, Versions};
 use crate::train::checkpoint::Key;
 use crate::train::{Outcome, Recipe, Task, TrainingSet, train};
 
@@ -33,6 +36,22 @@ pub struct Trained {
     pub outcome: Outcome,
     /// What was overwritten.
     pub patches: Vec<Patch>,
+}
+
+/// What a lesson came to, once it is judged.
+pub struct Made {
+    /// Items learned from, by group.
+    pub learned_from: BTreeMap<String, usize>,
+    /// The new file.
+    pub model: Digest,
+    /// Its bundle.
+    pub bundle: Option<BundleDigest>,
+    /// How the training went.
+    pub outcome: Outcome,
+    /// What was overwritten.
+    pub patches: Vec<Patch>,
+    /// When the job began, when the set was there, and when the file was written.
+    pub moments: [Instant; 3],
 }
 
 impl Lesson<'_> {
@@ -67,6 +86,35 @@ impl Lesson<'_> {
                 Err(JobError::Diverged { source, good })
             }
             Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Who learned what from what, and what it took until now.
+    pub fn record(&self, made: Made, tools: &Tools<'_>) -> RunRecord {
+        let [begun, prepared, written] = made.moments;
+        RunRecord {
+            format: 1,
+            reproducible: Reproducible {
+                dataset: self.dataset,
+                judged_by: self.judged_by.cloned(),
+                learned_from: made.learned_from,
+                base: self.base.clone(),
+                model: made.model,
+                bundle: made.bundle,
+                recipe: self.recipe.clone(),
+                seed: self.seed,
+                versions: Versions::of(tools.runtime.version(), tools.threads),
+                curve: made.outcome.curve,
+                kept_epoch: made.outcome.kept_epoch,
+                frozen: made.outcome.frozen,
+                patches: made.patches,
+            },
+            measured: Measured {
+                prepare_s: (prepared - begun).as_secs_f64(),
+                train_s: (written - prepared).as_secs_f64(),
+                evaluate_s: written.elapsed().as_secs_f64(),
+                resumed_at_step: made.outcome.resumed_at_step,
+            },
         }
     }
 

@@ -27,14 +27,14 @@ use fleetloop_protocol::api::reports::{Output, Report};
 pub use arrays::{ArraysOrder, ArraysProduct, classes, judge_file, run_arrays};
 pub use base::{Base, Start};
 pub use error::JobError;
-use lesson::Lesson;
+use lesson::{Lesson, Made, Trained};
 
 use crate::blobs::Blobs;
 use crate::dataset::Pictures;
 use crate::evaluate;
 use crate::onnx::Model;
 use crate::pack::pack;
-use crate::record::{Measured, Reproducible, RunRecord, Versions};
+use crate::record::RunRecord;
 use crate::train::checkpoint::Place;
 use crate::train::{Progress, Recipe, Targets, TrainingSet};
 
@@ -127,10 +127,10 @@ pub fn run(
         recipe: &order.recipe,
         seed: order.seed,
     };
-    let trained = lesson.learn(start.model, tools, watch)?;
-    let trained_at = Instant::now();
+    let Trained { model, outcome, patches } = lesson.learn(start.model, tools, watch)?;
+    let written = Instant::now();
 
-    let (bundle, report) = order.bundle(trained.model, about, &judging, payloads, tools, watch)?;
+    let (bundle, report) = order.bundle(model, about, &judging, payloads, tools, watch)?;
     let base_report = match &order.base {
         Base::Bundle(base) => Some(order.report(base, &judging, tools, watch)?),
         _ => None,
@@ -139,31 +139,15 @@ pub fn run(
     for item in &learning.items {
         *learned_from.entry(item.group.clone()).or_default() += 1;
     }
-    let record = RunRecord {
-        format: 1,
-        reproducible: Reproducible {
-            dataset: order.dataset_digest,
-            learned_from,
-            base: start.record,
-            model: Digest::of(bundle.model()),
-            bundle: Some(bundle.digest()),
-            judged_by: None,
-            recipe: order.recipe.clone(),
-            seed: order.seed,
-            versions: Versions::of(tools.runtime.version(), tools.threads),
-            curve: trained.outcome.curve,
-            kept_epoch: trained.outcome.kept_epoch,
-            frozen: trained.outcome.frozen,
-            patches: trained.patches,
-        },
-        measured: Measured {
-            prepare_s: (prepared - begun).as_secs_f64(),
-            train_s: (trained_at - prepared).as_secs_f64(),
-            evaluate_s: trained_at.elapsed().as_secs_f64(),
-            resumed_at_step: trained.outcome.resumed_at_step,
-        },
+    let made = Made {
+        learned_from,
+        model: Digest::of(bundle.model()),
+        bundle: Some(bundle.digest()),
+        outcome,
+        patches,
+        moments: [begun, prepared, written],
     };
-    Ok(Product { bundle, record, report, base_report })
+    Ok(Product { record: lesson.record(made, tools), bundle, report, base_report })
 }
 
 impl Order {

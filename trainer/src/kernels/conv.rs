@@ -21,8 +21,8 @@ pub fn forward(geometry: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>) 
 
 /// The gradient of the input.
 pub fn input_gradient(geometry: &Geometry, w: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let (channels, taps) = (geometry.channels, geometry.taps());
-    let plane = geometry.input[0] * geometry.input[1];
+    let (channels, taps) = (geometry.channels, geometry.windows.taps());
+    let [plane, _] = geometry.windows.areas();
     let mut out = vec![0.0; geometry.batch * channels * plane];
     for phase in geometry.phases() {
         let left = Left::pack_turned(w, channels, taps, &phase.taps, tiling());
@@ -39,7 +39,7 @@ pub fn filter_gradient(geometry: &Geometry, x: &[f32], gradient: &[f32]) -> Vec<
 
 /// The gradient of the bias: the sum of each filter's planes.
 pub fn bias_gradient(geometry: &Geometry, gradient: &[f32]) -> Vec<f32> {
-    let plane = geometry.output[0] * geometry.output[1];
+    let [_, plane] = geometry.windows.areas();
     (0..geometry.filters)
         .into_par_iter()
         .map(|filter| {
@@ -51,6 +51,7 @@ pub fn bias_gradient(geometry: &Geometry, gradient: &[f32]) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::geometry::Windows;
     use super::*;
     use crate::random::Random;
 
@@ -66,21 +67,21 @@ mod tests {
         let (mut input, mut filters) = (vec![0.0; x.len()], vec![0.0; w.len()]);
         let area = |plane: [usize; 2]| plane[0] * plane[1];
         for o in 0..output.len() {
-            let (place, rest) = (o % area(g.output), o / area(g.output));
+            let (place, rest) = (o % area(g.windows.output), o / area(g.windows.output));
             let (filter, picture) = (rest % g.filters, rest / g.filters);
-            for k in 0..g.channels * g.taps() {
-                let (tap, channel) = (k % g.taps(), k / g.taps());
+            for k in 0..g.channels * g.windows.taps() {
+                let (tap, channel) = (k % g.windows.taps(), k / g.windows.taps());
                 let at = |axis: usize, place: usize, tap: usize| {
-                    (place * g.strides[axis] + tap * g.dilations[axis])
-                        .checked_sub(g.before[axis])
-                        .filter(|at| *at < g.input[axis])
+                    (place * g.windows.strides[axis] + tap * g.windows.dilations[axis])
+                        .checked_sub(g.windows.before[axis])
+                        .filter(|at| *at < g.windows.input[axis])
                 };
-                let y = at(0, place / g.output[1], tap / g.kernel[1]);
-                let across = at(1, place % g.output[1], tap % g.kernel[1]);
+                let y = at(0, place / g.windows.output[1], tap / g.windows.kernel[1]);
+                let across = at(1, place % g.windows.output[1], tap % g.windows.kernel[1]);
                 let (Some(y), Some(across)) = (y, across) else { continue };
                 let plane = picture * g.channels + channel;
-                let i = plane * area(g.input) + y * g.input[1] + across;
-                let f = filter * g.channels * g.taps() + k;
+                let i = plane * area(g.windows.input) + y * g.windows.input[1] + across;
+                let f = filter * g.channels * g.windows.taps() + k;
                 output[o] += f64::from(x[i]) * f64::from(w[f]);
                 input[i] += f64::from(gradient[o]) * f64::from(w[f]);
                 filters[f] += f64::from(gradient[o]) * f64::from(x[i]);
@@ -107,17 +108,18 @@ mod tests {
         let output = std::array::from_fn(|a| room(a) / strides[a] + 1);
         let [channels, filters] = [sizes[0], 1 + sizes[1] / 3];
         let batch = 1 + random.below(4);
-        Geometry { batch, channels, filters, input, output, kernel, strides, dilations, before }
+        let windows = Windows { input, output, kernel, strides, dilations, before };
+        Geometry { batch, channels, filters, windows }
     }
 
     /// Input, filters, bias and the output's gradient.
     fn some_values(g: &Geometry, random: &mut Random) -> [Vec<f32>; 4] {
         let area = |plane: [usize; 2]| plane[0] * plane[1];
         [
-            g.batch * g.channels * area(g.input),
-            g.filters * g.channels * g.taps(),
+            g.batch * g.channels * area(g.windows.input),
+            g.filters * g.channels * g.windows.taps(),
             g.filters,
-            g.batch * g.filters * area(g.output),
+            g.batch * g.filters * area(g.windows.output),
         ]
         .map(|count| (0..count).map(|_| random.between(-0.5, 0.5)).collect())
     }
@@ -130,7 +132,7 @@ mod tests {
             let [x, w, bias, gradient] = some_values(&g, &mut random);
             let mut want = by_definition(&g, &x, &w, &gradient);
             let bias = (round % 2 == 0).then_some(&bias[..]);
-            let plane = g.output[0] * g.output[1];
+            let plane = g.windows.output[0] * g.windows.output[1];
             for (place, output) in want.output.iter_mut().enumerate() {
                 *output += bias.map_or(0.0, |bias| f64::from(bias[place / plane % g.filters]));
             }
@@ -147,10 +149,7 @@ mod tests {
 
     #[test]
     fn the_bits_do_not_depend_on_the_number_of_threads() {
-        let plain = Geometry {
-            batch: 4,
-            channels: 64,
-            filters: 16,
+        let windows = Windows {
             input: [10, 10],
             output: [10, 10],
             kernel: [3, 3],
@@ -158,7 +157,9 @@ mod tests {
             dilations: [1, 1],
             before: [1, 1],
         };
-        let wide = Geometry { batch: 7, output: [5, 5], strides: [2, 2], ..plain };
+        let plain = Geometry { batch: 4, channels: 64, filters: 16, windows };
+        let sparse = Windows { output: [5, 5], strides: [2, 2], ..windows };
+        let wide = Geometry { batch: 7, windows: sparse, ..plain };
         for g in [plain, wide] {
             let [x, w, bias, gradient] = some_values(&g, &mut Random::new(2));
             let with = |threads: usize| {

@@ -155,7 +155,7 @@ fn convolved(
     bias: Option<FlexTensor>,
     of: &Geometry,
 ) -> FlexTensor {
-    let mut out = output_shape(&shape(x), of.output);
+    let mut out = output_shape(&shape(x), of.windows.output);
     out[1] = of.filters;
     let (x, w, bias) = (dense(x.clone()), dense(w.clone()), bias.map(dense));
     tensor(conv::forward(of, floats(&x), floats(&w), bias.as_ref().map(floats)), &out)

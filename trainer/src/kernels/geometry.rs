@@ -8,15 +8,9 @@
 //! gradient of the input is such a product too: of the output's gradient, once for every remainder of
 //! a place by the stride.
 
-/// A convolution over planes; in one dimension they have height one. Groups are not part of it.
+/// Windows over planes; in one dimension they have height one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    /// Pictures.
-    pub batch: usize,
-    /// Planes of the input.
-    pub channels: usize,
-    /// Planes of the output.
-    pub filters: usize,
+pub struct Windows {
     /// Height and width of an input plane.
     pub input: [usize; 2],
     /// Height and width of an output plane.
@@ -29,6 +23,31 @@ pub struct Geometry {
     pub dilations: [usize; 2],
     /// Padding before the data.
     pub before: [usize; 2],
+}
+
+impl Windows {
+    /// Entries of a kernel.
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Elements of an input and an output plane.
+    pub fn areas(&self) -> [usize; 2] {
+        [self.input, self.output].map(|[height, width]| height * width)
+    }
+}
+
+/// A convolution over planes. Groups are not part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Pictures.
+    pub batch: usize,
+    /// Planes of the input.
+    pub channels: usize,
+    /// Planes of the output.
+    pub filters: usize,
+    /// What each filter looks at.
+    pub windows: Windows,
 }
 
 /// The most pairs of a remainder and a tap that are looked at for the gradient of an input.
@@ -75,50 +94,45 @@ pub struct Phase {
 }
 
 impl Geometry {
-    /// Entries of a kernel.
-    pub fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
-    }
-
     /// Whether what is needed beside inputs and outputs stays within `most` elements for each
     /// picture, and few products give the gradient of the input. What lies outside is odd: windows
     /// that reach far beyond the data, or strides over planes of hundreds of thousands of entries.
     pub fn is_modest(&self, most: usize) -> bool {
         let padded = |axis: usize, size: usize| {
-            let reach = (self.kernel[axis] - 1) * self.dilations[axis] + 1;
-            size.saturating_add(self.before[axis]).saturating_add(2 * reach) * 2
+            let reach = (self.windows.kernel[axis] - 1) * self.windows.dilations[axis] + 1;
+            size.saturating_add(self.windows.before[axis]).saturating_add(2 * reach) * 2
         };
         let plane = |sizes: [usize; 2]| padded(0, sizes[0]).saturating_mul(padded(1, sizes[1]));
-        let read = plane(self.input).saturating_mul(self.channels);
-        let back = plane(self.output).saturating_mul(self.filters);
-        let products = self.remainders(0) * self.remainders(1) * self.taps();
+        let read = plane(self.windows.input).saturating_mul(self.channels);
+        let back = plane(self.windows.output).saturating_mul(self.filters);
+        let products = self.remainders(0) * self.remainders(1) * self.windows.taps();
         read <= most && back <= most && products <= MOST_PRODUCTS
     }
 
     /// The remainders by the stride that places along an axis have.
     fn remainders(&self, axis: usize) -> usize {
-        self.strides[axis].min(self.input[axis])
+        self.windows.strides[axis].min(self.windows.input[axis])
     }
 
     /// The input as the product that gives the output reads it.
     pub fn unfolded(&self) -> Unfolded {
         let along = |axis: usize, tap: usize| {
-            (tap * self.dilations[axis]) as isize - self.before[axis] as isize
+            (tap * self.windows.dilations[axis]) as isize - self.windows.before[axis] as isize
         };
-        let taps = (0..self.kernel[0])
-            .flat_map(|y| (0..self.kernel[1]).map(move |x| [along(0, y), along(1, x)]));
+        let taps = (0..self.windows.kernel[0])
+            .flat_map(|y| (0..self.windows.kernel[1]).map(move |x| [along(0, y), along(1, x)]));
         Unfolded::new(
             self.channels,
-            self.input,
-            self.output,
-            self.strides,
+            self.windows.input,
+            self.windows.output,
+            self.windows.strides,
             &taps.collect::<Vec<_>>(),
         )
     }
 
     /// Where the output's columns lie: one after another.
     pub fn placement(&self) -> Placement {
-        let [height, width] = self.output;
+        let [height, width] = self.windows.output;
         Placement { plane: height * width, width, first: [0, 0], step: [1, 1] }
     }
 
@@ -132,30 +146,31 @@ impl Geometry {
 
     fn phase(&self, first: [usize; 2]) -> Option<Phase> {
         let grid: [usize; 2] = std::array::from_fn(|a| {
-            self.input[a].saturating_sub(first[a]).div_ceil(self.strides[a])
+            self.windows.input[a].saturating_sub(first[a]).div_ceil(self.windows.strides[a])
         });
         // The output that reads this place by tap k is (place + before − k · dilation) / stride.
         let from = |axis: usize, tap: usize| {
-            let at =
-                (first[axis] + self.before[axis]) as isize - (tap * self.dilations[axis]) as isize;
-            let stride = self.strides[axis] as isize;
+            let at = (first[axis] + self.windows.before[axis]) as isize
+                - (tap * self.windows.dilations[axis]) as isize;
+            let stride = self.windows.strides[axis] as isize;
             (at.rem_euclid(stride) == 0).then(|| at.div_euclid(stride))
         };
         let (mut offsets, mut taps) = (Vec::new(), Vec::new());
-        for y in 0..self.kernel[0] {
-            for x in 0..self.kernel[1] {
+        for y in 0..self.windows.kernel[0] {
+            for x in 0..self.windows.kernel[1] {
                 if let (Some(dy), Some(dx)) = (from(0, y), from(1, x)) {
                     offsets.push([dy, dx]);
-                    taps.push(y * self.kernel[1] + x);
+                    taps.push(y * self.windows.kernel[1] + x);
                 }
             }
         }
         if taps.is_empty() || grid.contains(&0) {
             return None;
         }
-        let unfolded = Unfolded::new(self.filters, self.output, grid, [1, 1], &offsets);
-        let [height, width] = self.input;
-        let placement = Placement { plane: height * width, width, first, step: self.strides };
+        let unfolded = Unfolded::new(self.filters, self.windows.output, grid, [1, 1], &offsets);
+        let [height, width] = self.windows.input;
+        let placement =
+            Placement { plane: height * width, width, first, step: self.windows.strides };
         Some(Phase { unfolded, taps, placement })
     }
 }

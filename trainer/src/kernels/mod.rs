@@ -33,8 +33,8 @@ mod simd;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
-pub use geometry::Geometry;
-pub use pool::Windows;
+pub use geometry::{Geometry, Windows};
+pub use pool::MOST_ENTRIES;
 pub use simd::{Instructions, wide};
 
 /// Runs work on the threads that compute, so that its operations are not handed over one by one.

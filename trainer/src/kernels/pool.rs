@@ -1,26 +1,13 @@
-//! The largest of each window, and the way back of its gradient.
+//! The largest of each window, and the way back of its gradient. What lies in padding is never the
+//! largest; a kernel has at most [`MOST_ENTRIES`] entries.
 
 use rayon::prelude::*;
 
+use super::Windows;
 use super::simd::{self, Loop};
 
-/// Windows over planes; in one dimension they have height one. A kernel has at most
-/// [`Windows::MOST_ENTRIES`] entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Windows {
-    /// Height and width of an input plane.
-    pub input: [usize; 2],
-    /// Height and width of an output plane.
-    pub output: [usize; 2],
-    /// Height and width of a kernel.
-    pub kernel: [usize; 2],
-    /// Rows and columns from one window to the next.
-    pub strides: [usize; 2],
-    /// Rows and columns from one entry of a kernel to the next.
-    pub dilations: [usize; 2],
-    /// Padding before the data; what lies in padding is never the largest.
-    pub before: [usize; 2],
-}
+/// The most entries of a kernel: the place of a maximum is one byte.
+pub const MOST_ENTRIES: usize = 256;
 
 /// The place in a kernel before any entry on data was seen.
 const NONE: f32 = -1.0;
@@ -63,14 +50,6 @@ pub fn backward(windows: &Windows, places: &[u8], gradient: &[f32]) -> Vec<f32> 
 }
 
 impl Windows {
-    /// The most entries of a kernel: the place of a maximum is one byte.
-    pub const MOST_ENTRIES: usize = 256;
-
-    /// Elements of an input and an output plane.
-    fn areas(&self) -> [usize; 2] {
-        [self.input, self.output].map(|[height, width]| height * width)
-    }
-
     /// The input's row or column that an entry of the kernel has in a window.
     fn at(&self, axis: usize, window: usize, entry: usize) -> usize {
         (window * self.strides[axis] + entry * self.dilations[axis]).wrapping_sub(self.before[axis])
@@ -87,7 +66,7 @@ impl Windows {
 
     fn spread(&self, places: &[u8], gradient: &[f32], out: &mut [f32]) {
         let [kernel_width, width] = [self.kernel[1], self.input[1]];
-        let offsets: Vec<usize> = (0..self.kernel[0] * kernel_width)
+        let offsets: Vec<usize> = (0..self.taps())
             .map(|entry| {
                 let (y, x) = (entry / kernel_width, entry % kernel_width);
                 y * self.dilations[0] * width + x * self.dilations[1]

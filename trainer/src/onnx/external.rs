@@ -17,15 +17,11 @@ use std::path::{Component, Path, PathBuf};
 use fleetloop_protocol::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::numbers::{
+    ENTRY_KEY, ENTRY_VALUE, EXTERNAL, TENSOR_DATA_LOCATION, TENSOR_EXTERNAL_DATA, TENSOR_NAME,
+    TENSOR_RAW_DATA,
+};
 use super::{MAX_MODEL_BYTES, OnnxError, wire};
-
-const TENSOR_NAME: u64 = 8;
-const TENSOR_RAW_DATA: u64 = 9;
-const TENSOR_EXTERNAL_DATA: u64 = 13;
-const TENSOR_DATA_LOCATION: u64 = 14;
-const EXTERNAL: u64 = 1;
-const ENTRY_KEY: u64 = 1;
-const ENTRY_VALUE: u64 = 2;
 
 /// How deep messages may be nested; the parser has the same limit.
 const DEEPEST: usize = 100;

@@ -13,6 +13,7 @@
 pub mod attributes;
 mod error;
 mod external;
+mod numbers;
 pub mod patch;
 pub mod read;
 pub mod tensor;

@@ -2,10 +2,7 @@
 //!
 //! Only the payload bytes of the named weights change; every other byte stays as it was, which
 //! re-serialising would not guarantee. A weight is an initializer, or the value of a Constant node
-//! under the name of the node's output. Fields on the way (onnx.proto3): `ModelProto.graph` = 7,
-//! `GraphProto.node` = 1 and `initializer` = 5, `NodeProto.output` = 2 and `attribute` = 5,
-//! `AttributeProto.t` = 5, `TensorProto.data_type` = 2, `float_data` = 4 (packed), `name` = 8,
-//! `raw_data` = 9, `double_data` = 10 (packed). Payloads are little-endian; a weight of 16 bits is
+//! under the name of the node's output. Payloads are little-endian; a weight of 16 bits is
 //! rounded to the nearest even, which the record's digest of the file covers. Integers, the levels of
 //! a quantised weight, are given as floats that hold them.
 
@@ -15,19 +12,11 @@ use std::ops::Range;
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
+use super::numbers::{
+    ATTRIBUTE_TENSOR, GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, NODE_ATTRIBUTE, NODE_OUTPUT,
+    TENSOR_DATA_TYPE, TENSOR_DOUBLE_DATA, TENSOR_FLOAT_DATA, TENSOR_NAME, TENSOR_RAW_DATA,
+};
 use super::{Element, Kind, OnnxError, wire};
-
-const MODEL_GRAPH: u64 = 7;
-const GRAPH_NODE: u64 = 1;
-const GRAPH_INITIALIZER: u64 = 5;
-const NODE_OUTPUT: u64 = 2;
-const NODE_ATTRIBUTE: u64 = 5;
-const ATTRIBUTE_TENSOR: u64 = 5;
-const TENSOR_DATA_TYPE: u64 = 2;
-const TENSOR_FLOAT_DATA: u64 = 4;
-const TENSOR_NAME: u64 = 8;
-const TENSOR_RAW_DATA: u64 = 9;
-const TENSOR_DOUBLE_DATA: u64 = 10;
 
 /// Where a tensor was overwritten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -68,7 +68,12 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     dims.extend(spatial);
     let out = x.reshaped(dims);
     let ours = (groups == 1 && window.kernel.len() <= 2)
-        .then(|| geometry(&window, x, w, &out))
+        .then(|| Geometry {
+            batch: x.dims[0],
+            channels: x.dims[1],
+            filters: w.dims[0],
+            windows: window.over_planes(x, &out),
+        })
         .filter(|geometry| geometry.is_modest(MAX_ELEMENTS));
     if let Some(geometry) = ours {
         return Built::one(out, move |i, _| {
@@ -101,30 +106,6 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
                 Dispatch::conv3d(x, i.take(1), i.try_take(2), options.clone())
             })
         }
-    }
-}
-
-/// In one dimension, planes of height one.
-fn geometry(window: &Window, x: &Fact, w: &Fact, out: &Fact) -> Geometry {
-    let before: Vec<usize> = window.pads.iter().map(|(before, _)| *before).collect();
-    Geometry {
-        batch: x.dims[0],
-        channels: x.dims[1],
-        filters: w.dims[0],
-        input: plane(&x.dims[2..], 1),
-        output: plane(&out.dims[2..], 1),
-        kernel: plane(&window.kernel, 1),
-        strides: plane(&window.strides, 1),
-        dilations: plane(&window.dilations, 1),
-        before: plane(&before, 0),
-    }
-}
-
-/// Two sizes of one or two, the first one `flat` if it is missing.
-pub fn plane(sizes: &[usize], flat: usize) -> [usize; 2] {
-    match *sizes {
-        [height, width] => [height, width],
-        _ => [flat, sizes[0]],
     }
 }
 

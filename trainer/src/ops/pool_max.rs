@@ -8,12 +8,11 @@ use burn::backend::Dispatch;
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::tensor::{BoolDType, Device};
 
-use super::conv::plane;
 use super::pool::{nothing_but_padding, pooled, window};
 use super::window::Window;
 use super::{Built, NodeView, Operator, no_parameters, tensor};
 use crate::graph::{Fact, Tensor};
-use crate::kernels::{Kernels, Windows};
+use crate::kernels::{Kernels, MOST_ENTRIES};
 use crate::onnx::{Element, Kind};
 
 pub const TABLE: &[Operator] = &[Operator::new("MaxPool", 1, no_parameters, build)];
@@ -93,27 +92,14 @@ fn build(node: &NodeView<'_>) -> Result<Built, String> {
     if node.outputs.get(1) == Some(&true) {
         return with_places(x, out, scans, columns_first);
     }
-    let few = window.kernel.iter().product::<usize>() <= Windows::MOST_ENTRIES;
+    let few = window.kernel.iter().product::<usize>() <= MOST_ENTRIES;
     if few && x.kind() == Kind::Float && window.kernel.len() <= 2 {
-        let windows = windows(&window, x, &out);
+        let windows = window.over_planes(x, &out);
         return Built::one(out, move |i, _| Dispatch::largest(i.take(0), windows));
     }
     Built::one(out, move |i, context| {
         scans.iter().fold(i.take(0), |x, scan| scan.run(&x, None, &context.device).0)
     })
-}
-
-/// In one dimension, planes of height one.
-fn windows(window: &Window, x: &Fact, out: &Fact) -> Windows {
-    let before: Vec<usize> = window.pads.iter().map(|(before, _)| *before).collect();
-    Windows {
-        input: plane(&x.dims[2..], 1),
-        output: plane(&out.dims[2..], 1),
-        kernel: plane(&window.kernel, 1),
-        strides: plane(&window.strides, 1),
-        dilations: plane(&window.dilations, 1),
-        before: plane(&before, 0),
-    }
 }
 
 /// The place of each entry in data of those sizes, where columns may come before rows.

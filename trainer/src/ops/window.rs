@@ -7,6 +7,7 @@
 
 use super::{NodeView, bounded};
 use crate::graph::Fact;
+use crate::kernels::Windows;
 
 /// The most spatial dimensions.
 const MAX_AXES: usize = 3;
@@ -138,6 +139,24 @@ impl Window {
         let along =
             |t: usize| (0..windows).map(move |w| (w * stride + t * dilation) as i64 - before);
         Ok((0..kernel).map(|t| along(t).collect()).collect())
+    }
+
+    /// The same in one or two dimensions from the planes of `x` to those of `out`; in one dimension
+    /// planes have height one.
+    pub fn over_planes(&self, x: &Fact, out: &Fact) -> Windows {
+        let plane = |sizes: &[usize], flat: usize| match *sizes {
+            [height, width] => [height, width],
+            _ => [flat, sizes[0]],
+        };
+        let before: Vec<usize> = self.pads.iter().map(|(before, _)| *before).collect();
+        Windows {
+            input: plane(&x.dims[2..], 1),
+            output: plane(&out.dims[2..], 1),
+            kernel: plane(&self.kernel, 1),
+            strides: plane(&self.strides, 1),
+            dilations: plane(&self.dilations, 1),
+            before: plane(&before, 0),
+        }
     }
 
     /// Padding that is the same on both sides of each axis and at most half the kernel.
