@@ -256,7 +256,10 @@ mod tests {
         let keys = [bench.key.public()].into_iter().collect();
         let device = "dev-1".parse().unwrap();
         let sample = VerifiedSample::open(&waiting[0].bytes, &device, &keys).unwrap();
-        assert_eq!(Frame::decode(MediaType::Png, sample.payload()).unwrap(), frame());
+        assert_eq!(
+            Frame::decode(MediaType::Png, sample.payload().inline().unwrap()).unwrap(),
+            frame()
+        );
         let header = sample.header().get();
         assert_eq!(header.model, BundleDigest(Digest::of(b"bundle")));
         assert_eq!(header.config, Digest::of(b"config"));

@@ -45,12 +45,12 @@ impl Signable for Gap {
 }
 
 impl Wire for Gap {
-    type V1 = v1::Gap;
+    type Frozen = v1::Gap;
     const NAME: &'static str = "gap";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn to_v1(&self) -> v1::Gap {
-        v1::Gap {
+    fn freeze(&self, _reads: u8) -> Option<v1::Gap> {
+        Some(v1::Gap {
             device: self.device.as_str().to_owned(),
             epoch: self.epoch.0,
             from: self.from.0,
@@ -62,10 +62,10 @@ impl Wire for Gap {
                 GapReason::Refused => v1::GapReason::Refused,
                 GapReason::Damaged => v1::GapReason::Damaged,
             },
-        }
+        })
     }
 
-    fn from_v1(wire: v1::Gap) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::Gap) -> Result<Self, Invalid> {
         if wire.from > wire.to {
             return Err(Invalid(format!("from {} is after to {}", wire.from, wire.to)));
         }

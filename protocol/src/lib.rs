@@ -10,7 +10,7 @@
 //! device and key are part of what is signed). A [`signed::Verified`] can be had in no other way.
 //!
 //! Domain types live in the modules below and may change; their frozen wire forms live in [`v1`]
-//! and may not. No I/O, no runtime and no clock is used here.
+//! and, where there is a second one, in [`v2`], and may not. No I/O, no runtime and no clock is used here.
 
 pub mod api;
 pub mod digest;
@@ -28,7 +28,9 @@ pub mod telemetry;
 pub mod time;
 pub mod token;
 pub mod topic;
+pub mod upload;
 pub mod v1;
+pub mod v2;
 pub mod wire;
 
 pub use digest::Digest;

@@ -8,8 +8,12 @@ pub const DEVICE_ID_BYTES: usize = 48;
 pub const MESSAGE_BYTES: usize = 128 * 1024;
 
 /// The largest sample payload that fits a message beside its header, in bytes.
-/// The agent does not select a frame whose payload is larger and counts it.
+/// A larger one is uploaded over HTTPS before the message that names it is sent.
 pub const INLINE_PAYLOAD_BYTES: usize = MESSAGE_BYTES - SIGNED_BODY_BYTES - 1024;
+
+/// The largest sample payload, in bytes: 8 MiB.
+/// The agent does not select a frame whose payload is larger and counts it; the hub refuses one.
+pub const PAYLOAD_BYTES: usize = 8 * 1024 * 1024;
 
 /// The largest body of a signed envelope (a header, a report, an order), in bytes.
 pub const SIGNED_BODY_BYTES: usize = 16 * 1024;

@@ -9,8 +9,8 @@ use crate::limits::{SIGNED_BODY_BYTES, shorten};
 use crate::sample::{sample_id_from_v1, sample_id_to_v1};
 use crate::signed::{Purpose, Signable, VerifyError};
 use crate::time::UnixMillis;
-use crate::v1;
-use crate::wire::{DecodeError, Invalid, Wire};
+use crate::wire::{DecodeError, Invalid, Two, Wire};
+use crate::{v1, v2};
 
 /// What is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,9 @@ pub enum RefusalReason {
     StorageFull,
     /// The hub is behind.
     Busy,
+    /// The message says that its payload was uploaded, and the hub has no such upload (any more).
+    /// Said only to devices that send such messages.
+    PayloadMissing,
 }
 
 impl RefusalReason {
@@ -66,7 +69,7 @@ impl RefusalReason {
         match self {
             Self::Malformed | Self::TooLarge | Self::NotTrusted | Self::Conflict => true,
             // A newer hub reads a newer version.
-            Self::UnknownVersion | Self::StorageFull | Self::Busy => false,
+            Self::UnknownVersion | Self::StorageFull | Self::Busy | Self::PayloadMissing => false,
         }
     }
 }
@@ -108,12 +111,12 @@ impl Signable for Receipt {
 }
 
 impl Wire for Receipt {
-    type V1 = v1::Receipt;
+    type Frozen = v1::Receipt;
     const NAME: &'static str = "receipt";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn to_v1(&self) -> v1::Receipt {
-        v1::Receipt {
+    fn freeze(&self, _reads: u8) -> Option<v1::Receipt> {
+        Some(v1::Receipt {
             subject: match &self.subject {
                 Subject::Sample(id) => v1::Subject::Sample(sample_id_to_v1(id)),
                 Subject::Gap { epoch, from, to } => {
@@ -122,10 +125,10 @@ impl Wire for Receipt {
             },
             digest: *self.digest.as_bytes(),
             stored_at_ms: self.stored_at.0,
-        }
+        })
     }
 
-    fn from_v1(wire: v1::Receipt) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::Receipt) -> Result<Self, Invalid> {
         Ok(Self {
             subject: match &wire.subject {
                 v1::Subject::Sample(id) => Subject::Sample(sample_id_from_v1(id)?),
@@ -144,45 +147,68 @@ impl Signable for Refusal {
 }
 
 impl Wire for Refusal {
-    type V1 = v1::Refusal;
+    type Frozen = Two<v1::Refusal, v2::Refusal>;
     const NAME: &'static str = "refusal";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn to_v1(&self) -> v1::Refusal {
-        v1::Refusal {
-            message: *self.message.as_bytes(),
-            reason: match self.reason {
-                RefusalReason::Malformed => v1::RefusalReason::Malformed,
-                RefusalReason::UnknownVersion => v1::RefusalReason::UnknownVersion,
-                RefusalReason::TooLarge => v1::RefusalReason::TooLarge,
-                RefusalReason::NotTrusted => v1::RefusalReason::NotTrusted,
-                RefusalReason::Conflict => v1::RefusalReason::Conflict,
-                RefusalReason::StorageFull => v1::RefusalReason::StorageFull,
-                RefusalReason::Busy => v1::RefusalReason::Busy,
-            },
-            detail: self.detail.clone(),
-            retry_after_s: self.retry_after_s,
-        }
+    fn freeze(&self, reads: u8) -> Option<Self::Frozen> {
+        let (message, detail) = (*self.message.as_bytes(), self.detail.clone());
+        let retry_after_s = self.retry_after_s;
+        let reason = match self.reason {
+            RefusalReason::Malformed => v1::RefusalReason::Malformed,
+            RefusalReason::UnknownVersion => v1::RefusalReason::UnknownVersion,
+            RefusalReason::TooLarge => v1::RefusalReason::TooLarge,
+            RefusalReason::NotTrusted => v1::RefusalReason::NotTrusted,
+            RefusalReason::Conflict => v1::RefusalReason::Conflict,
+            RefusalReason::StorageFull => v1::RefusalReason::StorageFull,
+            RefusalReason::Busy => v1::RefusalReason::Busy,
+            RefusalReason::PayloadMissing => {
+                let reason = v2::RefusalReason::PayloadMissing;
+                let refusal = v2::Refusal { message, reason, detail, retry_after_s };
+                return (reads >= 2).then_some(Two::V2(refusal));
+            }
+        };
+        Some(Two::V1(v1::Refusal { message, reason, detail, retry_after_s }))
     }
 
-    fn from_v1(wire: v1::Refusal) -> Result<Self, Invalid> {
-        let reason = match wire.reason {
-            v1::RefusalReason::Malformed => RefusalReason::Malformed,
-            v1::RefusalReason::UnknownVersion => RefusalReason::UnknownVersion,
-            v1::RefusalReason::TooLarge => RefusalReason::TooLarge,
-            v1::RefusalReason::NotTrusted => RefusalReason::NotTrusted,
-            v1::RefusalReason::Conflict => RefusalReason::Conflict,
-            v1::RefusalReason::StorageFull => RefusalReason::StorageFull,
-            v1::RefusalReason::Busy => RefusalReason::Busy,
+    fn thaw(frozen: Self::Frozen) -> Result<Self, Invalid> {
+        let (message, reason, detail, retry_after_s) = match frozen {
+            Two::V1(v1) => (v1.message, v1.reason.into(), v1.detail, v1.retry_after_s),
+            Two::V2(v2) => (v2.message, v2.reason.into(), v2.detail, v2.retry_after_s),
         };
-        if reason.is_permanent() != wire.retry_after_s.is_none() {
-            return Err(Invalid(format!("{reason:?} with retry {:?}", wire.retry_after_s)));
+        let reason: RefusalReason = reason;
+        if reason.is_permanent() != retry_after_s.is_none() {
+            return Err(Invalid(format!("{reason:?} with retry {retry_after_s:?}")));
         }
-        Ok(Self {
-            message: Digest::from_bytes(wire.message),
-            reason,
-            detail: wire.detail,
-            retry_after_s: wire.retry_after_s,
-        })
+        Ok(Self { message: Digest::from_bytes(message), reason, detail, retry_after_s })
+    }
+}
+
+impl From<v1::RefusalReason> for RefusalReason {
+    fn from(reason: v1::RefusalReason) -> Self {
+        match reason {
+            v1::RefusalReason::Malformed => Self::Malformed,
+            v1::RefusalReason::UnknownVersion => Self::UnknownVersion,
+            v1::RefusalReason::TooLarge => Self::TooLarge,
+            v1::RefusalReason::NotTrusted => Self::NotTrusted,
+            v1::RefusalReason::Conflict => Self::Conflict,
+            v1::RefusalReason::StorageFull => Self::StorageFull,
+            v1::RefusalReason::Busy => Self::Busy,
+        }
+    }
+}
+
+impl From<v2::RefusalReason> for RefusalReason {
+    fn from(reason: v2::RefusalReason) -> Self {
+        match reason {
+            v2::RefusalReason::Malformed => Self::Malformed,
+            v2::RefusalReason::UnknownVersion => Self::UnknownVersion,
+            v2::RefusalReason::TooLarge => Self::TooLarge,
+            v2::RefusalReason::NotTrusted => Self::NotTrusted,
+            v2::RefusalReason::Conflict => Self::Conflict,
+            v2::RefusalReason::StorageFull => Self::StorageFull,
+            v2::RefusalReason::Busy => Self::Busy,
+            v2::RefusalReason::PayloadMissing => Self::PayloadMissing,
+        }
     }
 }

@@ -1,5 +1,9 @@
 //! Samples: a signed header, and beside it a payload and its salt.
 //!
+//! A payload up to [`INLINE_PAYLOAD_BYTES`] travels in the message. A larger one, up to
+//! [`PAYLOAD_BYTES`], is uploaded to the hub over HTTPS under its commitment first; the message,
+//! which has a form in version 2 only, then says that it was.
+//!
 //! The header names `SHA-256(salt ‖ payload)`; payload and salt can be erased together while the
 //! header stays provable and says nothing of what was erased. Headers form a chain per epoch:
 //! `previous` is the body digest of the header before, [`Digest::ZERO`] before the first. Samples
@@ -10,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::ids::{BundleDigest, DeviceId, Epoch, SampleId, Sequence};
 use crate::keys::KeyRing;
-use crate::limits::{HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES, MESSAGE_BYTES, SIGNED_BODY_BYTES};
+use crate::limits::{
+    HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES, MESSAGE_BYTES, PAYLOAD_BYTES, SIGNED_BODY_BYTES,
+};
 use crate::signed::{Purpose, Signable, Signed, Verified, VerifyError};
 use crate::time::{ClockState, UnixMillis};
-use crate::v1;
-use crate::wire::{self, DecodeError, Invalid, Wire};
+use crate::wire::{self, Invalid, Two, Wire};
+use crate::{v1, v2};
 
 /// How a payload is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +112,25 @@ pub fn commitment(salt: &[u8; 16], payload: &[u8]) -> Digest {
     Digest::of_parts(&[salt, payload])
 }
 
+/// The frame after privacy masks and before preprocessing, or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// Here.
+    Inline(Vec<u8>),
+    /// At the hub already, uploaded under the header's commitment.
+    Uploaded,
+}
+
+impl Payload {
+    /// The bytes, if they are here.
+    pub fn inline(&self) -> Option<&[u8]> {
+        match self {
+            Self::Inline(bytes) => Some(bytes),
+            Self::Uploaded => None,
+        }
+    }
+}
+
 /// A sample as it travels: the signed header's envelope, the salt and the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleMessage {
@@ -113,23 +138,23 @@ pub struct SampleMessage {
     pub envelope: Vec<u8>,
     /// The salt of the commitment.
     pub salt: [u8; 16],
-    /// The frame after privacy masks and before preprocessing.
-    pub payload: Vec<u8>,
+    /// The payload, or that it was uploaded.
+    pub payload: Payload,
 }
 
 impl SampleMessage {
     /// The message of a signed header and its payload.
-    pub fn new(header: Signed<SampleHeader>, salt: [u8; 16], payload: Vec<u8>) -> Self {
+    pub fn new(header: Signed<SampleHeader>, salt: [u8; 16], payload: Payload) -> Self {
         Self { envelope: header.into_bytes(), salt, payload }
     }
 }
 
-/// A sample whose header is verified and whose payload is the one the header names.
+/// A sample whose header is verified and whose payload, if it is here, is the one the header names.
 #[derive(Debug, Clone)]
 pub struct VerifiedSample {
     header: Verified<SampleHeader>,
     salt: [u8; 16],
-    payload: Vec<u8>,
+    payload: Payload,
 }
 
 impl VerifiedSample {
@@ -148,9 +173,14 @@ impl VerifiedSample {
                 expected: device.clone(),
             });
         }
-        if named.payload_len as usize != message.payload.len()
-            || named.commitment != commitment(&message.salt, &message.payload)
-        {
+        let len = named.payload_len as usize;
+        let fits = match &message.payload {
+            Payload::Inline(bytes) => {
+                len == bytes.len() && named.commitment == commitment(&message.salt, bytes)
+            }
+            Payload::Uploaded => len <= PAYLOAD_BYTES,
+        };
+        if !fits {
             return Err(VerifyError::Payload);
         }
         Ok(Self { header, salt: message.salt, payload: message.payload })
@@ -166,33 +196,50 @@ impl VerifiedSample {
         &self.salt
     }
 
-    /// The payload.
-    pub fn payload(&self) -> &[u8] {
+    /// The payload. Whoever has an uploaded one compares it with the header's commitment and
+    /// length.
+    pub fn payload(&self) -> &Payload {
         &self.payload
     }
 }
 
 impl Wire for SampleMessage {
-    type V1 = v1::SampleMessage;
+    type Frozen = Two<v1::SampleMessage, v2::SampleMessage>;
     const NAME: &'static str = "sample";
     const LIMIT_BYTES: usize = MESSAGE_BYTES;
 
-    fn to_v1(&self) -> v1::SampleMessage {
-        v1::SampleMessage {
-            envelope: self.envelope.clone(),
-            salt: self.salt,
-            payload: self.payload.clone(),
+    fn freeze(&self, reads: u8) -> Option<Self::Frozen> {
+        let (envelope, salt) = (self.envelope.clone(), self.salt);
+        match &self.payload {
+            Payload::Inline(bytes) => {
+                let payload = bytes.clone();
+                Some(Two::V1(v1::SampleMessage { envelope, salt, payload }))
+            }
+            Payload::Uploaded => {
+                let payload = v2::Payload::Uploaded;
+                (reads >= 2).then_some(Two::V2(v2::SampleMessage { envelope, salt, payload }))
+            }
         }
     }
 
-    fn from_v1(wire: v1::SampleMessage) -> Result<Self, Invalid> {
-        if wire.payload.len() > INLINE_PAYLOAD_BYTES {
-            return Err(Invalid(format!(
-                "payload of {} bytes, the limit is {INLINE_PAYLOAD_BYTES}",
-                wire.payload.len()
-            )));
+    fn thaw(frozen: Self::Frozen) -> Result<Self, Invalid> {
+        let (envelope, salt, payload) = match frozen {
+            Two::V1(v1) => (v1.envelope, v1.salt, Payload::Inline(v1.payload)),
+            Two::V2(v2) => (
+                v2.envelope,
+                v2.salt,
+                match v2.payload {
+                    v2::Payload::Inline(bytes) => Payload::Inline(bytes),
+                    v2::Payload::Uploaded => Payload::Uploaded,
+                },
+            ),
+        };
+        match payload.inline().map(<[u8]>::len) {
+            Some(len) if len > INLINE_PAYLOAD_BYTES => {
+                Err(Invalid(format!("payload of {len} bytes, the limit is {INLINE_PAYLOAD_BYTES}")))
+            }
+            _ => Ok(Self { envelope, salt, payload }),
         }
-        Ok(Self { envelope: wire.envelope, salt: wire.salt, payload: wire.payload })
     }
 }
 
@@ -201,12 +248,12 @@ impl Signable for SampleHeader {
 }
 
 impl Wire for SampleHeader {
-    type V1 = v1::SampleHeader;
+    type Frozen = v1::SampleHeader;
     const NAME: &'static str = "sample header";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn to_v1(&self) -> v1::SampleHeader {
-        v1::SampleHeader {
+    fn freeze(&self, _reads: u8) -> Option<v1::SampleHeader> {
+        Some(v1::SampleHeader {
             id: sample_id_to_v1(&self.id),
             previous: *self.previous.as_bytes(),
             captured_at_ms: self.captured_at.0,
@@ -225,10 +272,10 @@ impl Wire for SampleHeader {
                 .iter()
                 .map(|p| v1::Prediction { class: p.class, probability: p.probability })
                 .collect(),
-        }
+        })
     }
 
-    fn from_v1(wire: v1::SampleHeader) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::SampleHeader) -> Result<Self, Invalid> {
         if wire.predictions.len() > HEADER_PREDICTIONS {
             return Err(Invalid(format!("{} predictions", wire.predictions.len())));
         }
@@ -288,14 +335,4 @@ pub(crate) fn sample_id_from_v1(wire: &v1::SampleId) -> Result<SampleId, Invalid
         epoch: Epoch(wire.epoch),
         sequence: Sequence(wire.sequence),
     })
-}
-
-/// The digest of a message as sent, by which a refusal names it.
-///
-/// # Errors
-/// [`DecodeError::TooLarge`] when the message may not be sent.
-pub fn encode_message(message: &SampleMessage) -> Result<(Vec<u8>, Digest), DecodeError> {
-    let bytes = wire::encode(message)?;
-    let digest = Digest::of(&bytes);
-    Ok((bytes, digest))
 }

@@ -1,8 +1,10 @@
 //! `Signed<T>` → `Verified<T>`: the one place where bytes from outside become trusted.
 //!
 //! An envelope is (purpose, device, key id, body, signature). The signature (Ed25519, RFC 8032) is
-//! over `"fleetloop" ‖ wire version ‖ purpose ‖ length of device ‖ device ‖ key id ‖ body`, so a
-//! body cannot be replayed for another purpose, device, key or version. `device` is the device
+//! over `"fleetloop" ‖ envelope version ‖ purpose ‖ length of device ‖ device ‖ key id ‖ body`, so a
+//! body cannot be replayed for another purpose, device, key or envelope. The body begins with its own
+//! version byte, which is signed with it: a message of several versions is signed in the one that
+//! its reader reads ([`Signed::seal_for`]) and opened in whichever it came. `device` is the device
 //! that speaks or, in a hub's message, the one that is spoken to. What is verified is the body as
 //! received: it is decoded only afterwards, and never encoded again.
 
@@ -13,7 +15,10 @@ use crate::ids::{DeviceId, KeyId};
 use crate::keys::{KeyRing, SigningKey};
 use crate::limits::SIGNED_BODY_BYTES;
 use crate::v1;
-use crate::wire::{self, DecodeError, Invalid, VERSION, Wire};
+use crate::wire::{self, DecodeError, Invalid, OLDEST, Wire};
+
+/// The version of the envelope and of what its signature covers.
+const ENVELOPE_VERSION: u8 = 1;
 
 /// What a signature is for; part of what is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,21 +99,21 @@ pub(crate) struct Envelope {
 }
 
 impl Wire for Envelope {
-    type V1 = v1::Envelope;
+    type Frozen = v1::Envelope;
     const NAME: &'static str = "signed envelope";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES + 256;
 
-    fn to_v1(&self) -> v1::Envelope {
-        v1::Envelope {
+    fn freeze(&self, _reads: u8) -> Option<v1::Envelope> {
+        Some(v1::Envelope {
             purpose: self.purpose,
             device: self.device.as_str().to_owned(),
             key: *self.key.0.as_bytes(),
             body: self.body.clone(),
             signature: self.signature,
-        }
+        })
     }
 
-    fn from_v1(wire: v1::Envelope) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::Envelope) -> Result<Self, Invalid> {
         Ok(Self {
             purpose: wire.purpose,
             device: wire.device.parse().map_err(Invalid::because)?,
@@ -128,12 +133,25 @@ pub struct Signed<T> {
 }
 
 impl<T: Signable> Signed<T> {
-    /// Signs `value` for or as `device`.
+    /// Signs `value` for or as `device`, for a reader of any build.
     ///
     /// # Errors
-    /// [`DecodeError::TooLarge`] when the value is over its limit.
+    /// As [`Signed::seal_for`] a reader of [`OLDEST`].
     pub fn seal(value: &T, device: &DeviceId, key: &SigningKey) -> Result<Self, DecodeError> {
-        let body = wire::encode(value)?;
+        Self::seal_for(value, device, key, OLDEST)
+    }
+
+    /// Signs `value` for or as `device`, for a reader that reads up to version `reads`.
+    ///
+    /// # Errors
+    /// [`DecodeError::TooLarge`] when the value is over its limit, [`DecodeError::PeerTooOld`].
+    pub fn seal_for(
+        value: &T,
+        device: &DeviceId,
+        key: &SigningKey,
+        reads: u8,
+    ) -> Result<Self, DecodeError> {
+        let body = wire::encode_for(value, reads)?;
         let body_digest = Digest::of(&body);
         let id = key.public().id();
         let signature = key.sign(&context(T::PURPOSE as u8, device, &id, &body));
@@ -238,7 +256,7 @@ fn context(purpose: u8, device: &DeviceId, key: &KeyId, body: &[u8]) -> Vec<u8> 
     let device = device.as_str().as_bytes();
     let mut out = Vec::with_capacity(body.len() + device.len() + 64);
     out.extend_from_slice(b"fleetloop");
-    out.push(VERSION);
+    out.push(ENVELOPE_VERSION);
     out.push(purpose);
     // A device id has at most 48 bytes, so its length fits a byte.
     out.push(device.len() as u8);

@@ -79,12 +79,12 @@ impl Signable for Reported {
 }
 
 impl Wire for Reported {
-    type V1 = v1::Reported;
+    type Frozen = v1::Reported;
     const NAME: &'static str = "reported state";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn to_v1(&self) -> v1::Reported {
-        v1::Reported {
+    fn freeze(&self, _reads: u8) -> Option<v1::Reported> {
+        Some(v1::Reported {
             generation: self.generation.0,
             reads_version: self.reads_version,
             agent_version: self.agent_version.clone(),
@@ -100,10 +100,10 @@ impl Wire for Reported {
                     v1::Update::Failed { bundle: *bundle.0.as_bytes(), reason: reason.clone() }
                 }
             },
-        }
+        })
     }
 
-    fn from_v1(wire: v1::Reported) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::Reported) -> Result<Self, Invalid> {
         let bundle = |bytes| BundleDigest(Digest::from_bytes(bytes));
         text("agent version", &wire.agent_version)?;
         Ok(Self {
@@ -132,22 +132,22 @@ impl Signable for Desired {
 }
 
 impl Wire for Desired {
-    type V1 = v1::Desired;
+    type Frozen = v1::Desired;
     const NAME: &'static str = "desired state";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn to_v1(&self) -> v1::Desired {
-        v1::Desired {
+    fn freeze(&self, _reads: u8) -> Option<v1::Desired> {
+        Some(v1::Desired {
             generation: self.generation.0,
             at_ms: self.at.0,
             assignment: self.assignment.as_ref().map(|a| v1::Assignment {
                 target: a.target.clone(),
                 bundle: *a.bundle.0.as_bytes(),
             }),
-        }
+        })
     }
 
-    fn from_v1(wire: v1::Desired) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::Desired) -> Result<Self, Invalid> {
         if let Some(assignment) = &wire.assignment {
             text("target name", &assignment.target)?;
         }

@@ -55,12 +55,12 @@ impl Signable for Telemetry {
 }
 
 impl Wire for Telemetry {
-    type V1 = v1::Telemetry;
+    type Frozen = v1::Telemetry;
     const NAME: &'static str = "telemetry";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn to_v1(&self) -> v1::Telemetry {
-        v1::Telemetry {
+    fn freeze(&self, _reads: u8) -> Option<v1::Telemetry> {
+        Some(v1::Telemetry {
             model: self.model.map(|model| *model.0.as_bytes()),
             at_ms: self.at_ms,
             window_s: self.window_s,
@@ -77,10 +77,10 @@ impl Wire for Telemetry {
             latency_us_p99: self.latency_us_p99,
             class_counts: self.class_counts.clone(),
             confidence: self.confidence.clone(),
-        }
+        })
     }
 
-    fn from_v1(wire: v1::Telemetry) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::Telemetry) -> Result<Self, Invalid> {
         if wire.class_counts.len() > TELEMETRY_CLASSES {
             return Err(Invalid(format!("{} classes", wire.class_counts.len())));
         }

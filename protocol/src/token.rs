@@ -79,20 +79,20 @@ impl FromStr for EnrolmentToken {
 }
 
 impl Wire for EnrolmentToken {
-    type V1 = v1::EnrolmentToken;
+    type Frozen = v1::EnrolmentToken;
     const NAME: &'static str = "enrolment token";
     const LIMIT_BYTES: usize = TOKEN_CHARS;
 
-    fn to_v1(&self) -> v1::EnrolmentToken {
-        v1::EnrolmentToken {
+    fn freeze(&self, _reads: u8) -> Option<v1::EnrolmentToken> {
+        Some(v1::EnrolmentToken {
             hub: self.hub.clone(),
             secret: self.secret,
             ca: *self.ca.as_bytes(),
             root: *self.root.as_bytes(),
-        }
+        })
     }
 
-    fn from_v1(wire: v1::EnrolmentToken) -> Result<Self, Invalid> {
+    fn thaw(wire: v1::EnrolmentToken) -> Result<Self, Invalid> {
         if !wire.hub.starts_with("https://") || wire.hub.len() > TEXT_BYTES {
             return Err(Invalid(format!("hub address {:?} is not https", wire.hub)));
         }

@@ -1,4 +1,4 @@
-//! Wire version 1, frozen: these shapes never change. A new need makes a `v2` beside them.
+//! Wire version 1, frozen: these shapes never change. A new need makes a form in [`crate::v2`].
 //!
 //! Order and types of the fields are the format (`bincode` writes no names). The golden files under
 //! `tests/golden/` hold the bytes of one value of each.

@@ -3,14 +3,14 @@
 mod common;
 
 use common::*;
-use fleetloop_protocol::limits::{MESSAGE_BYTES, SIGNED_BODY_BYTES};
+use fleetloop_protocol::limits::{MESSAGE_BYTES, PAYLOAD_BYTES, SIGNED_BODY_BYTES};
 use fleetloop_protocol::receipt::{Receipt, RefusalReason};
-use fleetloop_protocol::sample::{SampleHeader, SampleMessage, VerifiedSample};
+use fleetloop_protocol::sample::{Payload, SampleHeader, SampleMessage, VerifiedSample};
 use fleetloop_protocol::signed::{Signed, Verified, VerifyError};
 use fleetloop_protocol::state::{Desired, Reported};
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::token::{EnrolmentToken, TokenError};
-use fleetloop_protocol::wire::{self, DecodeError};
+use fleetloop_protocol::wire::{self, DecodeError, VERSION};
 use fleetloop_protocol::{DeviceId, gap::Gap};
 use proptest::prelude::*;
 
@@ -51,7 +51,7 @@ fn a_header_that_names_another_device_is_refused() {
     let mut lying = header();
     lying.id.device = other.clone();
     let sealed = Signed::seal(&lying, &device(), &key(1)).unwrap();
-    let message = SampleMessage::new(sealed, SALT, PAYLOAD.to_vec());
+    let message = SampleMessage::new(sealed, SALT, Payload::Inline(PAYLOAD.to_vec()));
     let error = open(&wire::encode(&message).unwrap()).unwrap_err();
     assert!(matches!(error, VerifyError::Device { found, .. } if found == other));
 }
@@ -73,7 +73,7 @@ fn a_signature_holds_for_one_purpose_and_one_device_only() {
 #[test]
 fn a_payload_the_header_does_not_name_is_refused() {
     let good = sample(&header(), &key(1));
-    let swapped = SampleMessage { payload: b"another".to_vec(), ..good.clone() };
+    let swapped = SampleMessage { payload: Payload::Inline(b"another".to_vec()), ..good.clone() };
     let salted = SampleMessage { salt: [8; 16], ..good };
     for message in [swapped, salted] {
         let error = open(&wire::encode(&message).unwrap()).unwrap_err();
@@ -85,11 +85,46 @@ fn a_payload_the_header_does_not_name_is_refused() {
 #[test]
 fn an_unknown_version_is_named_and_may_be_retried() {
     let mut newer = bytes();
-    newer[0] = 2;
+    newer[0] = VERSION + 1;
     let error = open(&newer).unwrap_err();
-    assert!(error.to_string().contains("version 2"), "{error}");
+    assert!(error.to_string().contains("version 3, this build reads up to 2"), "{error}");
     assert_eq!(RefusalReason::from(&error), RefusalReason::UnknownVersion);
     assert!(!RefusalReason::UnknownVersion.is_permanent());
+}
+
+#[test]
+fn a_version_that_a_message_does_not_have_is_unknown_although_others_have_it() {
+    let mut bytes = Signed::seal(&desired(), &device(), &key(1)).unwrap().into_bytes();
+    bytes[0] = 2;
+    let error = Verified::<Desired>::open(&bytes, &device(), &ring(&[&key(1)])).unwrap_err();
+    assert!(matches!(
+        error,
+        VerifyError::Decode(DecodeError::UnknownVersion { version: 2, newest: 1, .. })
+    ));
+}
+
+#[test]
+fn what_only_version_2_can_say_is_never_written_to_a_peer_that_reads_version_1() {
+    let message = uploaded(&header(), &key(1));
+    let error = wire::encode_for(&message, 1).unwrap_err();
+    assert_eq!(error, DecodeError::PeerTooOld { name: "sample", reads: 1 });
+    assert_eq!(wire::encode(&message), Err(error));
+    assert!(matches!(
+        Signed::seal(&missing(), &device(), &key(1)),
+        Err(DecodeError::PeerTooOld { reads: 1, .. })
+    ));
+    assert!(!RefusalReason::PayloadMissing.is_permanent());
+}
+
+#[test]
+fn an_uploaded_payload_over_the_limit_is_refused() {
+    let mut large = header();
+    large.payload_len = PAYLOAD_BYTES as u32;
+    let open_of =
+        |header: &SampleHeader| open(&wire::encode_for(&uploaded(header, &key(1)), 2).unwrap());
+    assert!(open_of(&large).is_ok());
+    large.payload_len += 1;
+    assert_eq!(open_of(&large).unwrap_err(), VerifyError::Payload);
 }
 
 #[test]
@@ -135,7 +170,7 @@ proptest! {
     fn random_bytes_never_panic_and_are_never_trusted(bytes in prop::collection::vec(any::<u8>(), 0..600), versioned: bool) {
         let mut bytes = bytes;
         if versioned && !bytes.is_empty() {
-            bytes[0] = 1;
+            bytes[0] = 1 + bytes[0] % VERSION;
         }
         let keys = ring(&[&key(1)]);
         prop_assert!(open(&bytes).is_err());

@@ -9,11 +9,9 @@ use fleetloop_protocol::gap::GapReason;
 use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::limits::{HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES};
 use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
-use fleetloop_protocol::sample::{
-    SampleHeader, SampleMessage, Selection, commitment, encode_message,
-};
+use fleetloop_protocol::sample::{Payload, SampleHeader, SampleMessage, Selection, commitment};
 use fleetloop_protocol::topic::Kind;
-use fleetloop_protocol::wire::DecodeError;
+use fleetloop_protocol::wire::{self, DecodeError};
 use fleetloop_protocol::{Digest, SampleId, Sequence, Signed};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -93,8 +91,9 @@ impl Writer {
         };
         let signed = Signed::seal(&header, &self.device, &self.key)?;
         let body = signed.body_digest();
-        let message = SampleMessage::new(signed, salt, draft.payload.clone());
-        let (message, digest) = encode_message(&message)?;
+        let payload = Payload::Inline(draft.payload.clone());
+        let message = wire::encode(&SampleMessage::new(signed, salt, payload))?;
+        let digest = Digest::of(&message);
         Ok((id, Sealed { body, message, digest }))
     }
 

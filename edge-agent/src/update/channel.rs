@@ -131,7 +131,7 @@ impl Channel {
     }
 
     async fn sync_clock(&self) -> Result<(), UpdateError> {
-        let hub_now = self.http.time().await?;
+        let hub_now = self.http.time().await?.now_ms;
         if let Err(error) = self.clock.synced(hub_now) {
             tracing::warn!(error = chain(&error), "the hub's time is not taken");
             if self.clock.state() == ClockState::Unsynced {

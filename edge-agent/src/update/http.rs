@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
+use fleetloop_protocol::Digest;
 use fleetloop_protocol::digest::Hasher;
-use fleetloop_protocol::{Digest, UnixMillis};
+use fleetloop_protocol::time::HubTime;
 use reqwest::{Response, StatusCode, header};
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::error::UpdateError;
@@ -29,11 +29,6 @@ pub struct HubHttp {
     channel: String,
 }
 
-#[derive(Deserialize)]
-struct TimeAnswer {
-    now_ms: u64,
-}
-
 impl HubHttp {
     /// For the device with that identity.
     ///
@@ -46,17 +41,16 @@ impl HubHttp {
         Ok(Self { client, base, channel })
     }
 
-    /// What time the hub has.
+    /// What time the hub has, and which version it reads.
     ///
     /// # Errors
     /// [`UpdateError`].
-    pub async fn time(&self) -> Result<UnixMillis, UpdateError> {
+    pub async fn time(&self) -> Result<HubTime, UpdateError> {
         let url = format!("{}/time", self.base);
         let response = self.get(&url, 0).await?;
         let body = read(&url, ok(&url, response)?, TIME_BYTES).await?;
-        let answer: TimeAnswer = serde_json::from_slice(&body)
-            .map_err(|error| UpdateError::BadAnswer { url, reason: error.to_string() })?;
-        Ok(UnixMillis(answer.now_ms))
+        serde_json::from_slice(&body)
+            .map_err(|error| UpdateError::BadAnswer { url, reason: error.to_string() })
     }
 
     /// A metadata file, or none when the channel does not have it. At most one byte more than the

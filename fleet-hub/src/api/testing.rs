@@ -12,7 +12,8 @@ use fleetloop_protocol::api::samples::{ImportItem, ImportRequest};
 use fleetloop_protocol::api::{ApiError, Role, datasets::Split};
 use fleetloop_protocol::keys::SigningKey;
 use fleetloop_protocol::sample::{
-    MediaType, Prediction, SampleHeader, SampleMessage, Selection, VerifiedSample, commitment,
+    MediaType, Payload, Prediction, SampleHeader, SampleMessage, Selection, VerifiedSample,
+    commitment,
 };
 use fleetloop_protocol::{
     BundleDigest, ClockState, DeviceId, Digest, Epoch, SampleId, Sequence, Signed, UnixMillis, wire,
@@ -218,7 +219,9 @@ impl Device {
         };
         self.next += 1;
         let signed = Signed::seal(&header, &self.id, &self.key).unwrap();
-        let bytes = wire::encode(&SampleMessage::new(signed, salt, payload.to_vec())).unwrap();
+        let bytes =
+            wire::encode(&SampleMessage::new(signed, salt, Payload::Inline(payload.to_vec())))
+                .unwrap();
         let ring = [self.key.public()].into_iter().collect();
         VerifiedSample::open(&bytes, &self.id, &ring).unwrap()
     }

@@ -14,7 +14,8 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use fleetloop_protocol::api::ApiError;
 use fleetloop_protocol::api::devices::DeviceState;
-use fleetloop_protocol::{DeviceId, Digest};
+use fleetloop_protocol::time::HubTime;
+use fleetloop_protocol::{DeviceId, Digest, wire};
 
 use super::range::{Wanted, wanted};
 use crate::release;
@@ -68,8 +69,8 @@ async fn only_enrolled(
     Ok(next.run(request).await)
 }
 
-async fn time(State(state): State<AppState>) -> Json<serde_json::Value> {
-    Json(serde_json::json!({ "now_ms": state.clock.now().0 }))
+async fn time(State(state): State<AppState>) -> Json<HubTime> {
+    Json(HubTime { now_ms: state.clock.now(), reads_version: wire::VERSION })
 }
 
 async fn metadata(

@@ -7,7 +7,7 @@ use fleetloop_protocol::receipt::{Receipt, Refusal};
 use fleetloop_protocol::signed::Signed;
 use fleetloop_protocol::state::Desired;
 use fleetloop_protocol::topic::{Kind, Topic};
-use fleetloop_protocol::wire::DecodeError;
+use fleetloop_protocol::wire::{DecodeError, VERSION};
 use tokio::sync::mpsc;
 
 use crate::pki::Pki;
@@ -80,7 +80,9 @@ impl Answers {
     }
 
     fn sign_refusal(&self, device: &DeviceId, refusal: &Refusal) -> Option<Outgoing> {
-        match Signed::seal(refusal, device, &self.pki.receipt) {
+        // The one reason that version 1 cannot say answers a message of version 2, and who writes a
+        // version reads it.
+        match Signed::seal_for(refusal, device, &self.pki.receipt, VERSION) {
             Ok(signed) => Some(Outgoing {
                 topic: Topic::new(device, Kind::Refusal),
                 payload: signed.into_bytes(),

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use fleetloop_protocol::gap::Gap;
 use fleetloop_protocol::keys::{KeyRing, PublicKey};
 use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
-use fleetloop_protocol::sample::VerifiedSample;
+use fleetloop_protocol::sample::{Payload, VerifiedSample};
 use fleetloop_protocol::signed::VerifyError;
 use fleetloop_protocol::state::{Desired, Reported};
 use fleetloop_protocol::telemetry::Telemetry;
@@ -147,7 +147,11 @@ impl Ingest {
         let outcome = match known {
             Some(outcome) => outcome,
             None => {
-                let payload = Bytes::copy_from_slice(sample.payload());
+                let Payload::Inline(payload) = sample.payload() else {
+                    let detail = "the payload was not uploaded".to_owned();
+                    return Err(Rejected::Refused(RefusalReason::PayloadMissing, detail));
+                };
+                let payload = Bytes::copy_from_slice(payload);
                 let payload_digest = Digest::of(&payload);
                 self.state.payloads.put(payload_digest, payload).await?;
                 let (stored, signed) = (Arc::clone(&sample), receipt.clone());

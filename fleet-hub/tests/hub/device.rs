@@ -9,7 +9,7 @@ use fleetloop_protocol::enrol::{EnrolRequest, EnrolResponse, proof_message};
 use fleetloop_protocol::keys::{KeyRing, SigningKey};
 use fleetloop_protocol::receipt::{Receipt, Refusal};
 use fleetloop_protocol::sample::{
-    MediaType, Prediction, SampleHeader, SampleMessage, Selection, commitment,
+    MediaType, Payload, Prediction, SampleHeader, SampleMessage, Selection, commitment,
 };
 use fleetloop_protocol::signed::Signable;
 use fleetloop_protocol::token::EnrolmentToken;
@@ -121,7 +121,7 @@ impl Device {
             predictions: vec![Prediction { class: 1, probability: 0.5 }],
         };
         let header = Signed::seal(&header, &self.id, &self.signing).unwrap();
-        SampleMessage::new(header, salt, payload.to_vec())
+        SampleMessage::new(header, salt, Payload::Inline(payload.to_vec()))
     }
 
     /// A connection under its own name, listening to its answers.

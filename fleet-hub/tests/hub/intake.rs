@@ -6,6 +6,7 @@ use fleetloop_protocol::gap::{Gap, GapReason};
 use fleetloop_protocol::keys::{KeyRing, SigningKey};
 use fleetloop_protocol::limits::MESSAGE_BYTES;
 use fleetloop_protocol::receipt::{RefusalReason, Subject};
+use fleetloop_protocol::sample::Payload;
 use fleetloop_protocol::state::{Assignment, Desired, Reported, Update};
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::topic::{Kind, Topic};
@@ -56,7 +57,7 @@ async fn what_is_not_a_trusted_sample_is_refused_in_words_and_blocks_nothing() {
 
     let good = device.sample(0, b"payload of a frame");
     let mut altered_payload = device.sample_message(1, b"payload of a frame");
-    altered_payload.payload[3] ^= 1;
+    altered_payload.payload = Payload::Inline(b"payload of another".to_vec());
     let mut altered_header = device.sample_message(2, b"payload of a frame");
     let middle = altered_header.envelope.len() / 2;
     altered_header.envelope[middle] ^= 1;

@@ -5,7 +5,7 @@ use fleetloop_protocol::gap::{Gap, GapReason};
 use fleetloop_protocol::keys::{KeyRing, SigningKey};
 use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
 use fleetloop_protocol::sample::{
-    MediaType, Prediction, SampleHeader, SampleMessage, Selection, commitment,
+    MediaType, Payload, Prediction, SampleHeader, SampleMessage, Selection, commitment,
 };
 use fleetloop_protocol::signed::Signed;
 use fleetloop_protocol::state::{Assignment, Desired, Reported, Update};
@@ -61,7 +61,12 @@ pub fn header() -> SampleHeader {
 
 pub fn sample(header: &SampleHeader, key: &SigningKey) -> SampleMessage {
     let sealed = Signed::seal(header, &header.id.device, key).unwrap();
-    SampleMessage::new(sealed, SALT, PAYLOAD.to_vec())
+    SampleMessage::new(sealed, SALT, Payload::Inline(PAYLOAD.to_vec()))
+}
+
+/// The same, with the payload uploaded before.
+pub fn uploaded(header: &SampleHeader, key: &SigningKey) -> SampleMessage {
+    SampleMessage { payload: Payload::Uploaded, ..sample(header, key) }
 }
 
 pub fn gap() -> Gap {
@@ -94,6 +99,10 @@ pub fn gap_receipt() -> Receipt {
 
 pub fn refusal() -> Refusal {
     Refusal::new(Digest::of(b"a message"), RefusalReason::StorageFull, "disk above its floor", 60)
+}
+
+pub fn missing() -> Refusal {
+    Refusal::new(Digest::of(b"a message"), RefusalReason::PayloadMissing, "upload it again", 5)
 }
 
 pub fn telemetry() -> Telemetry {
