@@ -1,0 +1,225 @@
+//! Everything that runs: put together in the order in which it depends on one another, and taken
+//! apart in the reverse.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle as Thread;
+use std::time::Duration;
+
+use fleetloop_models::session::{Runtime, Threads};
+use fleetloop_protocol::keys::random_bytes;
+use fleetloop_protocol::telemetry::Telemetry;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::observed::Observed;
+use super::{DRAIN, RunError, Stopped};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::decide::Decide;
+use crate::frames::FrameQueue;
+use crate::http::{self, Shown};
+use crate::identity::Identity;
+use crate::infer::{self, Inference};
+use crate::link::{self, LinkParts};
+use crate::outbox::Outbox;
+use crate::results::{Latest, Results};
+use crate::shutdown::{self, Shutdown};
+use crate::source::{self, Source, SourceCounts};
+use crate::telemetry::Meter;
+
+/// How long a swap waits for a frame, at least; a slow source gets three of its periods.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
+
+/// Telemetry reports that may wait for the link: it is offline then, and older ones say less.
+const TELEMETRY_WAITING: usize = 4;
+
+/// Everything that runs.
+pub(super) struct Agent {
+    parts: Arc<Observed>,
+    outbox: Outbox,
+    inference: Inference,
+    queue: Arc<FrameQueue>,
+    threads: Vec<Thread<()>>,
+    link: JoinHandle<()>,
+    http: JoinHandle<std::io::Result<()>>,
+    telemetry: mpsc::Sender<Telemetry>,
+    shutdown: watch::Sender<Shutdown>,
+}
+
+impl Agent {
+    pub(super) async fn start(config: &Config) -> Result<Self, RunError> {
+        let identity = Arc::new(Identity::load(&config.data_dir)?);
+        let runtime = Runtime::load(config.inference.library.as_deref())?;
+        let listener = http::bind(config.http.listen).await?;
+        let source = source::open(&config.source)?;
+        let described = source.describe();
+        let clock = Clock::system(config.data_dir.join("clock.json"))?;
+        let device = identity.device().clone();
+        let outbox = Outbox::open(
+            &config.data_dir,
+            &config.outbox,
+            device.clone(),
+            identity.signing_key(),
+            clock.clone(),
+        )?;
+        let road = Road::start(config, runtime, source, &clock, &outbox)?;
+        let (shutdown, signal) = shutdown::channel();
+        let (telemetry, telemetry_link) = mpsc::channel(TELEMETRY_WAITING);
+        let (link_status, link) = link::start(LinkParts {
+            data_dir: config.data_dir.clone(),
+            identity,
+            clock: clock.clone(),
+            outbox: outbox.clone(),
+            inference: road.inference.clone(),
+            results: road.results_mqtt,
+            telemetry: telemetry_link,
+            shutdown: signal.clone(),
+        });
+        let parts = Arc::new(Observed {
+            clock,
+            data_dir: config.data_dir.clone(),
+            device,
+            source: described,
+            queue: road.queue.clone(),
+            source_counts: road.source_counts,
+            meter: road.meter,
+            outbox: outbox.clone(),
+            inference: road.inference.clone(),
+            results_dropped: road.results_dropped,
+            link: link_status,
+        });
+        let observed = parts.clone();
+        let shown =
+            Shown { status: Arc::new(move || observed.status()), latest: road.latest.clone() };
+        let http = tokio::spawn(http::serve(listener, shown, signal));
+        tracing::info!(device = %parts.device, http = %config.http.listen, "the agent runs");
+        let Road { queue, inference, threads, .. } = road;
+        Ok(Self { parts, outbox, inference, queue, threads, link, http, telemetry, shutdown })
+    }
+
+    /// Hands a report to the link; when it is too far behind, the report is dropped: the counters
+    /// in the next one say the same.
+    pub(super) fn report(&self) {
+        if self.telemetry.try_send(self.parts.report()).is_err() {
+            tracing::debug!("the link is behind; a telemetry report was dropped");
+        }
+    }
+
+    pub(super) fn keep_floor(&self) {
+        let clock = self.parts.clock.clone();
+        // Not waited for: an fsync may take long, and nothing depends on it.
+        drop(tokio::task::spawn_blocking(move || persist(&clock)));
+    }
+
+    pub(super) async fn stop(self) -> Stopped {
+        let Self { parts, outbox, inference, queue, threads, link, http, telemetry, shutdown } =
+            self;
+        let aborts = [link.abort_handle(), http.abort_handle()];
+        let drained = tokio::time::timeout(DRAIN, async {
+            queue.close();
+            let work = tokio::task::spawn_blocking(move || {
+                inference.join();
+                threads.into_iter().for_each(|thread| drop(thread.join()));
+            });
+            drop(work.await);
+            drop(outbox.flush().await);
+            // Full means offline: the report would not be sent either.
+            drop(telemetry.try_send(parts.report()));
+            drop(telemetry);
+            shutdown.send_replace(Shutdown::Drain);
+            drop(link.await);
+        });
+        if drained.await.is_err() {
+            tracing::warn!(limit_s = DRAIN.as_secs(), "not everything was finished in time");
+        }
+        shutdown.send_replace(Shutdown::Now);
+        // Two seconds for an open connection of a slow reader.
+        drop(tokio::time::timeout(Duration::from_secs(2), http).await);
+        aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        let last = parts.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            last.outbox.close();
+            persist(&last.clock);
+        });
+        drop(tokio::time::timeout(DRAIN, closed).await);
+        parts.stopped()
+    }
+}
+
+fn persist(clock: &Clock) {
+    if let Err(error) = clock.persist() {
+        tracing::warn!(%error, "the clock's floor was not kept");
+    }
+}
+
+/// The road of a frame: source, queue, model, decision, sampler.
+struct Road {
+    queue: Arc<FrameQueue>,
+    inference: Inference,
+    meter: Arc<Meter>,
+    source_counts: Arc<SourceCounts>,
+    latest: Arc<Latest>,
+    results_mqtt: mpsc::Receiver<Vec<u8>>,
+    results_dropped: Arc<AtomicU64>,
+    threads: Vec<Thread<()>>,
+}
+
+impl Road {
+    fn start(
+        config: &Config,
+        runtime: Runtime,
+        source: Box<dyn Source>,
+        clock: &Clock,
+        outbox: &Outbox,
+    ) -> Result<Self, RunError> {
+        let queue = Arc::new(FrameQueue::new(config.inference.queue_frames));
+        let meter = Arc::new(Meter::new(clock.monotonic()));
+        let (results, results_mqtt) = Results::new(config.results.mqtt_per_second);
+        let (latest, results_dropped) = (results.latest(), results.dropped());
+        let seed = match config.selection.seed {
+            Some(seed) => seed,
+            None => u64::from_le_bytes(random_bytes()?),
+        };
+        let (sink, sampler) = Decide::new(
+            clock.clone(),
+            meter.clone(),
+            results,
+            &config.selection,
+            config.digest,
+            seed,
+        );
+        let period = Duration::from_secs_f64(3.0 / config.source.rate_hz());
+        let inference = Inference::start(infer::Parts {
+            runtime,
+            threads: Threads(usize::from(config.inference.threads)),
+            queue: queue.clone(),
+            clock: clock.clone(),
+            sink: Box::new(sink),
+            confirm_within: CONFIRM_WITHIN.max(period),
+        })
+        .map_err(|source| RunError::Thread("inference", source))?;
+        let source_counts = Arc::new(SourceCounts::default());
+        let threads = vec![
+            source::spawn(
+                source,
+                config.source.rate_hz(),
+                queue.clone(),
+                clock.clone(),
+                source_counts.clone(),
+            )
+            .map_err(|source| RunError::Thread("source", source))?,
+            sampler.spawn(outbox.clone()).map_err(|source| RunError::Thread("sampler", source))?,
+        ];
+        Ok(Self {
+            queue,
+            inference,
+            meter,
+            source_counts,
+            latest,
+            results_mqtt,
+            results_dropped,
+            threads,
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! What is read of a running agent: for status, telemetry and the last words. Reads only.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fleetloop_protocol::DeviceId;
+use fleetloop_protocol::telemetry::Telemetry;
+use tokio::sync::watch;
+
+use super::Stopped;
+use crate::clock::Clock;
+use crate::frames::FrameQueue;
+use crate::infer::Inference;
+use crate::link::LinkStatus;
+use crate::outbox::Outbox;
+use crate::source::SourceCounts;
+use crate::status::{FrameStatus, ModelStatus, RunningStatus, State, Status};
+use crate::telemetry::{Meter, Others, peak_rss_bytes};
+
+/// What status and telemetry are read from.
+pub(super) struct Observed {
+    pub clock: Clock,
+    pub data_dir: PathBuf,
+    pub device: DeviceId,
+    pub source: String,
+    pub queue: Arc<FrameQueue>,
+    pub source_counts: Arc<SourceCounts>,
+    pub meter: Arc<Meter>,
+    pub outbox: Outbox,
+    pub inference: Inference,
+    pub results_dropped: Arc<AtomicU64>,
+    pub link: watch::Receiver<LinkStatus>,
+}
+
+impl Observed {
+    /// The report of the window that ends now.
+    pub(super) fn report(&self) -> Telemetry {
+        let (frames, outbox) = (self.queue.counts(), self.outbox.stats());
+        let others = Others {
+            frames_in: frames.frames_in,
+            frames_dropped: frames.frames_dropped,
+            samples_selected: outbox.signed_since_start,
+            samples_evicted: outbox.evicted_since_start,
+            outbox_rows: outbox.samples + outbox.gaps,
+            outbox_bytes: outbox.bytes,
+            dead_letters: outbox.dead_letters,
+        };
+        self.meter.report(self.clock.monotonic(), self.clock.now().0, others)
+    }
+
+    fn frames(&self) -> FrameStatus {
+        // The answered first: a frame that moves on in between must not seem answered twice.
+        let counters = self.meter.counters();
+        let counts = self.queue.counts();
+        FrameStatus {
+            frames_in: counts.frames_in,
+            frames_answered: counters.frames_answered,
+            frames_dropped: counts.frames_dropped,
+            frames_failed: counters.frames_failed,
+            frames_waiting: counts.waiting as u64,
+            frames_late: self.source_counts.late(),
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let model = self.inference.model().map(|model| ModelStatus {
+            digest: model.digest,
+            name: Some(format!("{} {}", model.name, model.version)),
+        });
+        let answering = self.inference.running().borrow().is_some();
+        Status {
+            state: if answering { State::Answering } else { State::NoModelYet },
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            data_dir: self.data_dir.clone(),
+            device: Some(self.device.clone()),
+            model,
+            outbox: Some(self.outbox.stats()),
+            running: Some(RunningStatus {
+                uptime_s: self.clock.monotonic().as_secs(),
+                now: self.clock.now(),
+                clock: self.clock.state(),
+                source: self.source.clone(),
+                frames: self.frames(),
+                counters: self.meter.counters(),
+                results_dropped: self.results_dropped.load(Ordering::Relaxed),
+                link: self.link.borrow().clone(),
+                peak_rss_bytes: peak_rss_bytes(),
+            }),
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn stopped(&self) -> Stopped {
+        let (frames, outbox) = (self.frames(), self.outbox.stats());
+        Stopped {
+            event: "stopped".into(),
+            frames_in: frames.frames_in,
+            frames_answered: frames.frames_answered,
+            frames_dropped: frames.frames_dropped,
+            frames_failed: frames.frames_failed,
+            samples_signed_total: outbox.samples_signed_total,
+            samples_receipted_total: outbox.samples_receipted_total,
+            samples_waiting: outbox.samples,
+            peak_rss_bytes: peak_rss_bytes(),
+        }
+    }
+}
