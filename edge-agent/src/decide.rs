@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use fleetloop_protocol::limits::{HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES};
+use fleetloop_protocol::limits::{HEADER_PREDICTIONS, PAYLOAD_BYTES};
 use fleetloop_protocol::sample::{MediaType, Prediction, Selection};
 use fleetloop_protocol::{BundleDigest, Digest};
 
@@ -129,7 +129,7 @@ impl Sampler {
             Ok(payload) => payload,
             Err(error) => return tracing::error!(%error, "a chosen frame is not sent"),
         };
-        if payload.len() > INLINE_PAYLOAD_BYTES {
+        if payload.len() > PAYLOAD_BYTES {
             return self.meter.count(|counters| counters.not_selected_size += 1);
         }
         let len = payload.len() as u64;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleetloop_protocol::state::Update;
+use fleetloop_protocol::upload::UPLOADS_SINCE;
 use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
@@ -196,6 +197,14 @@ impl Status {
         }
         if let Some(outbox) = &self.outbox {
             describe_outbox(outbox, out)?;
+            let reads = self.running.as_ref().and_then(|running| running.link.hub_reads_version);
+            if outbox.uploads > 0 && reads.is_some_and(|reads| reads < UPLOADS_SINCE) {
+                writeln!(
+                    out,
+                    "         {} large samples wait until the hub is upgraded",
+                    outbox.uploads
+                )?;
+            }
         }
         self.problems.iter().try_for_each(|problem| writeln!(out, "problem  {problem}"))
     }
@@ -249,9 +258,10 @@ impl RunningStatus {
 fn describe_outbox(outbox: &OutboxStats, out: &mut String) -> fmt::Result {
     writeln!(
         out,
-        "outbox   {} samples and {} gaps wait ({} KiB); {} signed, {} receipted, {} evicted, \
+        "outbox   {} samples ({} large) and {} gaps wait ({} KiB); {} signed, {} receipted, {} evicted, \
          {} refused, {} damaged",
         outbox.samples,
+        outbox.uploads,
         outbox.gaps,
         outbox.bytes >> 10,
         outbox.samples_signed_total,

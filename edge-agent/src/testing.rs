@@ -8,14 +8,17 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use axum_server::tls_rustls::RustlsConfig;
 use base64::Engine as _;
 use fleetloop_protocol::enrol::{EnrolRequest, EnrolResponse, proof_message};
 use fleetloop_protocol::keys::PublicKey;
+use fleetloop_protocol::sample::commitment;
 use fleetloop_protocol::token::EnrolmentToken;
+use fleetloop_protocol::upload::SALT_HEADER;
 use fleetloop_protocol::{Digest, UnixMillis};
+use futures::StreamExt as _;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -96,11 +99,26 @@ pub(crate) struct Inner {
     pub(crate) answer_csr: Option<String>,
     /// The next artefact answers break after so many bytes, one entry an answer.
     pub(crate) cut_after: Vec<usize>,
+    /// What it says it reads; none as hubs did before they said.
+    pub(crate) reads_version: Option<u8>,
+    /// Payloads that were uploaded, by commitment.
+    pub(crate) uploads: BTreeMap<Digest, Vec<u8>>,
+    /// What goes wrong with the next uploads, one entry an upload.
+    pub(crate) upload_faults: Vec<UploadFault>,
     /// Artefacts whose answer begins and never goes on.
     pub(crate) hanging: Vec<Digest>,
     /// What was asked for, in order, with the range.
     pub(crate) asked: Vec<(String, Option<String>)>,
     pub(crate) enrolled: Vec<(PublicKey, Vec<u8>)>,
+}
+
+/// What goes wrong with an upload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum UploadFault {
+    /// So many bytes are read; then this is answered and the connection closed.
+    Answer(usize, StatusCode),
+    /// So many bytes are read, and then nothing.
+    Stall(usize),
 }
 
 /// A running hub.
@@ -133,6 +151,7 @@ impl TestHub {
             .route("/time", get(time))
             .route("/tuf/dev/{file}", get(metadata))
             .route("/artefacts/{digest}", get(artefact))
+            .route("/payloads/{commitment}", put(upload).head(has_upload))
             .with_state(hub.clone());
         serve(device, hub.ca.server(true), routes);
         hub
@@ -213,8 +232,51 @@ async fn enrolment(State(hub): State<TestHub>, Json(request): Json<EnrolRequest>
 }
 
 async fn time(State(hub): State<TestHub>) -> Json<serde_json::Value> {
-    let now = hub.lock().now.unwrap_or(NOW);
-    Json(serde_json::json!({ "now_ms": now.0 }))
+    let inner = hub.lock();
+    let now = inner.now.unwrap_or(NOW);
+    Json(match inner.reads_version {
+        None => serde_json::json!({ "now_ms": now.0 }),
+        Some(reads) => serde_json::json!({ "now_ms": now.0, "reads_version": reads }),
+    })
+}
+
+async fn has_upload(State(hub): State<TestHub>, Path(named): Path<Digest>) -> StatusCode {
+    let mut inner = hub.lock();
+    inner.asked.push((format!("HEAD /payloads/{named}"), None));
+    if inner.uploads.contains_key(&named) { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
+}
+
+async fn upload(
+    State(hub): State<TestHub>,
+    Path(named): Path<Digest>,
+    headers: HeaderMap,
+    body: Body,
+) -> StatusCode {
+    let fault = {
+        let mut inner = hub.lock();
+        inner.asked.push((format!("PUT /payloads/{named}"), None));
+        let next = (!inner.upload_faults.is_empty()).then(|| inner.upload_faults.remove(0));
+        next
+    };
+    let limit = match fault {
+        None => usize::MAX,
+        Some(UploadFault::Answer(limit, _) | UploadFault::Stall(limit)) => limit,
+    };
+    let (mut pieces, mut payload) = (body.into_data_stream(), Vec::new());
+    while payload.len() < limit
+        && let Some(piece) = pieces.next().await
+    {
+        payload.extend_from_slice(&piece.unwrap());
+    }
+    match fault {
+        None => {}
+        Some(UploadFault::Answer(_, status)) => return status,
+        Some(UploadFault::Stall(_)) => return std::future::pending().await,
+    }
+    let salt = headers[SALT_HEADER].to_str().unwrap();
+    assert_eq!(commitment(&fleetloop_protocol::upload::salt(salt).unwrap(), &payload), named);
+    hub.lock().uploads.insert(named, payload);
+    StatusCode::NO_CONTENT
 }
 
 async fn metadata(State(hub): State<TestHub>, Path(file): Path<String>) -> Response {

@@ -90,15 +90,25 @@ pub fn device_config(identity: &Identity, clock: &Clock) -> Result<ClientConfig,
 /// # Errors
 /// [`TlsError::Client`].
 pub fn http_client(config: ClientConfig) -> Result<reqwest::Client, TlsError> {
+    client(config).read_timeout(IDLE_TIMEOUT).build().map_err(TlsError::Client)
+}
+
+/// The same for sending large bodies: it has no limit on silence, for the peer says nothing while
+/// it listens. Whoever sends watches the progress.
+///
+/// # Errors
+/// [`TlsError::Client`].
+pub fn upload_client(config: ClientConfig) -> Result<reqwest::Client, TlsError> {
+    client(config).build().map_err(TlsError::Client)
+}
+
+fn client(config: ClientConfig) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .tls_backend_preconfigured(config)
         .https_only(true)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(IDLE_TIMEOUT)
-        .build()
-        .map_err(TlsError::Client)
 }
 
 /// The rustls error somewhere under `error`, if a failed handshake is the cause.

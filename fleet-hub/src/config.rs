@@ -258,6 +258,11 @@ impl Paths {
         self.data.join("payloads")
     }
 
+    /// Payloads that came before their samples: nothing there has a receipt.
+    pub fn uploads(&self) -> PathBuf {
+        self.data.join("uploads")
+    }
+
     /// Artefacts.
     pub fn artefacts(&self) -> PathBuf {
         self.data.join("artefacts")

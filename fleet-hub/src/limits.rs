@@ -1,5 +1,6 @@
 //! The hub's limits, each with a default, a unit, and what happens there.
 
+use fleetloop_protocol::limits::PAYLOAD_BYTES;
 use serde::{Deserialize, Serialize};
 
 /// The most messages under way at once that can be configured: 13 GB of them.
@@ -19,6 +20,13 @@ pub struct Limits {
     pub retry_busy_s: u32,
     /// The largest artefact, in bytes; a larger upload is refused.
     pub artefact_bytes: u64,
+    /// Payloads that one device uploaded and whose samples have not come yet, in bytes; more drops
+    /// its oldest, which it then uploads again.
+    pub upload_device_bytes: u64,
+    /// The same of all devices together; more is answered with 507, and devices try again.
+    pub upload_total_bytes: u64,
+    /// How long an upload waits for its sample, in seconds; then it is dropped.
+    pub upload_keep_s: u32,
     /// The largest other request body, in bytes; a larger one is answered with 413.
     pub request_bytes: usize,
     /// Quarantined messages kept; the oldest go.
@@ -36,6 +44,9 @@ impl Default for Limits {
             retry_full_s: 60,
             retry_busy_s: 5,
             artefact_bytes: 2 * 1024 * 1024 * 1024,
+            upload_device_bytes: 64 * 1024 * 1024,
+            upload_total_bytes: 4 * 1024 * 1024 * 1024,
+            upload_keep_s: 24 * 3600,
             request_bytes: 16 * 1024 * 1024,
             quarantine_rows: 1000,
             drain_s: 10,
@@ -56,8 +67,17 @@ impl Limits {
         positive("retry_full_s", self.retry_full_s > 0);
         positive("retry_busy_s", self.retry_busy_s > 0);
         positive("artefact_bytes", self.artefact_bytes > 0);
+        positive("upload_keep_s", self.upload_keep_s > 0);
         positive("request_bytes", self.request_bytes > 0);
         positive("quarantine_rows", self.quarantine_rows > 0);
+        for (key, bytes) in [
+            ("upload_device_bytes", self.upload_device_bytes),
+            ("upload_total_bytes", self.upload_total_bytes),
+        ] {
+            if bytes < PAYLOAD_BYTES as u64 {
+                problems.push(format!("limits.{key} must have room for one: {PAYLOAD_BYTES}"));
+            }
+        }
         if self.backlog_messages > BACKLOG_MAX {
             problems.push(format!("limits.backlog_messages must be at most {BACKLOG_MAX}"));
         }

@@ -23,6 +23,7 @@ use crate::pki::{Pki, PkiError};
 use crate::release::{self, ReleaseError};
 use crate::state::{AppState, DesiredPublisher, EVENTS};
 use crate::store::payloads::Blobs;
+use crate::store::uploads::Uploads;
 use crate::store::{Store, StoreError};
 use crate::{api, enrol};
 
@@ -184,9 +185,11 @@ fn open(
     stopping: watch::Receiver<bool>,
 ) -> Result<AppState, StoreError> {
     let (paths, floor) = (&config.paths, config.limits.disk_floor_bytes);
+    let payloads = Blobs::open("payload", &paths.payloads(), floor)?;
     Ok(AppState {
         store: Store::open(&paths.data)?,
-        payloads: Blobs::open("payload", &paths.payloads(), floor)?,
+        uploads: Uploads::open(&paths.uploads(), &config.limits, payloads.clone())?,
+        payloads,
         artefacts: Blobs::open("artefact", &paths.artefacts(), floor)?,
         clock,
         events: broadcast::channel(EVENTS).0,

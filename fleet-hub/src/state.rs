@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::Store;
 use crate::store::payloads::Blobs;
+use crate::store::uploads::Uploads;
 
 /// Events kept for a listener that is behind. One that falls further behind hears `Lagged` and looks
 /// at the store instead, which is the truth; the events only say when to look.
@@ -81,6 +82,8 @@ pub struct AppState {
     pub store: Store,
     /// Payloads of samples.
     pub payloads: Blobs,
+    /// Payloads that came before their samples.
+    pub uploads: Uploads,
     /// Model files, datasets, reports, released targets.
     pub artefacts: Blobs,
     /// The time.

@@ -58,4 +58,30 @@ mod tests {
         backoff.reset();
         assert!(backoff.next_wait() <= Duration::from_secs(1));
     }
+
+    #[test]
+    fn ten_thousand_devices_that_lost_their_hub_for_minutes_come_back_spread_over_a_minute() {
+        const DEVICES: usize = 10_000;
+        const DOWN: Duration = Duration::from_secs(300);
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        let mut state = 7_u64;
+        let mut random = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let mut by_second = [0_usize; 61];
+        for _ in 0..DEVICES {
+            let (mut at, mut failures) = (Duration::ZERO, 0);
+            while at < DOWN {
+                at += delay(failures, random());
+                failures += 1;
+            }
+            by_second[(at - DOWN).as_secs() as usize] += 1;
+        }
+        let most = by_second.iter().max().unwrap();
+        assert!(*most <= DEVICES / 25, "{by_second:?}");
+    }
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::transport;
+use super::uploads::Uploads;
 use super::window::{WINDOW, Window};
 use crate::chain::chain;
 use crate::clock::Clock;
@@ -47,6 +48,10 @@ pub(super) struct Connection {
     pub(super) payload_limit: usize,
     /// The subscription stands, so answers will be heard.
     pub(super) ready: bool,
+    /// When it was opened.
+    opened_at: Duration,
+    /// Payloads on their way beside this connection, once it is ready.
+    pub(super) uploads: Option<Uploads>,
     /// The outbox may hold something that is not under way.
     pub(super) more: bool,
     pub(super) reported_at: Duration,
@@ -95,6 +100,8 @@ impl Connection {
             window: Window::new(now),
             payload_limit: MESSAGE_BYTES,
             ready: false,
+            opened_at: now,
+            uploads: None,
             more: false,
             reported_at: now,
             draining: false,
@@ -123,8 +130,30 @@ impl Connection {
         self.client.try_subscribe_many(filters).map_err(|error| chain(&error))
     }
 
-    /// Hands a message over that the broker will acknowledge; false when there is no room.
+    /// Why the connection is worth nothing any more, if so.
+    pub(super) fn verdict(&self, now: Duration) -> Result<(), String> {
+        if self.window.stalled(now) {
+            return Err("the broker takes messages and answers none".into());
+        }
+        if !self.ready && now.saturating_sub(self.opened_at) >= 2 * CONNECT_WITHIN {
+            return Err("the broker does not answer the subscription".into());
+        }
+        Ok(())
+    }
+
+    /// Hands a message over that the broker will acknowledge; false when there is no room, or when
+    /// it is larger than the broker takes, which would end the connection each time.
     pub(super) fn publish(&mut self, topic: &str, bytes: Vec<u8>, now: Duration) -> bool {
+        let (len, limit) = (bytes.len(), self.payload_limit);
+        if len > limit {
+            tracing::error!(
+                topic,
+                len,
+                limit,
+                "the broker takes no message of this size; raise its limit"
+            );
+            return false;
+        }
         let handed = self.client.try_publish(topic, QoS::AtLeastOnce, false, bytes).is_ok();
         if handed {
             self.window.sent(now);
@@ -144,8 +173,8 @@ impl Connection {
     }
 
     /// The broker has a message, or will not have it.
-    pub(super) fn on_ack(&mut self, ack: &PubAck) {
-        self.window.acknowledged();
+    pub(super) fn on_ack(&mut self, ack: &PubAck, now: Duration) {
+        self.window.acknowledged(now);
         if !matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers) {
             // The outbox offers it again when no receipt comes.
             tracing::warn!(reason = ?ack.reason, "the broker refuses a message");

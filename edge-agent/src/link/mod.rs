@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `session` | what is sent over a connection and what is made of what comes |
 //! | `connection` | one connection to the broker, from nothing to its end |
+//! | `uploads` | what the hub reads; payloads that are uploaded before their message |
 //! | `window` | how much may be under way at once, and when there is no progress |
 //! | [`inbox`] | what the hub sends, verified |
 //! | [`backoff`] | how long to wait before the next connection |
@@ -16,12 +17,14 @@
 //! Invariants: nothing leaves the outbox but by a verified receipt or refusal; nothing is sent
 //! from it before the hub's keys are known, for no receipt could be believed; nothing depends on
 //! what the broker keeps. Every connection starts from nothing (a new client, a clean session) and
-//! the outbox offers again what has no receipt.
+//! the outbox offers again what has no receipt. What the hub reads is asked on each connection: a
+//! sample that it could not read waits, and neither it nor an upload holds the others up.
 
 pub mod backoff;
 mod connection;
 pub mod inbox;
 mod session;
+mod uploads;
 mod window;
 
 use std::path::{Path, PathBuf};
@@ -80,6 +83,9 @@ pub struct LinkStatus {
     pub update: Update,
     /// The order's generation.
     pub generation: u64,
+    /// The newest wire version the hub reads; none before it said so on this connection.
+    #[serde(default)]
+    pub hub_reads_version: Option<u8>,
     /// Messages of the hub that were ignored because they are not trusted, since start.
     pub untrusted: u64,
 }
@@ -94,6 +100,7 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         last_error: None,
         update: Update::Idle,
         generation: 0,
+        hub_reads_version: None,
         untrusted: 0,
     });
     let receiver = status.subscribe();
@@ -157,6 +164,7 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
             tracing::warn!(reason, "the link is lost");
             status.send_modify(|status| {
                 status.connected = false;
+                status.hub_reads_version = None;
                 status.last_error = Some(reason);
             });
             if began.elapsed() > GOOD_CONNECTION {

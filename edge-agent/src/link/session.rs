@@ -22,10 +22,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::connection::Connection;
 use super::inbox::{self, Inbound};
+use super::uploads::{self, Uploads};
 use super::window::WINDOW;
 use super::{Keys, LinkParts, LinkStatus};
 use crate::chain::chain;
-use crate::outbox::{Refused, Settled};
+use crate::outbox::{Outgoing, Refused, Settled};
 use crate::shutdown::{Shutdown, reached};
 use crate::update::driver::Handle;
 
@@ -97,6 +98,7 @@ impl Session {
         let mut keys = self.keys.clone();
         loop {
             let slack = link.ready && link.window.has_slack();
+            let known = self.keys.borrow().is_some();
             // Cancel-safe: channels and notifications lose nothing when they are not chosen, the
             // tick and the signal are only observed, and nothing is awaited half done.
             tokio::select! {
@@ -115,6 +117,9 @@ impl Session {
                 Some(result) = self.parts.results.recv(), if slack => {
                     link.publish_result(&self.topic(Kind::Result), result);
                 }
+                Some(message) = uploads::next(&mut link.uploads), if slack && known => {
+                    self.send(link, message);
+                }
                 () = reached(&mut shutdown, Shutdown::Drain), if !link.draining => {
                     link.draining = true;
                     link.more = true;
@@ -130,9 +135,7 @@ impl Session {
 
     fn on_tick(&self, link: &mut Connection) -> Result<(), String> {
         let now = self.now();
-        if link.window.stalled(now) {
-            return Err("the broker takes messages and answers none".into());
-        }
+        link.verdict(now)?;
         // Leases in the outbox run out without a notification.
         link.more = true;
         if now.saturating_sub(link.reported_at) >= REPORT_EVERY {
@@ -157,12 +160,11 @@ impl Session {
         let (mut receipts, mut refusals) = (Vec::new(), Vec::new());
         loop {
             match next? {
-                Event::Outgoing(Written::Publish(_)) => link.window.written(),
+                Event::Outgoing(Written::Publish(_)) => link.window.written(self.now()),
                 Event::Outgoing(_) => {}
                 Event::Incoming(packet) => {
-                    link.window.heard(self.now());
                     match packet {
-                        Packet::Publish(publish) => match self.open(&publish) {
+                        Packet::Publish(publish) => match self.delivered(link, &publish) {
                             Some(Inbound::Receipt(receipt)) => receipts.push(receipt),
                             Some(Inbound::Refusal(refusal)) => refusals.push(refusal),
                             Some(Inbound::Desired(desired)) => {
@@ -171,7 +173,7 @@ impl Session {
                             }
                             None => {}
                         },
-                        Packet::PubAck(ack) => link.on_ack(&ack),
+                        Packet::PubAck(ack) => link.on_ack(&ack, self.now()),
                         Packet::SubAck(ack) => self.on_subscribed(link, &ack)?,
                         _ => {}
                     }
@@ -186,7 +188,8 @@ impl Session {
         self.settle(link, receipts, refusals).await
     }
 
-    fn open(&self, publish: &Publish) -> Option<Inbound> {
+    fn delivered(&self, link: &mut Connection, publish: &Publish) -> Option<Inbound> {
+        link.window.delivered(self.now());
         let topic = String::from_utf8_lossy(&publish.topic);
         let keys = self.keys.borrow().clone();
         let device = self.parts.identity.device();
@@ -244,6 +247,8 @@ impl Session {
             status.last_error = self.updater.progress.borrow().problem.clone();
         });
         tracing::info!(device = %self.parts.identity.device(), "connected");
+        let LinkParts { identity, clock, outbox, .. } = &self.parts;
+        link.uploads = Some(Uploads::start(identity, clock, outbox.clone(), self.status.clone())?);
         self.report(link);
         Ok(())
     }
@@ -261,20 +266,17 @@ impl Session {
         let batch = batch.map_err(|error| chain(&error))?;
         link.more = !batch.is_empty();
         for message in batch {
-            let topic = self.topic(message.kind);
-            if message.bytes.len() > link.payload_limit {
-                // It stays in the outbox and is offered again; the ones beside it go on.
-                let (bytes, limit) = (message.bytes.len(), link.payload_limit);
-                tracing::error!(
-                    bytes,
-                    limit,
-                    "the broker takes no message of this size; raise its limit"
-                );
-            } else if link.publish(&topic, message.bytes, self.now()) {
-                link.window.awaits_receipt(self.now());
-            }
+            self.send(link, message);
         }
         Ok(())
+    }
+
+    /// Publishes a message of the outbox. One that is not sent stays there and is offered again;
+    /// the ones beside it go on.
+    fn send(&self, link: &mut Connection, message: Outgoing) {
+        if link.publish(&self.topic(message.kind), message.bytes, self.now()) {
+            link.window.awaits_receipt(self.now());
+        }
     }
 
     fn report(&self, link: &mut Connection) {
@@ -302,7 +304,9 @@ impl Session {
 
     fn send_signed<T: Signable>(&self, link: &mut Connection, kind: Kind, value: &T) {
         let key = self.parts.identity.signing_key();
-        match Signed::seal(value, self.parts.identity.device(), &key) {
+        // Until the hub has said what it reads, what any hub reads.
+        let reads = self.status.borrow().hub_reads_version.unwrap_or(wire::OLDEST);
+        match Signed::seal_for(value, self.parts.identity.device(), &key, reads) {
             Ok(signed) => {
                 link.publish(&self.topic(kind), signed.into_bytes(), self.now());
             }

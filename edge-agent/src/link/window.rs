@@ -10,7 +10,7 @@ pub(super) const WINDOW: usize = 64;
 /// After this long without a receipt a message counts as lost; the outbox offers it again.
 const RECEIPT_WITHIN: Duration = Duration::from_secs(30);
 
-/// The longest silence while something is unanswered.
+/// The longest standstill while something is unanswered.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(45);
 
 /// What is under way on one connection.
@@ -22,14 +22,14 @@ pub(super) struct Window {
     queued: usize,
     /// Messages that the broker has not acknowledged.
     unacknowledged: usize,
-    /// When the broker was last heard, or had nothing to answer.
-    heard: Duration,
+    /// When something last moved, or had nothing to move.
+    moved: Duration,
 }
 
 impl Window {
     /// A connection that stands since `now`.
     pub(super) fn new(now: Duration) -> Self {
-        Self { heard: now, ..Self::default() }
+        Self { moved: now, ..Self::default() }
     }
 
     /// How many more messages may be taken from the outbox.
@@ -49,7 +49,7 @@ impl Window {
     pub(super) fn sent(&mut self, now: Duration) {
         if self.unacknowledged == 0 {
             // Silence before there was anything to answer does not count.
-            self.heard = now;
+            self.moved = now;
         }
         self.queued += 1;
         self.unacknowledged += 1;
@@ -70,24 +70,26 @@ impl Window {
         self.waiting.pop_front();
     }
 
-    /// The client wrote a message.
-    pub(super) fn written(&mut self) {
+    /// The client wrote a message: on a slow link that is all that moves for a while.
+    pub(super) fn written(&mut self, now: Duration) {
         self.queued = self.queued.saturating_sub(1);
+        self.moved = now;
     }
 
     /// The broker acknowledged a message.
-    pub(super) fn acknowledged(&mut self) {
+    pub(super) fn acknowledged(&mut self, now: Duration) {
         self.unacknowledged = self.unacknowledged.saturating_sub(1);
+        self.moved = now;
     }
 
-    /// The broker was heard.
-    pub(super) fn heard(&mut self, now: Duration) {
-        self.heard = now;
+    /// The broker delivered a message. Its answers to pings say nothing of what was sent.
+    pub(super) fn delivered(&mut self, now: Duration) {
+        self.moved = now;
     }
 
-    /// Whether something is unanswered and nothing was heard for too long.
+    /// Whether something is unanswered and nothing has moved for too long.
     pub(super) fn stalled(&self, now: Duration) -> bool {
-        self.unacknowledged > 0 && now.saturating_sub(self.heard) >= PROGRESS_WITHIN
+        self.unacknowledged > 0 && now.saturating_sub(self.moved) >= PROGRESS_WITHIN
     }
 
     /// Whether nothing is under way any more.
@@ -109,8 +111,8 @@ mod tests {
         let mut window = Window::new(s(0));
         for _ in 0..WINDOW {
             window.sent(s(1));
-            window.written();
-            window.acknowledged();
+            window.written(s(1));
+            window.acknowledged(s(1));
             window.awaits_receipt(s(1));
         }
         assert_eq!(window.room(s(2)), 0, "an acknowledgement is no receipt");
@@ -126,10 +128,14 @@ mod tests {
         assert!(!window.stalled(s(1000)), "nothing is unanswered");
         window.sent(s(1000));
         assert!(!window.stalled(s(1044)));
-        window.heard(s(1040));
+        assert!(window.stalled(s(1045)));
+        // A slow link writes, and a broker that has other news is alive.
+        window.written(s(1040));
         assert!(!window.stalled(s(1084)));
-        assert!(window.stalled(s(1085)));
-        window.acknowledged();
+        window.delivered(s(1080));
+        assert!(!window.stalled(s(1124)));
+        assert!(window.stalled(s(1125)));
+        window.acknowledged(s(1120));
         assert!(!window.stalled(s(5000)));
     }
 
@@ -141,7 +147,7 @@ mod tests {
             window.sent_unacknowledged();
         }
         assert!(!window.has_slack());
-        window.written();
+        window.written(s(0));
         assert!(window.has_slack());
     }
 }

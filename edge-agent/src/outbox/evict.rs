@@ -74,9 +74,11 @@ pub(super) enum StepError {
     Outbox(#[from] OutboxError),
 }
 
-/// Deletes a row and takes it out of the totals.
+/// Deletes a row, with its payload if that lies beside it, and takes both out of the totals.
 pub(super) fn delete(db: &Connection, meta: &mut Meta, item: &Item) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM item WHERE id = ?1")?.execute([item.id])?;
+    let payloads = db.prepare_cached("DELETE FROM payload WHERE item = ?1")?.execute([item.id])?;
+    meta.uploads = meta.uploads.saturating_sub(payloads as u64);
     meta.bytes = meta.bytes.saturating_sub(item.message_len);
     if item.kind == GAP {
         meta.gaps = meta.gaps.saturating_sub(1);

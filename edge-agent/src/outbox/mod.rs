@@ -2,7 +2,9 @@
 //!
 //! Purpose: [`Outbox::append`] makes a sample (salt, commitment, header, signature) and stores its
 //! complete message; [`Outbox::next_batch`] offers what is to be sent; [`Outbox::settle`] and
-//! [`Outbox::refuse`] take the hub's answers.
+//! [`Outbox::refuse`] take the hub's answers. A payload too large for its message lies beside it:
+//! [`Outbox::next_upload`] offers it, [`Outbox::uploaded`] then the message. The two never wait for
+//! each other.
 //!
 //! Invariants, each tested:
 //! - a row leaves only by a receipt that names its identity *and* digest, by a permanent refusal
@@ -15,8 +17,9 @@
 //! Limits: `max_rows` samples and `max_bytes` of messages; at either the least informative go first
 //! (see [`evict`]). Gaps count as bytes only and merge while the hub has not seen them, so there
 //! are at most samples + 1 of them beside those under way. [`DEAD_LETTERS`] dead letters, the
-//! oldest dropped and counted. [`COMMANDS`] commands wait at most; an append beyond that is not
-//! made and counted, for inference never waits.
+//! oldest dropped and counted; of a large one the message stays, its payload goes. [`COMMANDS`]
+//! commands and [`QUEUED_BYTES`] of payloads wait at most; an append beyond that is not made and
+//! counted, for inference never waits. One payload at a time is in memory to be uploaded.
 //!
 //! At a full or failing disk appends are refused and counted, one a [`PROBE_EVERY`] is tried, and
 //! the first that succeeds resumes; everything stored stays. A damaged file is moved aside and a new
@@ -25,6 +28,7 @@
 mod evict;
 mod schema;
 mod steps;
+mod upload;
 mod writer;
 
 #[cfg(test)]
@@ -37,6 +41,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fleetloop_protocol::keys::{KeyError, SigningKey};
+use fleetloop_protocol::limits::PAYLOAD_BYTES;
 use fleetloop_protocol::receipt::{Receipt, Refusal};
 use fleetloop_protocol::sample::{MediaType, Prediction, Selection};
 use fleetloop_protocol::topic::Kind;
@@ -53,15 +58,22 @@ use writer::{Command, Writer};
 /// The outbox's file within the data folder.
 pub const FILE: &str = "outbox.db";
 
-/// Commands that may wait for the writer: a second of samples at a rate no budget allows, and
-/// little memory even when each holds the largest payload (8 MiB).
+/// Commands that may wait for the writer: a second of samples at a rate no budget allows.
 pub const COMMANDS: usize = 64;
+
+/// Bytes of payloads that may wait for the writer: two of the largest, or more than all commands can
+/// hold of payloads that travel in their message.
+pub const QUEUED_BYTES: u64 = 2 * PAYLOAD_BYTES as u64;
 
 /// The most dead letters that are kept, at most 32 MiB.
 pub const DEAD_LETTERS: u64 = 256;
 
 /// How long a row that was offered is not offered again.
 pub const LEASE: Duration = Duration::from_secs(30);
+
+/// How long a payload that is being uploaded is neither offered again nor evicted. A slower upload
+/// only loses that protection.
+pub const UPLOAD_LEASE: Duration = Duration::from_secs(600);
 
 /// How often a paused outbox tries to write.
 pub const PROBE_EVERY: Duration = Duration::from_secs(5);
@@ -82,8 +94,7 @@ pub struct Draft {
     pub config: Digest,
     /// How the payload is encoded.
     pub media_type: MediaType,
-    /// The frame after masks and before preprocessing, at most
-    /// [`fleetloop_protocol::limits::INLINE_PAYLOAD_BYTES`].
+    /// The frame after masks and before preprocessing, at most [`PAYLOAD_BYTES`].
     pub payload: Vec<u8>,
     /// Why it was chosen.
     pub selection: Selection,
@@ -100,6 +111,19 @@ pub struct Outgoing {
     pub bytes: Vec<u8>,
     /// SHA-256 of `bytes`, by which a refusal names it.
     pub message: Digest,
+}
+
+/// A payload to upload before its message may be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// Which row it is, for [`Outbox::uploaded`] and [`Outbox::postpone`].
+    pub id: i64,
+    /// The header's commitment, which names the upload.
+    pub commitment: Digest,
+    /// The salt of the commitment.
+    pub salt: [u8; 16],
+    /// The payload.
+    pub payload: Vec<u8>,
 }
 
 /// What became of a receipt.
@@ -133,7 +157,10 @@ pub struct OutboxStats {
     pub samples: u64,
     /// Gap records waiting.
     pub gaps: u64,
-    /// Bytes of messages waiting.
+    /// Samples waiting whose payload is uploaded before their message is sent.
+    #[serde(default)]
+    pub uploads: u64,
+    /// Bytes of messages and payloads waiting.
     pub bytes: u64,
     /// Samples in the dead-letter table.
     pub dead_letters: u64,
@@ -202,8 +229,8 @@ pub enum OutboxError {
         /// The file.
         path: PathBuf,
     },
-    /// The outbox is behind: its queue of commands is full.
-    #[error("cannot store sample: {COMMANDS} commands wait for the disk")]
+    /// The outbox is behind: [`COMMANDS`] commands or [`QUEUED_BYTES`] wait.
+    #[error("cannot store sample: too much waits for the disk already")]
     Busy,
     /// The writer has ended.
     #[error("cannot use outbox: it is closed")]
@@ -224,6 +251,8 @@ struct Shared {
     wake: Arc<Notify>,
     /// Milliseconds of monotonic time until which appends are pointless; 0 when not paused.
     paused_until_ms: AtomicU64,
+    /// Bytes of payloads that wait for the writer.
+    queued_bytes: AtomicU64,
     clock: Clock,
 }
 
@@ -260,6 +289,7 @@ impl Outbox {
         let shared = Arc::new(Shared {
             wake: Arc::new(Notify::new()),
             paused_until_ms: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
             clock,
         });
         let path = data_dir.join(FILE);
@@ -282,11 +312,22 @@ impl Outbox {
         draft: Draft,
     ) -> Result<oneshot::Receiver<Result<SampleId, OutboxError>>, OutboxError> {
         let (reply, answer) = oneshot::channel();
-        match self.commands.try_send(Command::Append { draft: Box::new(draft), reply }) {
-            Ok(()) => Ok(answer),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(OutboxError::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(OutboxError::Closed),
+        let (queued, len) = (&self.shared.queued_bytes, draft.payload.len() as u64);
+        let reserved = queued.fetch_add(len, Ordering::Relaxed) + len <= QUEUED_BYTES;
+        let sent = if reserved {
+            self.commands.try_send(Command::Append { draft: Box::new(draft), reply }).map_err(
+                |error| match error {
+                    mpsc::error::TrySendError::Full(_) => OutboxError::Busy,
+                    mpsc::error::TrySendError::Closed(_) => OutboxError::Closed,
+                },
+            )
+        } else {
+            Err(OutboxError::Busy)
+        };
+        if sent.is_err() {
+            queued.fetch_sub(len, Ordering::Relaxed);
         }
+        sent.map(|()| answer)
     }
 
     /// Whether an append has a chance now: false while the disk refuses, but for a probe every
@@ -296,7 +337,7 @@ impl Outbox {
         until_ms == 0 || self.shared.clock.monotonic().as_millis() >= u128::from(until_ms)
     }
 
-    /// The next messages to publish, oldest first, at most `max_rows` and `max_bytes` (but one, if
+    /// The next messages to publish that need no upload, oldest first, at most `max_rows` and `max_bytes` (but one, if
     /// there is one). They are not offered again for [`LEASE`], nor before
     /// [`Outbox::connection_lost`]. Empty when there is nothing, or the hub asked to wait.
     ///
@@ -308,6 +349,33 @@ impl Outbox {
         max_bytes: usize,
     ) -> Result<Vec<Outgoing>, OutboxError> {
         self.ask(|reply| Command::NextBatch { max_rows, max_bytes, reply }).await
+    }
+
+    /// The next payload to upload, the oldest; not offered again for [`UPLOAD_LEASE`]. None when
+    /// there is nothing, or the hub asked to wait.
+    ///
+    /// # Errors
+    /// [`OutboxError::Disk`] or [`OutboxError::Closed`].
+    pub async fn next_upload(&self) -> Result<Option<Upload>, OutboxError> {
+        self.ask(|reply| Command::NextUpload { reply }).await
+    }
+
+    /// That payload is at the hub: the message to publish now, which is not offered again for
+    /// [`LEASE`]. None when the row has gone meanwhile.
+    ///
+    /// # Errors
+    /// [`OutboxError::Disk`] or [`OutboxError::Closed`].
+    pub async fn uploaded(&self, upload: i64) -> Result<Option<Outgoing>, OutboxError> {
+        self.ask(|reply| Command::Uploaded { upload, reply }).await
+    }
+
+    /// That payload could not be uploaded: it is offered again after `wait`, at most
+    /// [`LONGEST_RETRY`].
+    ///
+    /// # Errors
+    /// [`OutboxError::Closed`].
+    pub async fn postpone(&self, upload: i64, wait: Duration) -> Result<(), OutboxError> {
+        self.ask(|reply| Command::Postpone { upload, wait, reply }).await
     }
 
     /// Every lease ends: what was under way on a connection that is gone is offered again.

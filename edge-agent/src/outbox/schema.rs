@@ -19,13 +19,14 @@ use super::OutboxError;
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// The version of the newest migration.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// Version 1. `item` holds what travels: samples (kind 0) and gaps (kind 1), `first_seq` to
 /// `last_seq`, linked in the chain of headers from `before` to `after`. `digest` is the body digest,
 /// which receipts name; a sample's is its `after` too.
-/// `message_digest` is SHA-256 of `message`: refusals name it, and damage shows in it. `random`
-/// and `score` order eviction. `offered`: the hub may have seen it, so a gap may no longer grow.
+/// `message_digest` is SHA-256 of `message`: refusals name it, and damage shows in it.
+/// `message_len` counts what the row takes: the message and, from version 2 on, its payload beside
+/// it. `random` and `score` order eviction. `offered`: the hub may have seen it, so a gap may no longer grow.
 const MIGRATION_1: &str = "
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -75,6 +76,19 @@ CREATE TABLE dead_letter (
 );
 ";
 
+/// Version 2. `payload` holds what is too large for its message and is uploaded before it, one row
+/// for such an item; damage shows in `commitment`. `meta.uploads` counts the rows. Neither statement
+/// reads a row of `item`, so a long queue is migrated as fast as an empty one.
+const MIGRATION_2: &str = "
+CREATE TABLE payload (
+    item INTEGER PRIMARY KEY,
+    commitment BLOB NOT NULL CHECK (length(commitment) = 32),
+    salt BLOB NOT NULL CHECK (length(salt) = 16),
+    bytes BLOB NOT NULL
+);
+ALTER TABLE meta ADD COLUMN uploads INTEGER NOT NULL DEFAULT 0;
+";
+
 /// What the file says of itself, changed only inside transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meta {
@@ -85,7 +99,9 @@ pub(super) struct Meta {
     pub samples: u64,
     pub random_samples: u64,
     pub gaps: u64,
-    /// Of the messages of samples and gaps.
+    /// Samples whose payload is uploaded.
+    pub uploads: u64,
+    /// Of the messages of samples and gaps, and of payloads beside them.
     pub bytes: u64,
     pub dead_letters: u64,
     pub signed_total: u64,
@@ -106,6 +122,7 @@ impl Meta {
             samples: 0,
             random_samples: 0,
             gaps: 0,
+            uploads: 0,
             bytes: 0,
             dead_letters: 0,
             signed_total: 0,
@@ -122,7 +139,7 @@ impl Meta {
         db.query_row(
             "SELECT device, epoch, next_sequence, head, samples, random_samples, gaps, bytes,
                     dead_letters, signed_total, receipted_total, evicted_total, refused_total,
-                    damaged_total, dead_dropped_total FROM meta WHERE one = 1",
+                    damaged_total, dead_dropped_total, uploads FROM meta WHERE one = 1",
             [],
             |row| {
                 let count = |i| row.get::<_, i64>(i).map(i64::cast_unsigned);
@@ -143,6 +160,7 @@ impl Meta {
                         refused_total: count(12)?,
                         damaged_total: count(13)?,
                         dead_dropped_total: count(14)?,
+                        uploads: count(15)?,
                     },
                 ))
             },
@@ -156,7 +174,7 @@ impl Meta {
             "UPDATE meta SET next_sequence = ?1, head = ?2, samples = ?3, random_samples = ?4,
                     gaps = ?5, bytes = ?6, dead_letters = ?7, signed_total = ?8,
                     receipted_total = ?9, evicted_total = ?10, refused_total = ?11,
-                    damaged_total = ?12, dead_dropped_total = ?13 WHERE one = 1",
+                    damaged_total = ?12, dead_dropped_total = ?13, uploads = ?14 WHERE one = 1",
         )?
         .execute(params![
             self.next_sequence.cast_signed(),
@@ -172,6 +190,7 @@ impl Meta {
             self.refused_total.cast_signed(),
             self.damaged_total.cast_signed(),
             self.dead_dropped_total.cast_signed(),
+            self.uploads.cast_signed(),
         ])
         .map(|_| ())
     }
@@ -246,8 +265,10 @@ pub(super) fn open(path: &Path, device: &DeviceId) -> Result<(Connection, Meta),
     if version > SCHEMA_VERSION {
         return Err(Unusable::Newer(version));
     }
-    if version == 0 {
-        create(&mut db, device)?;
+    match version {
+        0 => create(&mut db, device)?,
+        1 => migrate_to_2(&mut db)?,
+        _ => {}
     }
     match Meta::read(&db)? {
         Some((owner, meta)) if owner == device.as_str() => Ok((db, meta)),
@@ -268,7 +289,16 @@ fn create(db: &mut Connection, device: &DeviceId) -> rusqlite::Result<()> {
         "INSERT INTO meta VALUES (1, ?1, ?2, 0, ?3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
         params![device.as_str(), meta.epoch.0.cast_signed(), meta.head.as_bytes()],
     )?;
+    tx.execute_batch(MIGRATION_2)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    tx.commit()
+}
+
+/// A power cut before the commit leaves a file of version 1, which the next start takes on.
+fn migrate_to_2(db: &mut Connection) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    tx.execute_batch(MIGRATION_2)?;
+    tx.pragma_update(None, "user_version", 2)?;
     tx.commit()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleetloop_protocol::gap::GapReason;
 use fleetloop_protocol::keys::random_bytes;
-use fleetloop_protocol::limits::{HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES};
+use fleetloop_protocol::limits::{HEADER_PREDICTIONS, INLINE_PAYLOAD_BYTES, PAYLOAD_BYTES};
 use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
 use fleetloop_protocol::sample::{Payload, SampleHeader, SampleMessage, Selection, commitment};
 use fleetloop_protocol::topic::Kind;
@@ -17,6 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::evict::{self, GAP, ITEM, Item, Signer, StepError};
 use super::schema::Meta;
+use super::upload;
 use super::writer::{Lease, Writer};
 use super::{DEAD_LETTERS, Draft, LEASE, LONGEST_RETRY, OutboxError, Outgoing, Refused, Settled};
 
@@ -45,14 +46,17 @@ impl Writer {
             sealed.digest.as_bytes(),
             random,
             score,
-            (sealed.message.len() as u64).cast_signed(),
+            sealed.len.cast_signed(),
             sealed.message,
         ])?;
+        if let Some(salt) = sealed.salt {
+            upload::insert(db, meta, db.last_insert_rowid(), &salt, &draft.payload)?;
+        }
         meta.next_sequence += 1;
         meta.head = sealed.body;
         meta.samples += 1;
         meta.random_samples += u64::from(random);
-        meta.bytes += sealed.message.len() as u64;
+        meta.bytes += sealed.len;
         meta.signed_total += 1;
         let leased = |id| self.leases.contains_key(&id);
         let evicted = evict::to_limits(db, meta, &self.limits, &self.signer(), &leased)?;
@@ -63,8 +67,10 @@ impl Writer {
     }
 
     fn seal(&self, meta: &Meta, draft: &Draft) -> Result<(SampleId, Sealed), OutboxError> {
-        if draft.payload.len() > INLINE_PAYLOAD_BYTES {
-            let (len, limit) = (draft.payload.len(), INLINE_PAYLOAD_BYTES);
+        // One that could never be kept would evict all the others first.
+        let limit = PAYLOAD_BYTES.min(usize::try_from(self.limits.max_bytes).unwrap_or(usize::MAX));
+        if draft.payload.len() > limit {
+            let len = draft.payload.len();
             return Err(DecodeError::TooLarge { name: "sample payload", len, limit }.into());
         }
         let salt = random_bytes::<16>()?;
@@ -83,7 +89,7 @@ impl Writer {
             model: draft.model,
             config: draft.config,
             media_type: draft.media_type,
-            // At most INLINE_PAYLOAD_BYTES.
+            // At most PAYLOAD_BYTES.
             payload_len: draft.payload.len() as u32,
             commitment: commitment(&salt, &draft.payload),
             selection: draft.selection,
@@ -91,13 +97,18 @@ impl Writer {
         };
         let signed = Signed::seal(&header, &self.device, &self.key)?;
         let body = signed.body_digest();
-        let payload = Payload::Inline(draft.payload.clone());
-        let message = wire::encode(&SampleMessage::new(signed, salt, payload))?;
+        let is_inline = draft.payload.len() <= INLINE_PAYLOAD_BYTES;
+        let payload =
+            if is_inline { Payload::Inline(draft.payload.clone()) } else { Payload::Uploaded };
+        // Sent only to a hub that reads it; which one that will be is not known yet.
+        let message = wire::encode_for(&SampleMessage::new(signed, salt, payload), wire::VERSION)?;
         let digest = Digest::of(&message);
-        Ok((id, Sealed { body, message, digest }))
+        let beside = if is_inline { 0 } else { draft.payload.len() };
+        let len = (message.len() + beside) as u64;
+        Ok((id, Sealed { body, message, digest, len, salt: (!is_inline).then_some(salt) }))
     }
 
-    fn signer(&self) -> Signer<'_> {
+    pub(super) fn signer(&self) -> Signer<'_> {
         Signer { device: &self.device, key: &self.key }
     }
 
@@ -108,13 +119,12 @@ impl Writer {
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<Outgoing>, StepError> {
-        let now = self.shared.clock.monotonic();
-        self.leases.retain(|_, lease| lease.until > now);
-        if now < self.hold_until {
-            return Ok(Vec::new());
-        }
+        let Some(now) = self.may_offer() else { return Ok(Vec::new()) };
         let mut ids: Vec<i64> = db
-            .prepare_cached("SELECT id FROM item ORDER BY id LIMIT ?1")?
+            .prepare_cached(
+                "SELECT id FROM item WHERE NOT EXISTS (SELECT 1 FROM payload WHERE item = id)
+                 ORDER BY id LIMIT ?1",
+            )?
             .query_map([(max_rows + self.leases.len()) as i64], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         ids.retain(|id| !self.leases.contains_key(id));
@@ -138,8 +148,15 @@ impl Writer {
         Ok(batch)
     }
 
+    /// The time, if the hub did not ask to wait; leases that ran out are gone.
+    pub(super) fn may_offer(&mut self) -> Option<Duration> {
+        let now = self.shared.clock.monotonic();
+        self.leases.retain(|_, lease| lease.until > now);
+        (now >= self.hold_until).then_some(now)
+    }
+
     /// The message of a row, if it is intact; a damaged one becomes a gap, which comes later.
-    fn offer(
+    pub(super) fn offer(
         &self,
         db: &Connection,
         meta: &mut Meta,
@@ -152,15 +169,24 @@ impl Writer {
             let kind = if item.kind == GAP { Kind::Gap } else { Kind::Sample };
             return Ok(Some((item, Outgoing { kind, bytes, message: item.message_digest })));
         }
-        tracing::error!(sequence = item.first_seq, "a row of the outbox is damaged on the disk");
-        evict::delete(db, meta, &item)?;
-        if item.kind == GAP {
-            evict::sign_anew(db, meta, &item, &self.signer())?;
-        } else {
-            meta.damaged_total += 1;
-            evict::leave_gap(db, meta, &item, GapReason::Damaged, &self.signer())?;
-        }
+        self.replace_damaged(db, meta, &item)?;
         Ok(None)
+    }
+
+    /// A damaged sample becomes a gap, a damaged gap is signed anew.
+    pub(super) fn replace_damaged(
+        &self,
+        db: &Connection,
+        meta: &mut Meta,
+        item: &Item,
+    ) -> Result<(), StepError> {
+        tracing::error!(sequence = item.first_seq, "a row of the outbox is damaged on the disk");
+        evict::delete(db, meta, item)?;
+        if item.kind == GAP {
+            return evict::sign_anew(db, meta, item, &self.signer());
+        }
+        meta.damaged_total += 1;
+        evict::leave_gap(db, meta, item, GapReason::Damaged, &self.signer())
     }
 
     pub(super) fn settle(
@@ -233,7 +259,7 @@ impl Writer {
         Ok(Refused::DeadLetter)
     }
 
-    /// Copies a row to the dead-letter table and keeps the table within its limit.
+    /// Copies a row's message to the dead-letter table and keeps the table within its limit.
     fn bury(
         &self,
         db: &Connection,
@@ -270,4 +296,8 @@ struct Sealed {
     body: Digest,
     message: Vec<u8>,
     digest: Digest,
+    /// What the row takes: the message, and the payload if it lies beside it.
+    len: u64,
+    /// Of a payload that lies beside the message.
+    salt: Option<[u8; 16]>,
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use fleetloop_protocol::gap::{Gap, GapReason};
 use fleetloop_protocol::keys::{KeyRing, PublicKey};
+use fleetloop_protocol::limits::INLINE_PAYLOAD_BYTES;
 use fleetloop_protocol::receipt::{RefusalReason, Subject};
-use fleetloop_protocol::sample::VerifiedSample;
+use fleetloop_protocol::sample::{Payload, VerifiedSample, commitment};
 use fleetloop_protocol::{Sequence, Verified};
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -44,6 +45,11 @@ fn draft(selection: Selection, payload: Vec<u8>) -> Draft {
 
 fn uncertain(score: f32) -> Draft {
     draft(Selection::Uncertain { score }, vec![7; 100])
+}
+
+/// One whose payload does not fit a message.
+fn large(score: f32, payload: u8) -> Draft {
+    draft(Selection::Uncertain { score }, vec![payload; INLINE_PAYLOAD_BYTES + 1])
 }
 
 fn random() -> Draft {
@@ -116,6 +122,13 @@ impl Bench {
 
     fn opened(&self, rows: usize) -> Vec<Opened> {
         self.batch(rows).iter().map(|o| open_as_hub(o, self.key.public())).collect()
+    }
+
+    /// Takes the next payload as the uploader would, and then its message.
+    fn upload(&self) -> Option<(Upload, Outgoing)> {
+        let upload = self.runtime.block_on(self.outbox.next_upload()).unwrap()?;
+        let message = self.runtime.block_on(self.outbox.uploaded(upload.id)).unwrap().unwrap();
+        Some((upload, message))
     }
 
     fn settle(&self, receipt: Receipt) -> Settled {
@@ -468,13 +481,115 @@ fn the_numbers_can_be_read_while_no_agent_runs() {
 
 #[test]
 fn a_payload_over_the_limit_is_refused_and_takes_no_sequence() {
-    let bench = Bench::new(1000, 1 << 30);
-    let limit = fleetloop_protocol::limits::INLINE_PAYLOAD_BYTES;
     let selection = Selection::Uncertain { score: 0.5 };
-    let error = bench.append(draft(selection, vec![0; limit + 1])).unwrap_err();
-    assert!(matches!(error, OutboxError::Encode(_)), "{error}");
-    assert_eq!(bench.append(draft(selection, vec![0; limit])).unwrap().sequence, Sequence(0));
-    assert_eq!(bench.batch(1).len(), 1);
+    for (max_bytes, limit) in [(1 << 30, PAYLOAD_BYTES), (1 << 20, 1 << 20)] {
+        let bench = Bench::new(1000, max_bytes);
+        bench.append(uncertain(0.1)).unwrap();
+        let error = bench.append(draft(selection, vec![0; limit + 1])).unwrap_err();
+        assert!(matches!(error, OutboxError::Encode(_)), "{error}");
+        assert_eq!(bench.outbox.stats().samples, 1, "nothing was evicted for it");
+        let most = limit - 10_000;
+        assert_eq!(bench.append(draft(selection, vec![0; most])).unwrap().sequence, Sequence(1));
+    }
+}
+
+#[test]
+fn a_large_payload_is_offered_for_upload_then_its_message_and_the_receipt_takes_both() {
+    let mut bench = Bench::new(1000, 1 << 30);
+    bench.append(large(0.9, 1)).unwrap();
+    bench.append(uncertain(0.5)).unwrap();
+    let stats = bench.outbox.stats();
+    assert_eq!((stats.samples, stats.uploads), (2, 1));
+    assert!(stats.bytes > INLINE_PAYLOAD_BYTES as u64);
+    bench.restart();
+    assert_eq!(bench.outbox.stats().uploads, 1);
+    let small = bench.batch(100);
+    assert_eq!(small.len(), 1, "the small one does not wait for the large one before it");
+    let (upload, message) = bench.upload().unwrap();
+    assert_eq!(commitment(&upload.salt, &upload.payload), upload.commitment);
+    assert_eq!(upload.payload, large(0.9, 1).payload);
+    assert!(bench.upload().is_none(), "it is under way");
+    let ring: KeyRing = [bench.key.public()].into_iter().collect();
+    let sample = VerifiedSample::open(&message.bytes, &device(), &ring).unwrap();
+    assert_eq!(sample.payload(), &Payload::Uploaded);
+    assert_eq!(sample.header().get().commitment, upload.commitment);
+    assert!(message.bytes.len() < 1000, "the message is small");
+    for outgoing in [&message, &small[0]] {
+        let receipt = open_as_hub(outgoing, bench.key.public()).receipt();
+        assert_eq!(bench.settle(receipt), Settled::Deleted);
+    }
+    let stats = bench.outbox.stats();
+    assert_eq!((stats.samples, stats.uploads, stats.bytes), (0, 0, 0));
+    bench.outbox.close();
+    let db = Connection::open(bench.dir.join(FILE)).unwrap();
+    let left: i64 = db.query_row("SELECT count(*) FROM payload", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_large_sample_begins_again_at_its_upload_when_the_hub_asks_or_the_connection_is_lost() {
+    let bench = Bench::new(1000, 1 << 30);
+    bench.append(large(0.9, 1)).unwrap();
+    let (first, message) = bench.upload().unwrap();
+    assert_eq!(bench.refuse(&message, RefusalReason::PayloadMissing, 5), Refused::Retry);
+    assert!(bench.upload().is_none());
+    bench.append(uncertain(0.5)).unwrap();
+    assert_eq!(bench.batch(9).len(), 1, "only that one was asked to wait");
+    bench.time.advance(Duration::from_secs(5));
+    assert_eq!(bench.upload().unwrap().0, first);
+    bench.connection_lost();
+    assert_eq!(bench.upload().unwrap().0, first);
+    bench.time.advance(LEASE);
+    assert_eq!(bench.upload().unwrap().0, first, "no receipt came");
+    let postpone = bench.outbox.postpone(first.id, Duration::from_secs(3600));
+    bench.runtime.block_on(postpone).unwrap();
+    bench.connection_lost();
+    assert!(bench.upload().is_none());
+    bench.time.advance(Duration::from_secs(3600));
+    assert_eq!(bench.upload().unwrap().0, first);
+}
+
+#[test]
+fn a_damaged_payload_becomes_a_gap_and_the_next_one_goes_on() {
+    let mut bench = Bench::new(1000, 1 << 30);
+    (0..2).for_each(|i| drop(bench.append(large(0.9, i)).unwrap()));
+    bench.sql(
+        "UPDATE payload SET bytes = zeroblob(100) WHERE item = (SELECT min(item) FROM payload)",
+    );
+    assert!(bench.upload().is_none());
+    let (_, message) = bench.upload().unwrap();
+    let mut all = bench.opened(100);
+    all.push(open_as_hub(&message, bench.key.public()));
+    assert_chain(&all, 2);
+    let stats = bench.outbox.stats();
+    assert_eq!((stats.damaged_total, stats.uploads), (1, 1));
+    bench.assert_accounted();
+}
+
+#[test]
+fn what_an_agent_before_uploads_left_is_sent_by_this_one() {
+    let mut bench = Bench::new(1000, 1 << 30);
+    (0..3).for_each(|_| drop(bench.append(uncertain(0.9)).unwrap()));
+    let before = bench.outbox.stats();
+    bench.sql("DROP TABLE payload; ALTER TABLE meta DROP COLUMN uploads; PRAGMA user_version = 1");
+    assert_eq!(bench.outbox.stats(), OutboxStats { signed_since_start: 0, ..before });
+    bench.append(large(0.9, 1)).unwrap();
+    let mut all = bench.opened(100);
+    all.push(open_as_hub(&bench.upload().unwrap().1, bench.key.public()));
+    assert_chain(&all, 4);
+}
+
+#[test]
+fn payloads_that_wait_for_the_disk_are_bounded_in_bytes() {
+    let bench = Bench::new(1000, 1 << 30);
+    let selection = Selection::Uncertain { score: 0.5 };
+    let over = draft(selection, vec![0; usize::try_from(QUEUED_BYTES).unwrap() + 1]);
+    assert!(matches!(bench.append(over), Err(OutboxError::Busy)));
+    for _ in 0..4 {
+        bench.append(draft(selection, vec![0; PAYLOAD_BYTES])).unwrap();
+    }
+    bench.runtime.block_on(bench.outbox.flush()).unwrap();
+    assert_eq!(bench.outbox.shared.queued_bytes.load(Ordering::Relaxed), 0);
 }
 
 /// A file system of 4 MiB in memory; none when this process may not mount.
@@ -567,6 +682,8 @@ fn an_agent_that_starts_on_a_full_disk_gets_its_outbox_once_there_is_room() {
 #[derive(Debug, Clone)]
 enum Op {
     Append { random: bool, score: u8 },
+    AppendLarge { score: u8 },
+    Upload,
     Batch { rows: usize },
     Settle { which: usize, other_digest: bool },
     Refuse { which: usize },
@@ -577,6 +694,8 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (any::<bool>(), any::<u8>()).prop_map(|(random, score)| Op::Append { random, score }),
+        1 => any::<u8>().prop_map(|score| Op::AppendLarge { score }),
+        1 => Just(Op::Upload),
         3 => (1usize..6).prop_map(|rows| Op::Batch { rows }),
         3 => (any::<usize>(), prop::bool::weighted(0.2))
             .prop_map(|(which, other_digest)| Op::Settle { which, other_digest }),
@@ -595,6 +714,10 @@ fn step(bench: &mut Bench, hub: &mut Hub, seen: &mut Vec<Outgoing>, op: &Op) {
         Op::Append { score, .. } => {
             drop(bench.append(uncertain(f32::from(*score) / 255.0)).unwrap());
         }
+        Op::AppendLarge { score } => {
+            drop(bench.append(large(f32::from(*score) / 255.0, *score)).unwrap());
+        }
+        Op::Upload => seen.extend(bench.upload().map(|(_, message)| message)),
         Op::Batch { rows } => seen.extend(bench.batch(*rows)),
         Op::Settle { which, other_digest } if !seen.is_empty() => {
             let opened = open_as_hub(&seen[which % seen.len()], bench.key.public());
@@ -635,7 +758,9 @@ proptest! {
         }
         bench.restart();
         let stats = bench.outbox.stats();
-        let waiting = bench.opened(100_000);
+        let mut waiting = bench.opened(100_000);
+        let uploads = std::iter::from_fn(|| bench.upload());
+        waiting.extend(uploads.map(|(_, message)| open_as_hub(&message, bench.key.public())));
         prop_assert_eq!(waiting.len() as u64, stats.samples + stats.gaps);
         let all: Vec<Opened> = hub.into_values().chain(waiting).collect();
         assert_chain(&all, stats.samples_signed_total);

@@ -18,7 +18,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::evict::StepError;
 use super::schema::{self, Meta};
-use super::{Draft, OutboxError, OutboxStats, Outgoing, PROBE_EVERY, Refused, Settled, Shared};
+use super::{
+    Draft, OutboxError, OutboxStats, Outgoing, PROBE_EVERY, Refused, Settled, Shared, Upload,
+};
 use crate::config::OutboxConfig;
 
 /// The most commands one transaction takes.
@@ -30,6 +32,9 @@ type Reply<T> = oneshot::Sender<Result<T, OutboxError>>;
 pub(super) enum Command {
     Append { draft: Box<Draft>, reply: Reply<SampleId> },
     NextBatch { max_rows: usize, max_bytes: usize, reply: Reply<Vec<Outgoing>> },
+    NextUpload { reply: Reply<Option<Upload>> },
+    Uploaded { upload: i64, reply: Reply<Option<Outgoing>> },
+    Postpone { upload: i64, wait: Duration, reply: Reply<()> },
     ConnectionLost { reply: Reply<()> },
     Settle { receipt: Receipt, reply: Reply<Settled> },
     Refuse { refusal: Refusal, reply: Reply<Refused> },
@@ -41,6 +46,8 @@ pub(super) enum Command {
 enum Outcome {
     Appended(SampleId),
     Batch(Vec<Outgoing>),
+    Upload(Option<Upload>),
+    Uploaded(Option<Outgoing>),
     Settled(Settled),
     Refused(Refused),
     Done,
@@ -139,6 +146,7 @@ impl Writer {
         }
         // Before the answers, so that whoever has one sees its effect in the numbers.
         self.account(&commands, &outcomes);
+        let payloads = commands.iter().map(Command::payload_len).sum();
         match outcomes {
             Ok(outcomes) => {
                 for (command, outcome) in commands.into_iter().zip(outcomes) {
@@ -152,6 +160,7 @@ impl Writer {
                 }
             }
         }
+        self.shared.queued_bytes.fetch_sub(payloads, Ordering::Relaxed);
     }
 
     fn account(
@@ -312,6 +321,12 @@ impl Writer {
             Command::NextBatch { max_rows, max_bytes, .. } => {
                 self.next_batch(db, meta, *max_rows, *max_bytes).map(Outcome::Batch)
             }
+            Command::NextUpload { .. } => self.next_upload(db, meta).map(Outcome::Upload),
+            Command::Uploaded { upload, .. } => self.uploaded(db, *upload).map(Outcome::Uploaded),
+            Command::Postpone { upload, wait, .. } => {
+                self.postpone(*upload, *wait);
+                Ok(Outcome::Done)
+            }
             Command::ConnectionLost { .. } => {
                 self.leases.retain(|_, lease| lease.retry);
                 Ok(Outcome::Done)
@@ -323,6 +338,16 @@ impl Writer {
     }
 }
 
+impl Command {
+    /// The payload that it carries, in bytes.
+    fn payload_len(&self) -> u64 {
+        match self {
+            Self::Append { draft, .. } => draft.payload.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// Sends a command's answer; one that nobody waits for is dropped.
 fn answer(command: Command, outcome: Result<Outcome, OutboxError>) {
     match (command, outcome) {
@@ -330,13 +355,20 @@ fn answer(command: Command, outcome: Result<Outcome, OutboxError>) {
         (Command::NextBatch { reply, .. }, Ok(Outcome::Batch(batch))) => {
             drop(reply.send(Ok(batch)));
         }
+        (Command::NextUpload { reply }, Ok(Outcome::Upload(u))) => drop(reply.send(Ok(u))),
+        (Command::Uploaded { reply, .. }, Ok(Outcome::Uploaded(o))) => drop(reply.send(Ok(o))),
         (Command::Settle { reply, .. }, Ok(Outcome::Settled(s))) => drop(reply.send(Ok(s))),
         (Command::Refuse { reply, .. }, Ok(Outcome::Refused(r))) => drop(reply.send(Ok(r))),
-        (Command::ConnectionLost { reply } | Command::Flush { reply }, outcome) => {
-            drop(reply.send(outcome.map(|_| ())));
-        }
+        (
+            Command::ConnectionLost { reply }
+            | Command::Flush { reply }
+            | Command::Postpone { reply, .. },
+            outcome,
+        ) => drop(reply.send(outcome.map(|_| ()))),
         (Command::Append { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::NextBatch { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
+        (Command::NextUpload { reply }, outcome) => drop(reply.send(Err(no(outcome)))),
+        (Command::Uploaded { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::Settle { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::Refuse { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::Close, _) => {}
@@ -362,6 +394,7 @@ pub(super) fn stats_of(meta: &Meta, since_start: &SinceStart) -> OutboxStats {
         epoch: meta.epoch.0,
         samples: meta.samples,
         gaps: meta.gaps,
+        uploads: meta.uploads,
         bytes: meta.bytes,
         dead_letters: meta.dead_letters,
         samples_signed_total: meta.signed_total,

@@ -2,7 +2,8 @@
 //!
 //! Contents, in this order: `hub.db` (a consistent copy, made by SQLite's `VACUUM INTO`), the
 //! `*.toml` files of the data directory (configuration and access files), `pki/`, `tuf/` and, when
-//! asked for, `payloads/` and `artefacts/`. Not the offline root key: the hub never has it.
+//! asked for, `payloads/` and `artefacts/`. Not the offline root key: the hub never has it. Not
+//! `uploads/`: nothing there has a receipt, so devices still have it.
 //!
 //! Consistency: the database first, because releases that the repository has and the database has
 //! not are adopted at the next start; then `timestamp.json` before the files it names, which never

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::state::{DesiredPublisher, EVENTS};
 use crate::store::devices::{self, NewDevice};
 use crate::store::payloads::Blobs;
+use crate::store::uploads::Uploads;
 use crate::store::{Store, ingest, labels, tokens};
 
 /// When tests happen.
@@ -76,9 +77,11 @@ fn state(dir: &Path) -> AppState {
         .unwrap();
     let config = Config::load(dir).unwrap();
     let (desired, _) = DesiredPublisher::channel();
+    let payloads = Blobs::open("payload", &config.paths.payloads(), 0).unwrap();
     AppState {
         store: Store::open(dir).unwrap(),
-        payloads: Blobs::open("payload", &config.paths.payloads(), 0).unwrap(),
+        uploads: Uploads::open(&config.paths.uploads(), &config.limits, payloads.clone()).unwrap(),
+        payloads,
         artefacts: Blobs::open("artefact", &config.paths.artefacts(), 0).unwrap(),
         config: Arc::new(config),
         clock: Clock::manual(NOW),

@@ -1,4 +1,4 @@
-//! What a device fetches: release metadata, artefacts, the time.
+//! What a device fetches: release metadata, artefacts, the time; and the payloads it uploads.
 //!
 //! Behind mutual TLS; the certificate's name must be an enrolled device at every request, so that a
 //! revoked one is refused on a connection it had open. Nothing is trusted by the device because it
@@ -10,7 +10,7 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_T
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use axum::{Extension, Json, Router};
 use fleetloop_protocol::api::ApiError;
 use fleetloop_protocol::api::devices::DeviceState;
@@ -18,6 +18,7 @@ use fleetloop_protocol::time::HubTime;
 use fleetloop_protocol::{DeviceId, Digest, wire};
 
 use super::range::{Wanted, wanted};
+use super::upload;
 use crate::release;
 use crate::state::AppState;
 use crate::store::{StoreError, devices};
@@ -37,8 +38,9 @@ pub fn router(state: AppState) -> Router {
         .route("/time", get(time))
         .route("/tuf/dev/{file}", get(metadata))
         .route("/artefacts/{digest}", get(artefact))
+        .route("/payloads/{commitment}", put(upload::put).head(upload::has))
         .layer(middleware::from_fn_with_state(state.clone(), only_enrolled))
-        // Nothing here has a body.
+        // Uploads are taken piece by piece within limits of their own; nothing else has a body.
         .layer(DefaultBodyLimit::max(0))
         .with_state(state)
 }
@@ -129,14 +131,14 @@ async fn artefact(
 
 /// A refused request, as [`ApiError`].
 #[derive(Debug)]
-struct Refused(StatusCode, &'static str, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) &'static str, pub(super) String);
 
 impl Refused {
     fn forbidden(message: &str) -> Self {
         Self(StatusCode::FORBIDDEN, "forbidden", message.to_owned())
     }
 
-    fn not_found(message: &str) -> Self {
+    pub(super) fn not_found(message: &str) -> Self {
         Self(StatusCode::NOT_FOUND, "not_found", message.to_owned())
     }
 

@@ -3,6 +3,7 @@
 pub mod device;
 mod peer;
 pub mod range;
+mod upload;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

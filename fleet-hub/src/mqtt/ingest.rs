@@ -3,7 +3,8 @@
 //! A sample's road: signature and payload checked → payload on disk → row on disk with its signed
 //! receipt → receipt sent. A power cut after any step leaves what the next attempt finds and goes
 //! on from: a payload without a row is written again, a row without a sent receipt answers the
-//! repeated sample.
+//! repeated sample. A payload too large for a message was uploaded before it: it is taken over from
+//! there, and a sample whose upload is not there is refused for now.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -147,13 +148,7 @@ impl Ingest {
         let outcome = match known {
             Some(outcome) => outcome,
             None => {
-                let Payload::Inline(payload) = sample.payload() else {
-                    let detail = "the payload was not uploaded".to_owned();
-                    return Err(Rejected::Refused(RefusalReason::PayloadMissing, detail));
-                };
-                let payload = Bytes::copy_from_slice(payload);
-                let payload_digest = Digest::of(&payload);
-                self.state.payloads.put(payload_digest, payload).await?;
+                let payload_digest = self.payload(&sample).await?;
                 let (stored, signed) = (Arc::clone(&sample), receipt.clone());
                 self.state
                     .store
@@ -161,12 +156,38 @@ impl Ingest {
                     .await?
             }
         };
+        if *sample.payload() == Payload::Uploaded {
+            // Whatever became of it, the upload has served.
+            self.state.uploads.discard(device, sample.header().get().commitment).await;
+        }
         if outcome == Outcome::Stored {
             self.state.tell(HubEvent::SampleStored { sample: digest });
         }
         let identity = sample.header().get().id.to_string();
         let envelope = sample.header().envelope();
         self.settle(device, bytes, outcome, receipt, (identity, digest, envelope)).await
+    }
+
+    /// Brings a sample's payload to the disk and names it.
+    async fn payload(&self, sample: &VerifiedSample) -> Result<Digest, Rejected> {
+        match sample.payload() {
+            Payload::Inline(bytes) => {
+                let bytes = Bytes::copy_from_slice(bytes);
+                let digest = Digest::of(&bytes);
+                self.state.payloads.put(digest, bytes).await?;
+                Ok(digest)
+            }
+            Payload::Uploaded => {
+                let Some(adopted) = self.state.uploads.adopt(sample).await? else {
+                    let detail = "its payload is not here; upload it again".to_owned();
+                    return Err(Rejected::Refused(RefusalReason::PayloadMissing, detail));
+                };
+                if adopted.len != u64::from(sample.header().get().payload_len) {
+                    return Err(VerifyError::Payload.into());
+                }
+                Ok(adopted.payload)
+            }
+        }
     }
 
     async fn gap(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
@@ -310,7 +331,7 @@ impl Ingest {
     fn refusal(&self, message: &[u8], reason: RefusalReason, detail: &str) -> Refusal {
         let limits = &self.state.config.limits;
         let retry_s = match reason {
-            RefusalReason::Busy => limits.retry_busy_s,
+            RefusalReason::Busy | RefusalReason::PayloadMissing => limits.retry_busy_s,
             _ => limits.retry_full_s,
         };
         Refusal::new(Digest::of(message), reason, detail, retry_s)

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::state::DesiredPublisher;
 use crate::store::Store;
 use crate::store::payloads::Blobs;
+use crate::store::uploads::Uploads;
 use crate::{AppState, HubEvent};
 
 /// When tests begin.
@@ -161,10 +162,12 @@ fn open(
     .unwrap();
     let (desired, orders) = DesiredPublisher::channel();
     let (stop, stopping) = watch::channel(false);
+    let payloads = Blobs::open("payload", &data.join("payloads"), 0).unwrap();
     let state = AppState {
-        config: Arc::new(config),
         store: Store::open(data).unwrap(),
-        payloads: Blobs::open("payload", &data.join("payloads"), 0).unwrap(),
+        uploads: Uploads::open(&data.join("uploads"), &config.limits, payloads.clone()).unwrap(),
+        config: Arc::new(config),
+        payloads,
         artefacts: Blobs::open("artefact", &data.join("artefacts"), 0).unwrap(),
         clock,
         events: broadcast::channel(64).0,

@@ -22,6 +22,7 @@ pub mod rollouts;
 pub mod samples;
 pub mod sessions;
 pub mod tokens;
+pub mod uploads;
 pub mod writer;
 
 use std::path::{Path, PathBuf};

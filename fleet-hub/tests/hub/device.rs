@@ -31,6 +31,9 @@ use crate::rig::Rig;
 /// How long anything may take before a test gives up: generous, for a machine that compiles.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The salt of every sample.
+pub const SALT: [u8; 16] = [7; 16];
+
 pub struct Device {
     pub id: DeviceId,
     pub signing: SigningKey,
@@ -101,7 +104,7 @@ impl Device {
     }
 
     pub fn sample_message(&self, sequence: u64, payload: &[u8]) -> SampleMessage {
-        let salt = [7; 16];
+        let salt = SALT;
         let header = SampleHeader {
             id: SampleId {
                 device: self.id.clone(),
@@ -122,6 +125,12 @@ impl Device {
         };
         let header = Signed::seal(&header, &self.id, &self.signing).unwrap();
         SampleMessage::new(header, salt, Payload::Inline(payload.to_vec()))
+    }
+
+    /// The message of its sample `sequence`, which says that the payload was uploaded.
+    pub fn uploaded(&self, sequence: u64, payload: &[u8]) -> Vec<u8> {
+        let message = self.sample_message(sequence, payload);
+        wire::encode_for(&SampleMessage { payload: Payload::Uploaded, ..message }, 2).unwrap()
     }
 
     /// A connection under its own name, listening to its answers.

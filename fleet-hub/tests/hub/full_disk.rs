@@ -9,11 +9,11 @@ use fleetloop_protocol::topic::{Kind, Topic};
 use crate::rig::Rig;
 
 /// A tiny file system over a folder, unmounted when dropped.
-struct SmallDisk(std::path::PathBuf);
+pub struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
     /// None where this process may not mount.
-    fn over(path: &Path) -> Option<Self> {
+    pub fn over(path: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(path);
         let mounted = mount.output().is_ok_and(|output| output.status.success());
@@ -71,7 +71,7 @@ async fn on_a_full_disk_samples_are_refused_for_now_and_none_is_lost() {
 }
 
 /// Writes until nothing more fits.
-fn fill(path: &Path) {
+pub fn fill(path: &Path) {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path).unwrap();
     let mut piece = 65_536;

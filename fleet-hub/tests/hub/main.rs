@@ -2,6 +2,7 @@
 //! loopback ports.
 
 mod access;
+mod agent;
 mod crash;
 mod device;
 mod enrolment;
@@ -11,3 +12,4 @@ mod intake;
 mod rig;
 mod setup;
 mod topics;
+mod uploads;

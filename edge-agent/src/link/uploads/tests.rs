@@ -1,0 +1,205 @@
+//! Against a real TLS server with faults, and a real outbox.
+
+use fleetloop_protocol::keys::SigningKey;
+use fleetloop_protocol::limits::INLINE_PAYLOAD_BYTES;
+use fleetloop_protocol::sample::{MediaType, Payload, Selection, VerifiedSample};
+use fleetloop_protocol::state::Update;
+use fleetloop_protocol::{BundleDigest, ClockState, Digest, UnixMillis};
+
+use super::*;
+use crate::clock::ManualTime;
+use crate::config::OutboxConfig;
+use crate::outbox::Draft;
+use crate::testing::{TestHub, UploadFault, clock};
+
+struct Bench {
+    hub: TestHub,
+    dir: tempfile::TempDir,
+    clock: Clock,
+    time: ManualTime,
+    outbox: Outbox,
+    key: Arc<SigningKey>,
+    status: watch::Sender<LinkStatus>,
+}
+
+impl Bench {
+    async fn new(reads_version: Option<u8>) -> Self {
+        let (clock, time) = clock();
+        let hub = TestHub::start(b"root".to_vec()).await;
+        hub.lock().reads_version = reads_version;
+        let dir = tempfile::tempdir().unwrap();
+        crate::enroll::enroll_at(&hub.token(), dir.path(), &clock).await.unwrap();
+        let key = Identity::load(dir.path()).unwrap().signing_key();
+        let device = "dev-test".parse().unwrap();
+        let limits = OutboxConfig::default();
+        let outbox = Outbox::open(dir.path(), &limits, device, key.clone(), clock.clone()).unwrap();
+        let status = watch::Sender::new(LinkStatus {
+            connected: true,
+            last_error: None,
+            update: Update::Idle,
+            generation: 0,
+            hub_reads_version: None,
+            untrusted: 0,
+        });
+        hub.asked();
+        Self { hub, dir, clock, time, outbox, key, status }
+    }
+
+    async fn append(&self, len: usize) {
+        let draft = Draft {
+            captured_at: UnixMillis(1),
+            clock: ClockState::Synced,
+            model: BundleDigest(Digest::of(b"model")),
+            config: Digest::of(b"config"),
+            media_type: MediaType::Png,
+            payload: (0..len).map(|i| (i % 251) as u8).collect(),
+            selection: Selection::Uncertain { score: 0.5 },
+            predictions: Vec::new(),
+        };
+        self.outbox.append(draft).unwrap().await.unwrap().unwrap();
+    }
+
+    fn identity(&self) -> Identity {
+        Identity::load(self.dir.path()).unwrap()
+    }
+
+    fn connect(&self) -> Option<Uploads> {
+        let (identity, status) = (self.identity(), self.status.clone());
+        Some(Uploads::start(&identity, &self.clock, self.outbox.clone(), status).unwrap())
+    }
+
+    /// Waits until the hub was asked for something that begins so, and says for what.
+    async fn asked(&self, begins: &str) -> Vec<String> {
+        loop {
+            let asked: Vec<String> = self.hub.asked().into_iter().map(|(path, _)| path).collect();
+            if asked.iter().any(|path| path.starts_with(begins)) {
+                return asked;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn hub_reads(&self) -> u8 {
+        let mut status = self.status.subscribe();
+        let known = status.wait_for(|status| status.hub_reads_version.is_some()).await;
+        known.unwrap().hub_reads_version.unwrap()
+    }
+}
+
+const LARGE: usize = 5_000_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_payload_is_at_the_hub_before_its_message_is_sent_and_small_ones_go_meanwhile() {
+    let bench = Bench::new(Some(2)).await;
+    bench.append(LARGE).await;
+    bench.append(100).await;
+    assert_eq!(bench.outbox.next_batch(10, usize::MAX).await.unwrap().len(), 1);
+    let mut uploads = bench.connect();
+    let message = next(&mut uploads).await.unwrap();
+    let keys = [bench.key.public()].into_iter().collect();
+    let sample = VerifiedSample::open(&message.bytes, &"dev-test".parse().unwrap(), &keys).unwrap();
+    assert_eq!(sample.payload(), &Payload::Uploaded);
+    let named = sample.header().get().commitment;
+    assert_eq!(bench.hub.lock().uploads[&named].len(), LARGE);
+    assert_eq!(bench.hub_reads().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_hub_that_reads_version_1_large_samples_wait_and_are_sent_once_it_is_upgraded() {
+    let bench = Bench::new(None).await;
+    bench.append(INLINE_PAYLOAD_BYTES + 1).await;
+    bench.append(INLINE_PAYLOAD_BYTES).await;
+    let uploads = bench.connect();
+    assert_eq!(bench.hub_reads().await, 1);
+    assert_eq!(bench.outbox.next_batch(10, usize::MAX).await.unwrap().len(), 1);
+    bench.time.advance(Duration::from_secs(30 * 24 * 3600));
+    // Twice as long as an idle uploader waits before it looks again.
+    tokio::time::sleep(2 * LOOK).await;
+    let asked = bench.hub.asked();
+    assert!(asked.iter().all(|(path, _)| !path.contains("/payloads/")), "{asked:?}");
+    let stats = bench.outbox.stats();
+    assert_eq!((stats.samples, stats.uploads, stats.dead_letters), (2, 1, 0));
+    drop(uploads);
+    // The hub's restart ends the connection; the next one asks again.
+    bench.hub.lock().reads_version = Some(2);
+    bench.outbox.connection_lost().await.unwrap();
+    let mut uploads = bench.connect();
+    assert!(next(&mut uploads).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cut_or_put_off_is_done_again() {
+    let bench = Bench::new(Some(2)).await;
+    bench.hub.lock().upload_faults = vec![
+        UploadFault::Answer(0, StatusCode::INSUFFICIENT_STORAGE),
+        UploadFault::Answer(LARGE / 2, StatusCode::SERVICE_UNAVAILABLE),
+    ];
+    bench.append(LARGE).await;
+    let mut uploads = bench.connect();
+    for _ in 0..2 {
+        bench.asked("PUT").await;
+        assert!(bench.hub.lock().uploads.is_empty());
+        bench.time.advance(Duration::from_secs(60));
+    }
+    // The third attempt is at its waits of real time.
+    let advancing = async {
+        loop {
+            bench.time.advance(Duration::from_secs(60));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        message = next(&mut uploads) => assert!(message.is_some()),
+        () = advancing => {}
+    }
+    assert_eq!(bench.hub.lock().uploads.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_hub_has_is_not_sent_again() {
+    let bench = Bench::new(Some(2)).await;
+    bench.append(LARGE).await;
+    let mut uploads = bench.connect();
+    next(&mut uploads).await.unwrap();
+    // The message was lost with the connection.
+    drop(uploads);
+    bench.outbox.connection_lost().await.unwrap();
+    bench.hub.asked();
+    let mut uploads = bench.connect();
+    next(&mut uploads).await.unwrap();
+    let asked = bench.asked("HEAD").await;
+    assert!(!asked.iter().any(|path| path.starts_with("PUT")), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_the_hub_will_not_have_waits_an_hour_and_the_next_goes_on() {
+    let bench = Bench::new(Some(2)).await;
+    bench.hub.lock().upload_faults = vec![UploadFault::Answer(LARGE, StatusCode::BAD_REQUEST)];
+    bench.append(LARGE).await;
+    bench.append(LARGE + 1).await;
+    let mut uploads = bench.connect();
+    next(&mut uploads).await.unwrap();
+    assert_eq!(bench.hub.lock().uploads.values().next().unwrap().len(), LARGE + 1);
+    assert!(bench.outbox.next_upload().await.unwrap().is_none());
+    bench.time.advance(REFUSED);
+    assert_eq!(bench.outbox.next_upload().await.unwrap().unwrap().payload.len(), LARGE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_does_not_move_is_given_up() {
+    let bench = Bench::new(Some(2)).await;
+    bench.append(8_000_000).await;
+    let stalled = Duration::from_millis(300);
+    let client = Client { stalled, ..Client::new(&bench.identity(), &bench.clock).unwrap() };
+    let upload = bench.outbox.next_upload().await.unwrap().unwrap();
+    // In the middle of the body, and with all of it sent.
+    for taken in [100_000, 8_000_000] {
+        bench.hub.lock().upload_faults = vec![UploadFault::Stall(taken)];
+        match client.send(upload.clone()).await {
+            Err(Failed::ForNow { reason }) => assert!(reason.contains("no progress"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    client.send(upload).await.unwrap();
+    assert_eq!(bench.hub.lock().uploads.len(), 1);
+}

@@ -1,0 +1,344 @@
+//! Staging: payloads that devices uploaded over HTTPS and whose samples have not come yet.
+//!
+//! Layout: `<root>/<device>/<commitment>`, the payload as it is. Invariants: a file under a
+//! commitment was checked against it while it came, is synced and appeared by a rename; a device
+//! finds its own uploads only. Nothing here has a receipt, so anything may be lost: a sample whose
+//! upload is gone is refused for now and its device uploads again. That is also why a backup leaves
+//! this folder out.
+//!
+//! [`Uploads::adopt`] copies a payload to where samples have theirs, checked once more against the
+//! sample's signed header, before the sample's row is written; [`Uploads::discard`] removes it here
+//! afterwards. A power cut in between leaves a file that the age limit takes.
+//!
+//! Limits: `limits.upload_device_bytes`, `limits.upload_total_bytes`, `limits.upload_keep_s`, and the
+//! disk's floor.
+
+mod ledger;
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use fleetloop_protocol::digest::Hasher;
+use fleetloop_protocol::limits::PAYLOAD_BYTES;
+use fleetloop_protocol::sample::VerifiedSample;
+use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
+use futures::{Stream, StreamExt as _};
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::StoreError;
+use super::payloads::Blobs;
+use crate::durable::sync_parent;
+use crate::limits::Limits;
+use ledger::{Gone, Ledger};
+
+/// How long a device may be silent in the middle of an upload.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Bytes read at once.
+const PIECE: usize = 64 * 1024;
+
+/// An upload that begins.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// Whose.
+    pub device: DeviceId,
+    /// `SHA-256(salt ‖ payload)`.
+    pub commitment: Digest,
+    /// The salt.
+    pub salt: [u8; 16],
+    /// The payload's length in bytes.
+    pub len: u64,
+}
+
+/// Why an upload is not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// Above a limit or the disk's floor.
+    #[error("cannot take an upload now: there is no room; try again later")]
+    NoRoom,
+    /// Over [`PAYLOAD_BYTES`].
+    #[error("cannot take an upload of {len} bytes: at most {PAYLOAD_BYTES}")]
+    TooLarge {
+        /// Its length.
+        len: u64,
+    },
+    /// The bytes are not the ones that were named.
+    #[error("cannot keep an upload: its bytes are not the ones that {commitment} names")]
+    Mismatch {
+        /// The commitment.
+        commitment: Digest,
+    },
+    /// The connection broke, or was silent for too long.
+    #[error("cannot finish an upload: it was cut off")]
+    Cut,
+    /// The disk or the database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A payload that was adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Adopted {
+    /// Its digest, under which it lies among the payloads.
+    pub payload: Digest,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// The staging folder; cheap to clone.
+#[derive(Clone)]
+pub struct Uploads {
+    root: PathBuf,
+    payloads: Blobs,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl Uploads {
+    /// Opens (or makes) the folder `root`; what is adopted goes to `payloads`.
+    ///
+    /// # Errors
+    /// The folder cannot be made, listed or swept.
+    pub fn open(root: &Path, limits: &Limits, payloads: Blobs) -> Result<Self, StoreError> {
+        let mut ledger = Ledger::new(limits);
+        let found = std::fs::create_dir_all(root).and_then(|()| list(root));
+        let mut found = found.map_err(|source| failed("open", root, source))?;
+        found.sort_by_key(|staged| staged.at);
+        for Staged { device, commitment, len, at } in found {
+            ledger.keep(&device, commitment, len, at);
+        }
+        Ok(Self { root: root.to_owned(), payloads, ledger: Arc::new(Mutex::new(ledger)) })
+    }
+
+    /// Whether an upload is there.
+    pub fn has(&self, device: &DeviceId, commitment: Digest) -> bool {
+        self.ledger().has(device, commitment)
+    }
+
+    /// Keeps what `pieces` yields, durably. The same again is allowed and changes nothing.
+    ///
+    /// # Errors
+    /// [`UploadError`]: nothing of it is kept.
+    pub async fn put<E>(
+        &self,
+        upload: &Incoming,
+        pieces: impl Stream<Item = Result<Bytes, E>> + Send,
+        now: UnixMillis,
+    ) -> Result<(), UploadError> {
+        let Incoming { device, commitment, len, .. } = upload;
+        if *len > PAYLOAD_BYTES as u64 {
+            return Err(UploadError::TooLarge { len: *len });
+        }
+        let _reserved = self.reserve(device, *len, now).await?;
+        let path = self.path(device, *commitment);
+        let folder = path.parent().unwrap_or(&self.root);
+        let staged = self.stage(folder).map_err(|source| failed("open", folder, source))?;
+        let (file, staged) = staged.into_parts();
+        let mut file = tokio::fs::File::from_std(file);
+        receive(upload, pieces, &mut file, &staged).await?;
+        // A power cut before the rename leaves a staged file, which the next start sweeps.
+        file.sync_all().await.map_err(|source| failed("sync", &staged, source))?;
+        staged.persist(&path).map_err(|error| failed("place", &path, error.error))?;
+        sync_parent(&path).map_err(|source| failed("sync", folder, source))?;
+        self.ledger().keep(device, *commitment, *len, now);
+        Ok(())
+    }
+
+    fn stage(&self, folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+        std::fs::create_dir_all(folder)?;
+        sync_parent(folder)?;
+        tempfile::Builder::new().prefix(".upload-").tempfile_in(folder)
+    }
+
+    /// Brings the payload of a sample that says it was uploaded to where payloads lie, durably. None
+    /// when it is not here, or not what the sample's header names.
+    ///
+    /// # Errors
+    /// The disk failed, or is full.
+    pub async fn adopt(&self, sample: &VerifiedSample) -> Result<Option<Adopted>, StoreError> {
+        let header = sample.header().get();
+        let (device, commitment) = (&header.id.device, header.commitment);
+        let path = self.path(device, commitment);
+        let (read, salt) = (path.clone(), *sample.salt());
+        let summed = tokio::task::spawn_blocking(move || sums(&read, salt)).await;
+        let sums = match summed.map_err(|_| StoreError::Panicked)? {
+            Ok(sums) if sums.commitment == commitment => sums,
+            Ok(_) => {
+                tracing::warn!(%device, %commitment, "an upload is not what its sample names");
+                self.discard(device, commitment).await;
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.ledger().forget(device, commitment);
+                return Ok(None);
+            }
+            Err(source) => return Err(failed("read", &path, source)),
+        };
+        if !self.payloads.exists(sums.payload).await? {
+            let file = tokio::fs::File::open(&path).await;
+            let file = file.map_err(|source| failed("read", &path, source))?;
+            let pieces = ReaderStream::with_capacity(file, PIECE);
+            self.payloads.put_stream(sums.payload, PAYLOAD_BYTES as u64, pieces).await?;
+        }
+        Ok(Some(Adopted { payload: sums.payload, len: sums.len }))
+    }
+
+    /// Removes an upload that is needed no more.
+    pub async fn discard(&self, device: &DeviceId, commitment: Digest) {
+        self.ledger().forget(device, commitment);
+        self.remove(vec![(device.clone(), commitment)]).await;
+    }
+
+    async fn reserve(
+        &self,
+        device: &DeviceId,
+        len: u64,
+        now: UnixMillis,
+    ) -> Result<Reserved, UploadError> {
+        let room = self.ledger().reserve(device, len, now);
+        let reserved = room.granted.then(|| Reserved {
+            ledger: Arc::clone(&self.ledger),
+            device: device.clone(),
+            len,
+        });
+        if !room.gone.is_empty() {
+            self.remove(room.gone).await;
+        }
+        match self.payloads.room_for(len) {
+            Ok(()) => reserved.ok_or(UploadError::NoRoom),
+            Err(StoreError::Full { .. }) => Err(UploadError::NoRoom),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn remove(&self, gone: Vec<Gone>) {
+        let paths: Vec<PathBuf> =
+            gone.iter().map(|(device, commitment)| self.path(device, *commitment)).collect();
+        let removed = tokio::task::spawn_blocking(move || {
+            for path in paths {
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        // The next start finds it, and the age limit takes it.
+                        tracing::warn!(path = %path.display(), %error, "cannot remove an upload");
+                    }
+                    _ => {}
+                }
+            }
+        });
+        drop(removed.await);
+    }
+
+    fn path(&self, device: &DeviceId, commitment: Digest) -> PathBuf {
+        self.root.join(device.as_str()).join(commitment.to_string())
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room that is given back when this value goes.
+struct Reserved {
+    ledger: Arc<Mutex<Ledger>>,
+    device: DeviceId,
+    len: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.release(&self.device, self.len);
+    }
+}
+
+/// Writes what comes to `file`, checking it.
+async fn receive<E>(
+    upload: &Incoming,
+    pieces: impl Stream<Item = Result<Bytes, E>> + Send,
+    file: &mut tokio::fs::File,
+    path: &Path,
+) -> Result<(), UploadError> {
+    let mismatch = UploadError::Mismatch { commitment: upload.commitment };
+    let mut pieces = std::pin::pin!(pieces);
+    let mut hasher = Hasher::new();
+    hasher.update(&upload.salt);
+    let mut len = 0;
+    while let Some(piece) =
+        tokio::time::timeout(SILENCE, pieces.next()).await.map_err(|_| UploadError::Cut)?
+    {
+        let piece = piece.map_err(|_| UploadError::Cut)?;
+        len += piece.len() as u64;
+        if len > upload.len {
+            return Err(mismatch);
+        }
+        hasher.update(&piece);
+        file.write_all(&piece).await.map_err(|source| failed("write", path, source))?;
+    }
+    file.flush().await.map_err(|source| failed("write", path, source))?;
+    if len == upload.len && hasher.finish() == upload.commitment { Ok(()) } else { Err(mismatch) }
+}
+
+/// What a file is.
+struct Sums {
+    commitment: Digest,
+    payload: Digest,
+    len: u64,
+}
+
+fn sums(path: &Path, salt: [u8; 16]) -> io::Result<Sums> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut salted, mut plain, mut len) = (Hasher::new(), Hasher::new(), 0);
+    salted.update(&salt);
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(Sums { commitment: salted.finish(), payload: plain.finish(), len });
+        }
+        salted.update(&buffer[..n]);
+        plain.update(&buffer[..n]);
+        len += n as u64;
+    }
+}
+
+/// An upload found at the start.
+struct Staged {
+    device: DeviceId,
+    commitment: Digest,
+    len: u64,
+    at: UnixMillis,
+}
+
+/// What is there; what a crash left half written is removed.
+fn list(root: &Path) -> io::Result<Vec<Staged>> {
+    let mut found = Vec::new();
+    for folder in std::fs::read_dir(root)? {
+        let folder = folder?;
+        let name = folder.file_name().to_string_lossy().parse::<DeviceId>();
+        let (Ok(device), true) = (name, folder.file_type()?.is_dir()) else { continue };
+        for file in std::fs::read_dir(folder.path())? {
+            let file = file?;
+            let Ok(commitment) = file.file_name().to_string_lossy().parse::<Digest>() else {
+                std::fs::remove_file(file.path())?;
+                continue;
+            };
+            let metadata = file.metadata()?;
+            let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let at = UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            found.push(Staged { device: device.clone(), commitment, len: metadata.len(), at });
+        }
+    }
+    Ok(found)
+}
+
+fn failed(verb: &str, path: &Path, source: io::Error) -> StoreError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::Full { what: "an upload".into() }
+        }
+        _ => StoreError::Io { what: format!("{verb} upload {}", path.display()), source },
+    }
+}
