@@ -162,22 +162,20 @@ impl Session {
             match next? {
                 Event::Outgoing(Written::Publish(_)) => link.window.written(self.now()),
                 Event::Outgoing(_) => {}
-                Event::Incoming(packet) => {
-                    match packet {
-                        Packet::Publish(publish) => match self.delivered(link, &publish) {
-                            Some(Inbound::Receipt(receipt)) => receipts.push(receipt),
-                            Some(Inbound::Refusal(refusal)) => refusals.push(refusal),
-                            Some(Inbound::Desired(desired)) => {
-                                // Full: the hub answers the next report with it again.
-                                self.updater.orders.try_send(desired).ok();
-                            }
-                            None => {}
-                        },
-                        Packet::PubAck(ack) => link.on_ack(&ack, self.now()),
-                        Packet::SubAck(ack) => self.on_subscribed(link, &ack)?,
-                        _ => {}
-                    }
-                }
+                Event::Incoming(packet) => match packet {
+                    Packet::Publish(publish) => match self.delivered(link, &publish) {
+                        Some(Inbound::Receipt(receipt)) => receipts.push(receipt),
+                        Some(Inbound::Refusal(refusal)) => refusals.push(refusal),
+                        Some(Inbound::Desired(desired)) => {
+                            // Full: the hub answers the next report with it again.
+                            self.updater.orders.try_send(desired).ok();
+                        }
+                        None => {}
+                    },
+                    Packet::PubAck(ack) => link.on_ack(&ack, self.now()),
+                    Packet::SubAck(ack) => self.on_subscribed(link, &ack)?,
+                    _ => {}
+                },
             }
             match link.events.try_recv() {
                 Ok(event) => next = event,

@@ -35,7 +35,8 @@ async fn frail_way(port: u16) -> (u16, Arc<AtomicUsize>) {
     let counted = cuts.clone();
     tokio::spawn(async move {
         while let Ok((device, _)) = listener.accept().await {
-            let (hub, cuts) = (TcpStream::connect(("127.0.0.1", port)).await.unwrap(), cuts.clone());
+            let (hub, cuts) =
+                (TcpStream::connect(("127.0.0.1", port)).await.unwrap(), cuts.clone());
             tokio::spawn(carry(device, hub, cuts));
         }
     });

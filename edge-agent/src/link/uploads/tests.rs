@@ -181,6 +181,7 @@ async fn a_payload_the_hub_will_not_have_waits_an_hour_and_the_next_goes_on() {
     next(&mut uploads).await.unwrap();
     assert_eq!(bench.hub.lock().uploads.values().next().unwrap().len(), LARGE + 1);
     assert!(bench.outbox.next_upload().await.unwrap().is_none());
+    drop(uploads);
     bench.time.advance(REFUSED);
     assert_eq!(bench.outbox.next_upload().await.unwrap().unwrap().payload.len(), LARGE);
 }

@@ -134,23 +134,20 @@ impl Uploads {
         }
         let _reserved = self.reserve(device, *len, now).await?;
         let path = self.path(device, *commitment);
-        let folder = path.parent().unwrap_or(&self.root);
-        let staged = self.stage(folder).map_err(|source| failed("open", folder, source))?;
-        let (file, staged) = staged.into_parts();
+        let target = path.clone();
+        let (file, staged) = blocking("open", &path, move || stage(&target)).await?.into_parts();
         let mut file = tokio::fs::File::from_std(file);
-        receive(upload, pieces, &mut file, &staged).await?;
+        receive(upload, pieces, &mut file, &path).await?;
         // A power cut before the rename leaves a staged file, which the next start sweeps.
-        file.sync_all().await.map_err(|source| failed("sync", &staged, source))?;
-        staged.persist(&path).map_err(|error| failed("place", &path, error.error))?;
-        sync_parent(&path).map_err(|source| failed("sync", folder, source))?;
+        file.sync_all().await.map_err(|source| failed("sync", &path, source))?;
+        let target = path.clone();
+        blocking("place", &path, move || {
+            staged.persist(&target).map_err(|error| error.error)?;
+            sync_parent(&target)
+        })
+        .await?;
         self.ledger().keep(device, *commitment, *len, now);
         Ok(())
-    }
-
-    fn stage(&self, folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-        std::fs::create_dir_all(folder)?;
-        sync_parent(folder)?;
-        tempfile::Builder::new().prefix(".upload-").tempfile_in(folder)
     }
 
     /// Brings the payload of a sample that says it was uploaded to where payloads lie, durably. None
@@ -163,19 +160,17 @@ impl Uploads {
         let (device, commitment) = (&header.id.device, header.commitment);
         let path = self.path(device, commitment);
         let (read, salt) = (path.clone(), *sample.salt());
-        let summed = tokio::task::spawn_blocking(move || sums(&read, salt)).await;
-        let sums = match summed.map_err(|_| StoreError::Panicked)? {
-            Ok(sums) if sums.commitment == commitment => sums,
-            Ok(_) => {
+        let sums = match blocking("read", &path, move || sums(&read, salt)).await? {
+            Some(sums) if sums.commitment == commitment => sums,
+            Some(_) => {
                 tracing::warn!(%device, %commitment, "an upload is not what its sample names");
                 self.discard(device, commitment).await;
                 return Ok(None);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            None => {
                 self.ledger().forget(device, commitment);
                 return Ok(None);
             }
-            Err(source) => return Err(failed("read", &path, source)),
         };
         if !self.payloads.exists(sums.payload).await? {
             let file = tokio::fs::File::open(&path).await;
@@ -281,6 +276,24 @@ async fn receive<E>(
     if len == upload.len && hasher.finish() == upload.commitment { Ok(()) } else { Err(mismatch) }
 }
 
+/// An empty file beside `path`, in a folder that is durable.
+fn stage(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("the path has no folder"))?;
+    std::fs::create_dir_all(folder)?;
+    sync_parent(folder)?;
+    tempfile::Builder::new().prefix(".upload-").tempfile_in(folder)
+}
+
+/// Does to the file at `path` what waits for the disk, off the tokio workers.
+async fn blocking<R: Send + 'static>(
+    verb: &str,
+    path: &Path,
+    work: impl FnOnce() -> io::Result<R> + Send + 'static,
+) -> Result<R, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Panicked)?;
+    done.map_err(|source| failed(verb, path, source))
+}
+
 /// What a file is.
 struct Sums {
     commitment: Digest,
@@ -288,15 +301,19 @@ struct Sums {
     len: u64,
 }
 
-fn sums(path: &Path, salt: [u8; 16]) -> io::Result<Sums> {
-    let mut file = std::fs::File::open(path)?;
+/// None when there is no such file.
+fn sums(path: &Path, salt: [u8; 16]) -> io::Result<Option<Sums>> {
+    let mut file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
     let (mut salted, mut plain, mut len) = (Hasher::new(), Hasher::new(), 0);
     salted.update(&salt);
     let mut buffer = vec![0; PIECE];
     loop {
         let n = file.read(&mut buffer)?;
         if n == 0 {
-            return Ok(Sums { commitment: salted.finish(), payload: plain.finish(), len });
+            return Ok(Some(Sums { commitment: salted.finish(), payload: plain.finish(), len }));
         }
         salted.update(&buffer[..n]);
         plain.update(&buffer[..n]);
