@@ -17,8 +17,12 @@ use std::sync::Once;
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use trainer::random::Random;
 
+/// With the limits on sizes that hold under `cfg(fuzzing)` one value takes at most 512 KiB
+/// (`trainer/src/graph/limits.rs`), and a file of at most 64 KiB makes no more than a few hundred. The
+/// largest request that is meant is the parser's: for a list it reserves as many elements as the file
+/// says that there are bytes, but at most 10 million, 80 MB.
 #[global_allocator]
-static ALLOCATOR: allocator::Limited = allocator::Limited;
+static ALLOCATOR: allocator::Limited = allocator::Limited { at_once: 96 << 20, alive: 512 << 20 };
 
 /// One thread, the fuzzer's own: others would cost more than they do on tensors this small.
 static ONE_THREAD: Once = Once::new();

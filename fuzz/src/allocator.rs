@@ -1,29 +1,30 @@
 //! An allocator with a limit: what asks for more ends the process, which a fuzzer reports.
 //!
-//! With the limits on sizes that hold under `cfg(fuzzing)` one value takes at most 512 KiB
-//! (`trainer/src/graph/limits.rs`), and a file of at most 64 KiB makes no more than a few hundred. The
-//! largest request that is meant is the parser's: for a list it reserves as many elements as the file
-//! says that there are bytes, but at most 10 million, 80 MB. What is over 96 MiB, or over 512 MiB alive
-//! at a time, was asked for by a number that nobody checked.
+//! Each target says what its decoder may ask for: at once, and alive at a time. What is over either was
+//! asked for by a number in the input that nobody checked. libFuzzer's own memory is not counted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const MAX_AT_ONCE: usize = 96 << 20;
-const MAX_ALIVE: usize = 512 << 20;
-
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, with the limits.
-pub struct Limited;
+/// The system's allocator, with the limits in bytes.
+pub struct Limited {
+    /// The largest request.
+    pub at_once: usize,
+    /// The most that may be allocated at a time.
+    pub alive: usize,
+}
 
-fn grow(by: usize) {
-    let alive = ALIVE.fetch_add(by, Ordering::Relaxed) + by;
-    if by > MAX_AT_ONCE || alive > MAX_ALIVE {
-        // Nothing may be allocated here, so no message is formatted.
-        let text: &[u8] = b"an allocation is over its limit\n";
-        let _ = std::io::Write::write(&mut std::io::stderr(), text);
-        std::process::abort();
+impl Limited {
+    fn grow(&self, by: usize) {
+        let alive = ALIVE.fetch_add(by, Ordering::Relaxed) + by;
+        if by > self.at_once || alive > self.alive {
+            // Nothing may be allocated here, so no message is formatted.
+            let text: &[u8] = b"an allocation is over its limit\n";
+            let _ = std::io::Write::write(&mut std::io::stderr(), text);
+            std::process::abort();
+        }
     }
 }
 
@@ -31,19 +32,19 @@ fn grow(by: usize) {
 #[expect(unsafe_code, reason = "an allocator cannot be written without")]
 unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grow(layout.size());
+        self.grow(layout.size());
         // SAFETY: the caller keeps the contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        grow(layout.size());
+        self.grow(layout.size());
         // SAFETY: the caller keeps the contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        grow(size);
+        self.grow(size);
         ALIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract.
         unsafe { System.realloc(old, layout, size) }

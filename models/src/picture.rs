@@ -3,10 +3,18 @@
 use std::io::Cursor;
 
 use fleetloop_protocol::sample::MediaType;
-use image::{DynamicImage, ExtendedColorType, ImageEncoder as _, ImageFormat, ImageReader};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder as _, ImageFormat,
+    ImageReader, Limits,
+};
 
-/// The most pixels a frame may have; a larger picture is refused before it is decoded.
-pub const FRAME_PIXELS: u64 = 64 << 20;
+/// The most pixels a frame may have; a larger picture is refused before it is decoded. A fuzzer looks
+/// for what is wrong at a limit, not for how long it takes to get there.
+pub const FRAME_PIXELS: u64 = if cfg!(fuzzing) { 64 << 10 } else { 64 << 20 };
+
+/// The most bytes a decoder may ask for: a frame of the most pixels, in colour. So a picture of 16 bits
+/// a value has fewer pixels, and what is packed beside the pixels (profiles, texts) unpacks to no more.
+const DECODED_BYTES: u64 = FRAME_PIXELS * 3;
 
 /// How the values of a pixel are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +59,10 @@ pub enum PictureError {
         /// How many bytes there were.
         len: usize,
     },
-    /// More pixels than a frame may have.
-    #[error("cannot decode picture: {width}×{height} pixels, the limit is {FRAME_PIXELS}")]
+    /// More pixels than a frame may have, or more bytes.
+    #[error(
+        "cannot decode picture: {width}×{height} pixels, the limit is {FRAME_PIXELS} of 8 bits a value"
+    )]
     TooLarge {
         /// In pixels.
         width: u32,
@@ -119,20 +129,21 @@ impl Frame {
     pub fn decode(media_type: MediaType, bytes: &[u8]) -> Result<Self, PictureError> {
         let format = media_type.as_str();
         let failed = |source| PictureError::Decode { format, source };
-        let reader = || {
-            ImageReader::with_format(
-                Cursor::new(bytes),
-                match media_type {
-                    MediaType::Png => ImageFormat::Png,
-                    MediaType::Jpeg => ImageFormat::Jpeg,
-                },
-            )
+        let kind = match media_type {
+            MediaType::Png => ImageFormat::Png,
+            MediaType::Jpeg => ImageFormat::Jpeg,
         };
-        let (width, height) = reader().into_dimensions().map_err(failed)?;
-        if u64::from(width) * u64::from(height) > FRAME_PIXELS {
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), kind);
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(DECODED_BYTES);
+        reader.limits(limits);
+        let decoder = reader.into_decoder().map_err(failed)?;
+        let (width, height) = decoder.dimensions();
+        let too_large = u64::from(width) * u64::from(height) > FRAME_PIXELS;
+        if too_large || decoder.total_bytes() > DECODED_BYTES {
             return Err(PictureError::TooLarge { width, height });
         }
-        match reader().decode().map_err(failed)? {
+        match DynamicImage::from_decoder(decoder).map_err(failed)? {
             DynamicImage::ImageLuma8(grey) => {
                 Self::new(width, height, Channels::Grey, grey.into_raw())
             }
@@ -189,6 +200,23 @@ mod tests {
         assert!(matches!(
             Frame::decode(MediaType::Png, &png),
             Err(PictureError::TooLarge { width: 60_000, height: 60_000 })
+        ));
+    }
+
+    #[test]
+    fn a_picture_with_more_bytes_than_a_frame_of_the_most_pixels_is_refused() {
+        // 16 bits a value, red, green, blue and transparency: 8 bytes a pixel.
+        let (width, height) = (8192u32, 4096u32);
+        let mut png = Frame::new(1, 1, Channels::Grey, vec![0]).unwrap().encode_png().unwrap();
+        png[16..20].copy_from_slice(&width.to_be_bytes());
+        png[20..24].copy_from_slice(&height.to_be_bytes());
+        png[24..26].copy_from_slice(&[16, 6]);
+        let crc = crc32(&png[12..29]);
+        png[29..33].copy_from_slice(&crc.to_be_bytes());
+        assert!(u64::from(width) * u64::from(height) < FRAME_PIXELS);
+        assert!(matches!(
+            Frame::decode(MediaType::Png, &png),
+            Err(PictureError::TooLarge { width: 8192, height: 4096 })
         ));
     }
 

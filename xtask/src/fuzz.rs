@@ -4,8 +4,10 @@
 //! No sanitizer: the targets look for panics and for allocations over a limit, which safe code can
 //! have, and run twice as fast without one. What is found lies in `fuzz/artifacts/<target>/`; mended, it
 //! is moved to `fuzz/seeds/<target>/`, which the tests run too. The corpus that grows is in
-//! `fuzz/corpus/<target>/` and begins with the seeds and, for `model`, with ONNX's backend tests.
+//! `fuzz/corpus/<target>/` and begins with the seeds and with what [`sources`] finds for the target.
+//! `fuzz/README.md` lists every decoder and the target that covers it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,13 +51,12 @@ impl Fuzz {
         let corpus = folder.join("corpus").join(&self.target);
         if !corpus.is_dir() {
             fs::create_dir_all(&corpus).context("cannot make the corpus")?;
-            if self.target == "model" {
-                plant(&corpus)?;
-            }
+            plant(&self.target, &corpus)?;
         }
         let mut command = shell::program(tool);
         command.current_dir(&folder).env("RUSTC_BOOTSTRAP", "1");
-        command.args(["run", "-O", "--sanitizer", "none", &self.target]);
+        let target = self.target.as_str();
+        command.args(["run", "-O", "--sanitizer", "none", "--features", target, target]);
         command.arg(&corpus).arg(folder.join("seeds").join(&self.target)).arg("--");
         command.arg(format!("-max_len={MAX_LEN_BYTES}")).arg(format!("-timeout={TIMEOUT_S}"));
         command.arg("-print_final_stats=1");
@@ -66,28 +67,75 @@ impl Fuzz {
     }
 }
 
-/// Copies the models of ONNX's backend tests, every operator with every attribute, as far as they
-/// have been fetched.
-fn plant(corpus: &Path) -> Result<()> {
+/// Copies what a target begins with beside its seeds into its corpus.
+fn plant(target: &str, corpus: &Path) -> Result<()> {
     let mut planted = 0;
-    for suites in below(&shell::cache())? {
+    for (name, file) in sources(target)? {
+        planted += u32::from(fs::copy(file, corpus.join(name)).is_ok());
+    }
+    eprintln!("==> {planted} files beside the seeds to begin with");
+    Ok(())
+}
+
+/// Files of the checkout, or fetched, that a target can begin with, each with a name of its own.
+fn sources(target: &str) -> Result<Vec<(OsString, PathBuf)>> {
+    match target {
+        "model" => backend_models(),
+        "wire" | "token" => golden_messages(),
+        "manifest" => {
+            let bundle = shell::root().join("models/tests/data/linear-1");
+            Ok(named(["bundle.toml", "golden.json"].map(|file| bundle.join(file))))
+        }
+        "config" => Ok(named([shell::root().join("edge-agent/agent.example.toml")])),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The models of ONNX's backend tests, every operator with every attribute, as far as they have been
+/// fetched.
+fn backend_models() -> Result<Vec<(OsString, PathBuf)>> {
+    let mut models = Vec::new();
+    for suites in folders(&shell::cache())? {
         let name = suites.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !name.starts_with("onnx-backend-tests-") {
             continue;
         }
-        for suite in below(&suites)? {
-            for test in below(&suite)? {
-                let to = corpus.join(test.file_name().unwrap_or_default());
-                planted += u32::from(fs::copy(test.join("model.onnx"), to).is_ok());
-            }
+        for suite in folders(&suites)? {
+            let tests = folders(&suite)?.into_iter();
+            models.extend(tests.map(|test| {
+                let name = test.file_name().unwrap_or_default().to_owned();
+                (name, test.join("model.onnx"))
+            }));
         }
     }
-    eprintln!("==> {planted} models of ONNX's backend tests to begin with");
-    Ok(())
+    Ok(models)
+}
+
+/// The bytes of every message of every version.
+fn golden_messages() -> Result<Vec<(OsString, PathBuf)>> {
+    let mut messages = Vec::new();
+    for version in folders(&shell::root().join("protocol/tests/golden"))? {
+        for (name, file) in named(below(&version)?) {
+            let mut tagged = version.file_name().unwrap_or_default().to_owned();
+            tagged.push("-");
+            tagged.push(name);
+            messages.push((tagged, file));
+        }
+    }
+    Ok(messages)
+}
+
+fn named(files: impl IntoIterator<Item = PathBuf>) -> Vec<(OsString, PathBuf)> {
+    let name = |file: PathBuf| (file.file_name().unwrap_or_default().to_owned(), file);
+    files.into_iter().map(name).collect()
+}
+
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(below(folder)?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
 fn below(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect())
+    Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
 }

@@ -356,3 +356,44 @@ async fn what_was_verified_before_a_failure_still_keeps_older_metadata_out() {
     let error = refused(&kept, &channel.edition(8).await);
     assert!(matches!(error, TufError::Rollback { found: 8, trusted: 9, .. }), "{error}");
 }
+
+/// What a fuzz target's input is, see `fuzz/src/metadata.rs`.
+fn input(root: &[u8], answers: &[&[u8]]) -> Vec<u8> {
+    std::iter::once(root).chain(answers.iter().copied()).collect::<Vec<_>>().join(&b"\n--\n"[..])
+}
+
+#[tokio::test]
+#[ignore = "writes fuzz/seeds/metadata with new keys; run by hand when the seeds change"]
+async fn the_fuzzers_seeds_are_written() {
+    let channel = channel();
+    let files = channel.edition(1).await;
+    let [timestamp, snapshot, targets] =
+        ["timestamp.json", "1.snapshot.json", "1.targets.json"].map(|name| files[name].as_slice());
+    let next = sign(channel.keys.root(2, LATER), &[&channel.keys.root]);
+    let last = sign(channel.keys.root(u64::MAX, LATER), &[&channel.keys.root]);
+    let other = ChannelKeys::new();
+    let stranger = sign(other.root(2, LATER), &[&other.root]);
+    let expired = channel.publish(Edition { targets_expires: PAST, ..Edition::of(1) }).await;
+    let late = ["timestamp.json", "1.snapshot.json", "1.targets.json"];
+    let late = late.map(|name| expired[name].as_slice());
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/metadata");
+    for (name, root, answers) in [
+        ("three-roles", &channel.root, vec![b"".as_slice(), timestamp, snapshot, targets]),
+        ("second-root", &channel.root, vec![&next, b"", timestamp, snapshot, targets]),
+        ("refused-last-root-there-can-be", &last, vec![last.as_slice(); 3]),
+        ("refused-root-of-a-stranger", &channel.root, vec![stranger.as_slice(), b"", timestamp]),
+        ("refused-expired-targets", &channel.root, vec![b"".as_slice(), late[0], late[1], late[2]]),
+        ("refused-nothing-but-a-root", &channel.root, vec![]),
+        ("refused-snapshot-for-a-timestamp", &channel.root, vec![b"".as_slice(), snapshot]),
+    ] {
+        crate::durable::write(&folder.join(name), &input(root, &answers)).unwrap();
+    }
+}
+
+#[test]
+fn the_last_root_version_there_can_be_has_no_next_one_and_ends_no_process() {
+    let keys = ChannelKeys::new();
+    let root = sign(keys.root(u64::MAX, LATER), &[&keys.root]);
+    let trusted = TrustedState::begin(&root, Digest::of(&root)).unwrap();
+    assert!(matches!(Walk::new(trusted, NOW).want(), Err(TufError::TooManyRoots { .. })));
+}

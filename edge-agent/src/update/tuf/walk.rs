@@ -56,11 +56,12 @@ impl Walk {
     /// The next file, or none when all are verified.
     ///
     /// # Errors
-    /// [`TufError::Incomplete`] when the metadata so far does not name it.
+    /// [`TufError::Incomplete`] when the metadata so far does not name it,
+    /// [`TufError::TooManyRoots`] when no root can come after the newest one.
     pub fn want(&self) -> Result<Option<Want>, TufError> {
         let want = |file: String, limit_bytes| Ok(Some(Want { file, limit_bytes }));
         match self.stage {
-            Stage::Root => want(format!("{}.root.json", self.state.root.version() + 1), ROOT_BYTES),
+            Stage::Root => want(format!("{}.root.json", self.next_root()?), ROOT_BYTES),
             Stage::Timestamp => want(TIMESTAMP.into(), TIMESTAMP_BYTES),
             Stage::Snapshot => {
                 let meta = self.snapshot_meta()?;
@@ -114,8 +115,15 @@ impl Walk {
         }
     }
 
+    /// The version of the root after the newest one. After the last number there is none, and who
+    /// signed that one must enrol the device anew.
+    fn next_root(&self) -> Result<u64, TufError> {
+        let next = self.state.root.version().checked_add(1);
+        next.ok_or(TufError::TooManyRoots { limit: ROOTS })
+    }
+
     fn take_root(&mut self, want: &Want, bytes: Vec<u8>) -> Result<(), TufError> {
-        let expected = self.state.root.version() + 1;
+        let expected = self.next_root()?;
         let next: Doc<Root> = parse(&want.file, bytes, ROOT_BYTES)?;
         // 5.3.4: by a threshold of the old root's keys and of its own.
         check_signature(&want.file, &self.state.root, &next.signed)?;
