@@ -58,7 +58,8 @@ impl Writer {
         meta.random_samples += u64::from(random);
         meta.bytes += sealed.len;
         meta.signed_total += 1;
-        let leased = |id| self.leases.contains_key(&id);
+        // What the hub refused for now it does not have: such a row may go like any other.
+        let leased = |id| self.leases.get(&id).is_some_and(|lease| !lease.retry);
         let evicted = evict::to_limits(db, meta, &self.limits, &self.signer(), &leased)?;
         if evicted > 0 {
             tracing::debug!(evicted, waiting = meta.samples, "the outbox is at its limit");
@@ -155,16 +156,19 @@ impl Writer {
         (now >= self.hold_until).then_some(now)
     }
 
-    /// The message of a row, if it is intact; a damaged one becomes a gap, which comes later.
+    /// The message of a row, if it is there and intact. A damaged one becomes a gap, which comes later;
+    /// a gap that such a one took in is gone.
     pub(super) fn offer(
         &self,
         db: &Connection,
         meta: &mut Meta,
         id: i64,
     ) -> Result<Option<(Item, Outgoing)>, StepError> {
-        let (item, bytes) = db
+        let row = db
             .prepare_cached(&format!("SELECT {ITEM}, message FROM item WHERE id = ?1"))?
-            .query_row([id], |row| Ok((Item::read(row)?, row.get::<_, Vec<u8>>("message")?)))?;
+            .query_row([id], |row| Ok((Item::read(row)?, row.get::<_, Vec<u8>>("message")?)))
+            .optional()?;
+        let Some((item, bytes)) = row else { return Ok(None) };
         if Digest::of(&bytes) == item.message_digest {
             let kind = if item.kind == GAP { Kind::Gap } else { Kind::Sample };
             return Ok(Some((item, Outgoing { kind, bytes, message: item.message_digest })));

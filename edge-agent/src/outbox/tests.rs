@@ -1,6 +1,7 @@
-//! Against real SQLite files, and against a model of what an outbox is.
+//! Against real SQLite files; against a model of what an outbox is in [`model`].
 
-use std::collections::BTreeMap;
+mod model;
+
 use std::path::PathBuf;
 
 use fleetloop_protocol::gap::{Gap, GapReason};
@@ -9,7 +10,6 @@ use fleetloop_protocol::limits::INLINE_PAYLOAD_BYTES;
 use fleetloop_protocol::receipt::{RefusalReason, Subject};
 use fleetloop_protocol::sample::{Payload, VerifiedSample, commitment};
 use fleetloop_protocol::{Sequence, Verified};
-use proptest::prelude::*;
 use rusqlite::Connection;
 
 use super::*;
@@ -377,6 +377,21 @@ fn a_message_the_hub_cannot_read_yet_waits_alone() {
 }
 
 #[test]
+fn messages_the_hub_cannot_read_yet_do_not_hold_the_outbox_above_its_limit() {
+    let bench = Bench::new(4, 1 << 30);
+    (0..4).for_each(|_| drop(bench.append(uncertain(0.5)).unwrap()));
+    for outgoing in bench.batch(100) {
+        let refused = bench.refuse(&outgoing, RefusalReason::UnknownVersion, 3600);
+        assert_eq!(refused, Refused::Retry);
+    }
+    (0..4).for_each(|_| drop(bench.append(uncertain(0.9)).unwrap()));
+    let stats = bench.outbox.stats();
+    assert_eq!((stats.samples, stats.evicted_total, stats.dead_letters), (4, 4, 0));
+    bench.time.advance(LONGEST_RETRY);
+    assert_chain(&bench.opened(100), 8);
+}
+
+#[test]
 fn a_damaged_row_becomes_a_gap_and_the_rest_goes_on() {
     let mut bench = Bench::new(1000, 1 << 30);
     (0..3).for_each(|_| drop(bench.append(uncertain(0.9)).unwrap()));
@@ -391,6 +406,22 @@ fn a_damaged_row_becomes_a_gap_and_the_rest_goes_on() {
     assert_chain(&all, 3);
     assert_eq!(bench.outbox.stats().damaged_total, 1);
     bench.assert_accounted();
+}
+
+#[test]
+fn a_damaged_row_whose_gap_takes_in_one_of_the_same_batch_does_not_block_the_queue() {
+    let mut bench = Bench::new(1000, 1 << 30);
+    (0..3).for_each(|_| drop(bench.append(uncertain(0.9)).unwrap()));
+    bench.sql("UPDATE item SET message = zeroblob(length(message)) WHERE first_seq < 2");
+    assert!(bench.batch(1).is_empty(), "the first is damaged and leaves a gap behind the others");
+    let mut all = bench.opened(100);
+    assert_eq!(
+        all.len(),
+        1,
+        "the second is damaged, and its gap takes in the one that was to follow"
+    );
+    all.extend(bench.opened(100));
+    assert_chain(&all, 3);
 }
 
 #[test]
@@ -677,92 +708,4 @@ fn an_agent_that_starts_on_a_full_disk_gets_its_outbox_once_there_is_room() {
     bench.time.advance(PROBE_EVERY);
     assert_eq!(bench.append(uncertain(0.9)).unwrap().sequence, Sequence(0));
     assert!(!bench.outbox.stats().paused);
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Append { random: bool, score: u8 },
-    AppendLarge { score: u8 },
-    Upload,
-    Batch { rows: usize },
-    Settle { which: usize, other_digest: bool },
-    Refuse { which: usize },
-    ConnectionLost,
-    Restart,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (any::<bool>(), any::<u8>()).prop_map(|(random, score)| Op::Append { random, score }),
-        1 => any::<u8>().prop_map(|score| Op::AppendLarge { score }),
-        1 => Just(Op::Upload),
-        3 => (1usize..6).prop_map(|rows| Op::Batch { rows }),
-        3 => (any::<usize>(), prop::bool::weighted(0.2))
-            .prop_map(|(which, other_digest)| Op::Settle { which, other_digest }),
-        1 => any::<usize>().prop_map(|which| Op::Refuse { which }),
-        1 => Just(Op::ConnectionLost),
-        1 => Just(Op::Restart),
-    ]
-}
-
-/// What the hub holds by first sequence: everything it ever gave a receipt for.
-type Hub = BTreeMap<u64, Opened>;
-
-fn step(bench: &mut Bench, hub: &mut Hub, seen: &mut Vec<Outgoing>, op: &Op) {
-    match op {
-        Op::Append { random: true, .. } => drop(bench.append(random()).unwrap()),
-        Op::Append { score, .. } => {
-            drop(bench.append(uncertain(f32::from(*score) / 255.0)).unwrap());
-        }
-        Op::AppendLarge { score } => {
-            drop(bench.append(large(f32::from(*score) / 255.0, *score)).unwrap());
-        }
-        Op::Upload => seen.extend(bench.upload().map(|(_, message)| message)),
-        Op::Batch { rows } => seen.extend(bench.batch(*rows)),
-        Op::Settle { which, other_digest } if !seen.is_empty() => {
-            let opened = open_as_hub(&seen[which % seen.len()], bench.key.public());
-            let mut receipt = opened.receipt();
-            if *other_digest {
-                receipt.digest = Digest::of(b"other");
-                assert_ne!(bench.settle(receipt), Settled::Deleted);
-            } else if bench.settle(receipt) == Settled::Deleted {
-                assert!(hub.insert(opened.link().0, opened).is_none(), "settled twice");
-            }
-        }
-        Op::Refuse { which } if !seen.is_empty() => {
-            let outgoing = &seen[which % seen.len()];
-            // Gaps are what the hub can always store.
-            if outgoing.kind == Kind::Sample {
-                bench.refuse(outgoing, RefusalReason::Conflict, 0);
-            }
-        }
-        Op::Settle { .. } | Op::Refuse { .. } => {}
-        Op::ConnectionLost => bench.connection_lost(),
-        Op::Restart => bench.restart(),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
-
-    /// Whatever happens, what the hub has and what still waits is the whole chain, each part once.
-    #[test]
-    fn hub_and_outbox_together_hold_the_whole_chain(
-        ops in prop::collection::vec(op(), 1..60), max_rows in 1u64..8,
-    ) {
-        let mut bench = Bench::new(max_rows, 1 << 30);
-        let (mut hub, mut seen) = (Hub::new(), Vec::new());
-        for op in &ops {
-            step(&mut bench, &mut hub, &mut seen, op);
-            bench.assert_accounted();
-        }
-        bench.restart();
-        let stats = bench.outbox.stats();
-        let mut waiting = bench.opened(100_000);
-        let uploads = std::iter::from_fn(|| bench.upload());
-        waiting.extend(uploads.map(|(_, message)| open_as_hub(&message, bench.key.public())));
-        prop_assert_eq!(waiting.len() as u64, stats.samples + stats.gaps);
-        let all: Vec<Opened> = hub.into_values().chain(waiting).collect();
-        assert_chain(&all, stats.samples_signed_total);
-    }
 }
