@@ -271,6 +271,8 @@ impl Paths {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const GOOD: &str = "host = \"localhost\"\nadmin_listen = \"127.0.0.1:8443\"\n\
@@ -301,5 +303,30 @@ mod tests {
             panic!("accepted");
         };
         assert_eq!(problems.len(), 5, "{problems:?}");
+    }
+
+    proptest! {
+        /// Half of the texts are a good one with a piece replaced, so that they get past the parser.
+        #[test]
+        fn no_text_ends_the_process_and_what_is_accepted_can_be_used(
+            text in prop_oneof!["\\PC{0,200}", (0..GOOD.len(), 0usize..20, "\\PC{0,20}").prop_map(
+                |(at, len, piece)| {
+                    let end = (at + len).min(GOOD.len());
+                    format!("{}{piece}{}", &GOOD[..at], &GOOD[end..])
+                }
+            )],
+        ) {
+            match Config::parse(Path::new("/x"), &text) {
+                Ok(config) => {
+                    prop_assert!(is_host(&config.host));
+                    prop_assert!(config.limits.problems().is_empty());
+                    prop_assert!(config.server_names().contains(&config.host));
+                }
+                Err(ConfigError::Invalid { problems, .. }) => prop_assert!(!problems.is_empty()),
+                Err(error) => {
+                    prop_assert!(matches!(error, ConfigError::Parse { .. }), "{error}");
+                }
+            }
+        }
     }
 }

@@ -64,6 +64,8 @@ fn number(text: &str) -> Option<Number> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -90,5 +92,31 @@ mod tests {
         assert_eq!(wanted(None, 10), Wanted::All);
         assert_eq!(wanted(Some("bytes=0-"), 0), Wanted::Unsatisfiable);
         assert_eq!(wanted(Some("bytes=-1"), 0), Wanted::Unsatisfiable);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_answered_lies_within_what_there_is(
+            header in prop_oneof!["bytes=[0-9]{0,22}-[0-9]{0,22}", "[ -~]{0,40}", "bytes=[-0-9, ]{0,20}"],
+            len in prop_oneof![0u64..20, any::<u64>()],
+        ) {
+            if let Wanted::Part { first, last } = wanted(Some(&header), len) {
+                prop_assert!(first <= last && last < len, "{first}-{last} of {len}");
+            }
+        }
+
+        #[test]
+        fn a_range_is_the_bytes_that_it_names(first in 0u64..50, count in 1u64..50, len in 1u64..50) {
+            let there: Vec<u64> = (0..len).filter(|at| (first..first + count).contains(at)).collect();
+            let expected = match (there.first(), there.last()) {
+                (Some(first), Some(last)) => Wanted::Part { first: *first, last: *last },
+                _ => Wanted::Unsatisfiable,
+            };
+            let header = format!("bytes={first}-{}", first + count - 1);
+            prop_assert_eq!(wanted(Some(&header), len), expected);
+            let last: Vec<u64> = (0..len).rev().take(count as usize).collect();
+            let expected = Wanted::Part { first: *last.last().unwrap(), last: len - 1 };
+            prop_assert_eq!(wanted(Some(&format!("bytes=-{count}")), len), expected);
+        }
     }
 }

@@ -13,3 +13,4 @@ mod rig;
 mod setup;
 mod topics;
 mod uploads;
+mod versions;
