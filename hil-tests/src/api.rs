@@ -1,5 +1,5 @@
 //! The hub's HTTP API as a program calls it that is no command line: bearer token, the hub's own
-//! CA and no other. Calls block; each gives up after [`LIMIT`].
+//! CA and no other; and an agent's page on loopback. Calls block; each gives up after [`LIMIT`].
 
 use std::path::Path;
 use std::time::Duration;
@@ -96,6 +96,39 @@ impl ApiClient {
                 Err(_) => bail!("the hub refused {path} ({status})"),
             }
         })
+    }
+}
+
+/// What listens on this machine's loopback without TLS or login: an agent's status page.
+pub struct Local {
+    runtime: tokio::runtime::Runtime,
+    client: reqwest::Client,
+}
+
+impl Local {
+    /// A client.
+    ///
+    /// # Errors
+    /// When the system has no resources for one.
+    pub fn new() -> Result<Self> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self {
+            runtime: runtime.context("cannot start a runtime for HTTP")?,
+            client: client.context("cannot make an HTTP client")?,
+        })
+    }
+
+    /// `GET url` as JSON.
+    ///
+    /// # Errors
+    /// When nobody answers, or with no.
+    pub fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
+        let body = self.runtime.block_on(async {
+            self.client.get(url).send().await?.error_for_status()?.bytes().await
+        });
+        parse(url, &body.with_context(|| format!("cannot call {url}"))?)
     }
 }
 

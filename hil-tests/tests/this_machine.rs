@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hil_tests::rig::{Ended, Launch, Process, Program, Rig, Signal, ThisMachine};
+use hil_tests::progress::tell;
+use hil_tests::rig::{Ability, Ended, Launch, Process, Program, Rig, Signal, ThisMachine};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -93,4 +94,45 @@ fn ports_are_free_and_below_the_range_for_outgoing_connections() {
     for port in [one, other] {
         assert!((20_000..32_000).contains(&port), "{port}");
     }
+}
+
+#[test]
+fn a_power_cut_takes_what_was_not_synced_and_keeps_what_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = rig(folder.path());
+    if let Some(why) = rig.lacks(Ability::PowerCut) {
+        return tell(&format!("power cuts are not tested: {why}"));
+    }
+    let volume = rig.volume("disk").unwrap();
+    let script = "cd volumes/disk && echo kept >synced && sync synced . && echo lost >unsynced \
+                  && cat synced unsynced && sleep 600";
+    let process = rig.start(&launch("writer", &["sh", "-c", script])).unwrap();
+    hil_tests::wait::until("both files", SOON, Duration::from_millis(5), || {
+        Ok(rig.printed(&process)?.contains("lost").then_some(()))
+    })
+    .unwrap();
+    rig.cut_power(&volume, &[&process]).unwrap();
+    assert_eq!(rig.ended(&process).unwrap(), Some(Ended::Killed(9)));
+    assert!(std::fs::read_dir(&volume.folder).is_err(), "it is still there without power");
+    rig.restore(&volume).unwrap();
+    assert_eq!(std::fs::read_to_string(volume.folder.join("synced")).unwrap(), "kept\n");
+    let unsynced = std::fs::read_to_string(volume.folder.join("unsynced")).unwrap_or_default();
+    assert_eq!(unsynced, "", "what was in memory only cannot come back");
+}
+
+#[test]
+fn nothing_stays_mounted_and_nobody_else_sees_a_volume() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = rig(folder.path());
+    if let Some(why) = rig.lacks(Ability::PowerCut) {
+        return tell(&format!("volumes are not tested: {why}"));
+    }
+    let volume = rig.volume("disk").unwrap();
+    let mounts = |process: &str| std::fs::read_to_string(format!("/proc/{process}/mounts")).unwrap();
+    let here = volume.folder.to_str().unwrap();
+    assert!(mounts("thread-self").contains(here));
+    // The process's first thread is not the one that made the rig.
+    assert!(!mounts("self").contains(here));
+    rig.stop_all(Duration::ZERO);
+    assert!(!mounts("thread-self").contains(here));
 }

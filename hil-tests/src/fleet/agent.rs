@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::Assets;
+use crate::api::Local;
 use crate::files;
-use crate::rig::{Ended, Launch, Process, Program, Rig, Signal, log_tail};
+use crate::rig::{Ended, Launch, Process, Program, Rig, Signal, Volume, log_tail};
 
 /// How long enrolling or checking may take.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -93,8 +94,28 @@ pub struct Stopped {
     pub samples_signed_total: u64,
     /// Samples receipted since the device enrolled; survives every restart.
     pub samples_receipted_total: u64,
+    /// Samples that wait in the outbox.
+    pub samples_waiting: u64,
     /// The most memory this start ever held resident.
     pub peak_rss_bytes: u64,
+}
+
+/// What a running agent says of itself, as far as scenarios ask.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AgentStatus {
+    /// `answering`, `no_model_yet` …
+    pub state: String,
+    /// What waits for the hub.
+    pub outbox: Option<Waiting>,
+}
+
+/// What waits in an outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Waiting {
+    /// Samples.
+    pub samples: u64,
+    /// Gap records.
+    pub gaps: u64,
 }
 
 /// What `edge-agent check --json` measured.
@@ -111,6 +132,7 @@ pub struct Agent<'r> {
     name: String,
     assets: Assets,
     config: AgentConfig,
+    log_filter: Option<String>,
     process: Option<Process>,
 }
 
@@ -136,10 +158,24 @@ impl<'r> Agent<'r> {
             http: Http { listen: format!("127.0.0.1:{}", rig.free_port()?) },
             telemetry: Telemetry { every_s: 5 },
         };
-        let agent =
-            Self { rig, name: name.to_owned(), assets: assets.clone(), config, process: None };
+        let (name, assets) = (name.to_owned(), assets.clone());
+        let agent = Self { rig, name, assets, config, log_filter: None, process: None };
         agent.write_config()?;
         Ok(agent)
+    }
+
+    /// Keeps its data here instead of beside its configuration; said before it enrols.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn set_data(&mut self, folder: PathBuf) -> Result<()> {
+        self.config.data_dir = folder;
+        self.write_config()
+    }
+
+    /// Logs as JSON what `filter`, in the form of RUST_LOG, lets pass; counts from its next start.
+    pub fn set_log(&mut self, filter: &str) {
+        self.log_filter = Some(filter.to_owned());
     }
 
     /// Its name.
@@ -226,9 +262,26 @@ impl<'r> Agent<'r> {
     /// When it cannot be started.
     pub fn start(&mut self) -> Result<()> {
         let config = self.config_path().into_os_string();
-        let launch = self.launch(&self.name, vec!["run".into(), "--config".into(), config]);
+        let mut launch = self.launch(&self.name, vec!["run".into(), "--config".into(), config]);
+        if let Some(filter) = &self.log_filter {
+            launch.arguments.extend(["--log".into(), "json".into()]);
+            launch = launch.env("RUST_LOG", filter);
+        }
         self.process = Some(self.rig.start(&launch)?);
         Ok(())
+    }
+
+    /// Its process, while it should run.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self, client: &Local) -> Result<AgentStatus> {
+        client.get(&format!("http://{}/status", self.config.http.listen))
     }
 
     /// Fails when it should run and does not.
@@ -269,7 +322,17 @@ impl<'r> Agent<'r> {
             .with_context(|| format!("cannot understand the last words of {}: {last}", self.name))
     }
 
-    /// Kills it at once, as a power cut would end it.
+    /// Cuts its power: the volume with its data, and the process; how that ended.
+    ///
+    /// # Errors
+    /// When it does not run, or the rig cannot do it.
+    pub fn cut_power(&mut self, volume: &Volume) -> Result<Ended> {
+        let process = self.process.take().context("cannot cut off an agent that does not run")?;
+        self.rig.cut_power(volume, &[&process])?;
+        self.rig.wait(&process, END)
+    }
+
+    /// Kills it at once; its disk lives on.
     ///
     /// # Errors
     /// When it does not run.

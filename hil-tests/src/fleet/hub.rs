@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::de::DeserializeOwned;
 
 use crate::api::ApiClient;
-use crate::rig::{Launch, Process, Program, Rig, Signal, log_tail};
+use crate::rig::{Ended, Launch, Process, Program, Rig, Signal, Volume, log_tail};
 use crate::wait;
 
 /// How long a hub may take until it serves: certificates are made, a database is opened.
@@ -29,12 +29,20 @@ pub struct Hub<'r> {
 }
 
 impl<'r> Hub<'r> {
-    /// Makes a hub with three listeners on loopback that knows `labels`.
+    /// Makes a hub with three listeners on loopback that knows `labels`, with its data in the
+    /// rig's folder.
     ///
     /// # Errors
     /// When `fleet-hub init` fails.
     pub fn init(rig: &'r dyn Rig, labels: &[&str]) -> Result<Self> {
-        let data = rig.folder().join("hub");
+        Self::init_in(rig, rig.folder().join("hub"), labels)
+    }
+
+    /// The same with its data in `data`.
+    ///
+    /// # Errors
+    /// As [`Self::init`].
+    pub fn init_in(rig: &'r dyn Rig, data: PathBuf, labels: &[&str]) -> Result<Self> {
         let offline = rig.folder().join("offline-keys");
         let mut arguments: Vec<OsString> = vec!["init".into()];
         let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
@@ -55,31 +63,99 @@ impl<'r> Hub<'r> {
     /// # Errors
     /// When it ends or does not serve in time.
     pub fn start(&mut self) -> Result<()> {
+        self.begin()?;
+        self.until_ready()
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn begin(&mut self) -> Result<()> {
         let data = self.data.clone().into_os_string();
         let arguments = ["serve".into(), "--data".into(), data, "--no-worker".into()];
-        let process = self.rig.start(&Launch::new("hub", Program::Hub, arguments))?;
-        let ready = wait::until("the hub to serve", READY, Duration::from_millis(50), || {
-            if self.rig.ended(&process)?.is_some() {
-                return Ok(Some(false));
-            }
-            let printed = self.rig.printed(&process)?;
-            Ok(printed.lines().any(|line| line.starts_with("ready ")).then_some(true))
-        });
-        if !ready.with_context(|| log_tail(&process))? {
-            bail!("the hub ended instead of serving: {}", log_tail(&process));
-        }
-        self.process = Some(process);
+        self.process = Some(self.rig.start(&Launch::new("hub", Program::Hub, arguments))?);
         Ok(())
     }
 
-    /// Kills it at once, as a power cut would end it.
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// When it was not started, ends or does not serve in time.
+    pub fn until_ready(&self) -> Result<()> {
+        let process = self.running()?;
+        let ready = wait::until("the hub to serve", READY, Duration::from_millis(20), || {
+            if self.rig.ended(process)?.is_some() {
+                return Ok(Some(false));
+            }
+            self.is_ready().map(|ready| ready.then_some(true))
+        });
+        if !ready.with_context(|| log_tail(process))? {
+            bail!("the hub ended instead of serving: {}", log_tail(process));
+        }
+        Ok(())
+    }
+
+    /// Whether it has said that it serves.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn is_ready(&self) -> Result<bool> {
+        let printed = self.rig.printed(self.running()?)?;
+        Ok(printed.lines().any(|line| line.starts_with("ready ")))
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn running(&self) -> Result<&Process> {
+        self.process.as_ref().context("the hub does not run")
+    }
+
+    /// Asks it to end; [`Self::stopped`] waits for it.
+    ///
+    /// # Errors
+    /// When it was not running.
+    pub fn ask_to_stop(&self) -> Result<()> {
+        self.rig.signal(self.running()?, Signal::Terminate)
+    }
+
+    /// Waits until it has ended as it was asked to.
+    ///
+    /// # Errors
+    /// When it does not end in time or not as it should.
+    pub fn stopped(&mut self) -> Result<()> {
+        let process = self.taken()?;
+        let ended = self.rig.wait(&process, END)?;
+        if ended != Ended::Exited(0) {
+            bail!("the hub ended with {ended:?}: {}", log_tail(&process));
+        }
+        Ok(())
+    }
+
+    /// Cuts its power: the volume with its data, and the process; how that ended.
+    ///
+    /// # Errors
+    /// When it was not running, or the rig cannot do it.
+    pub fn cut_power(&mut self, volume: &Volume) -> Result<Ended> {
+        let process = self.taken()?;
+        self.rig.cut_power(volume, &[&process])?;
+        self.rig.wait(&process, END)
+    }
+
+    /// Kills it at once; its disk lives on.
     ///
     /// # Errors
     /// When it was not running.
     pub fn kill(&mut self) -> Result<()> {
-        let process = self.process.take().context("cannot kill the hub: it does not run")?;
+        let process = self.taken()?;
         self.rig.signal(&process, Signal::Kill)?;
         self.rig.wait(&process, END).map(drop)
+    }
+
+    fn taken(&mut self) -> Result<Process> {
+        self.process.take().context("the hub does not run")
     }
 
     /// Its access file for a role: `admin`, `annotator` or `worker`.

@@ -4,7 +4,7 @@ mod agent;
 mod hub;
 mod worker;
 
-pub use agent::{Agent, AgentConfig, Capacity, Selection, Stopped};
+pub use agent::{Agent, AgentConfig, AgentStatus, Capacity, Selection, Stopped, Waiting};
 pub use hub::Hub;
 pub use worker::Worker;
 

@@ -1,15 +1,18 @@
 //! Where the product's processes run, so that one scenario serves several places.
 //!
 //! A rig starts processes, signals them, tells how they ended and what they printed, and leaves
-//! none behind. A scenario asks for nothing else, so that a virtual board or a real one over ssh
-//! can stand in for [`ThisMachine`] later.
+//! none behind; it has volumes, whose power it can cut. A scenario asks for nothing else, so that a
+//! virtual board or a real one over ssh can stand in for [`ThisMachine`] later. What a rig may be
+//! unable to do is an [`Ability`]; a scenario that needs it is skipped there, and the reason told.
 //!
 //! Invariants: every process has its own process group; its standard output and its log go to
-//! files of the rig's folder, a new pair at every start; [`Rig::stop_all`] ends what runs and
-//! refuses what would be started after it.
+//! files of the rig's folder, which no power cut reaches, a new pair at every start;
+//! [`Rig::stop_all`] ends what runs and refuses what would be started after it.
 
 pub mod leash;
+mod system;
 mod this_machine;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -106,6 +109,22 @@ pub enum Ended {
     Killed(i32),
 }
 
+/// What not every rig can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// Has volumes whose power can be cut.
+    PowerCut,
+}
+
+/// A file system of its own, on which the data of a device or of the hub lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Where it lies, for processes of the rig.
+    pub folder: PathBuf,
+}
+
 /// A place where the product's processes run.
 pub trait Rig: Send + Sync {
     /// The folder for everything a run leaves; scenarios put their files here.
@@ -141,7 +160,30 @@ pub trait Rig: Send + Sync {
     /// When its file cannot be read.
     fn printed(&self, process: &Process) -> Result<String>;
 
-    /// Ends every process: asks first, then forces those that are left after `grace`.
+    /// Why this rig does not have an ability; none when it does, or should.
+    fn lacks(&self, ability: Ability) -> Option<String>;
+
+    /// An empty volume.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn volume(&self, name: &str) -> Result<Volume>;
+
+    /// Cuts the power of a volume and of the processes that work on it, the volume first: what was
+    /// not on its disk by then is lost. They have ended when this returns.
+    ///
+    /// # Errors
+    /// When the rig cannot do it.
+    fn cut_power(&self, volume: &Volume, processes: &[&Process]) -> Result<()>;
+
+    /// Gives a volume its power back, with what its disk holds.
+    ///
+    /// # Errors
+    /// When the file system does not come back.
+    fn restore(&self, volume: &Volume) -> Result<()>;
+
+    /// Ends every process: asks first, then forces those that are left after `grace`. Volumes go
+    /// with them.
     fn stop_all(&self, grace: Duration);
 
     /// Waits until a process ends by itself.

@@ -2,7 +2,8 @@
 //!
 //! One thread starts all processes and lives as long as the rig, because the kernel ties the
 //! signal at a parent's death to the thread that forked. Ports are taken from below the range for
-//! outgoing connections, so that a server can be started again on the port it had.
+//! outgoing connections, so that a server can be started again on the port it had. The thread that
+//! makes a rig, and what it starts afterwards, see its volumes; other threads do not.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,15 +21,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, kill_process_group};
 
-use super::{Ended, Launch, Process, Rig, Signal};
+use super::volumes::Volumes;
+use super::{Ability, Ended, Launch, Process, Rig, Signal, Volume};
 
 /// The ports that are tried: not privileged, and below Linux's range for outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// How long a killed process may take until it is gone: its disk may be busy.
+const DEATH: Duration = Duration::from_secs(30);
 
 /// Processes of this machine.
 pub struct ThisMachine {
     folder: PathBuf,
     demo: PathBuf,
+    volumes: Volumes,
     spawner: Option<(SyncSender<Order>, JoinHandle<()>)>,
     state: Mutex<State>,
 }
@@ -55,6 +61,8 @@ impl ThisMachine {
     pub fn new(folder: &Path, demo: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder.join("logs"))
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        // Before the thread below, which inherits what this one sees.
+        let volumes = Volumes::new(&folder.join("volumes"));
         // A rendezvous: whoever orders waits for the answer, so nothing ever queues.
         let (orders, inbox) = sync_channel::<Order>(0);
         let thread = std::thread::Builder::new().name("spawner".into()).spawn(move || {
@@ -67,6 +75,7 @@ impl ThisMachine {
         Ok(Self {
             folder: folder.to_owned(),
             demo: demo.to_owned(),
+            volumes,
             spawner: Some((orders, thread)),
             state: Mutex::default(),
         })
@@ -215,7 +224,39 @@ impl Rig for ThisMachine {
             .with_context(|| format!("cannot read what {} printed", process.name))
     }
 
+    fn lacks(&self, ability: Ability) -> Option<String> {
+        match ability {
+            Ability::PowerCut => Volumes::lacking(),
+        }
+    }
+
+    fn volume(&self, name: &str) -> Result<Volume> {
+        self.volumes.make(name)
+    }
+
+    fn cut_power(&self, volume: &Volume, processes: &[&Process]) -> Result<()> {
+        self.volumes.shut_down(volume)?;
+        for process in processes {
+            self.signal(process, Signal::Kill)?;
+        }
+        for process in processes {
+            self.wait(process, DEATH)?;
+        }
+        Ok(())
+    }
+
+    fn restore(&self, volume: &Volume) -> Result<()> {
+        self.volumes.restore(volume)
+    }
+
     fn stop_all(&self, grace: Duration) {
+        self.end_all(grace);
+        self.volumes.unmount_all();
+    }
+}
+
+impl ThisMachine {
+    fn end_all(&self, grace: Duration) {
         let begun = Instant::now();
         self.state().stopped = true;
         self.state().signal_all(rustix::process::Signal::TERM);
