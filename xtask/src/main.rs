@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod demo;
 mod fuzz;
+mod hil;
 mod setup;
 mod shell;
 mod test;
@@ -34,6 +35,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<OsString>,
     },
+    /// Set up, build and run scenarios on this machine: power cuts, faults, the whole loop
+    #[command(disable_help_flag = true)]
+    Hil {
+        /// Options and scenarios; see 'cargo xtask hil --help'
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
     /// Format, clippy, all tests, doc tests and documentation, without a warning
     Test,
     /// Measure beside a peer, and print ratios
@@ -51,6 +59,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup => setup::run().map(|()| true),
         Command::Demo { options } => demo::run(&options).map(|never| match never {}),
+        Command::Hil { options } => hil::run(&options).map(|never| match never {}),
         Command::Test => test::run(),
         Command::Audit => audit::run(),
         Command::Bench { what } => bench::run(&what).map(|()| true),

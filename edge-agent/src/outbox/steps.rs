@@ -27,7 +27,7 @@ impl Writer {
         db: &Connection,
         meta: &mut Meta,
         draft: &Draft,
-    ) -> Result<SampleId, StepError> {
+    ) -> Result<(SampleId, Digest), StepError> {
         let (id, sealed) = self.seal(meta, draft)?;
         let (random, score) = match draft.selection {
             Selection::Random { .. } => (true, 0.0),
@@ -64,7 +64,7 @@ impl Writer {
         if evicted > 0 {
             tracing::debug!(evicted, waiting = meta.samples, "the outbox is at its limit");
         }
-        Ok(id)
+        Ok((id, sealed.body))
     }
 
     fn seal(&self, meta: &Meta, draft: &Draft) -> Result<(SampleId, Sealed), OutboxError> {

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fleetloop_protocol::keys::SigningKey;
-use fleetloop_protocol::receipt::{Receipt, Refusal};
-use fleetloop_protocol::{DeviceId, Epoch, SampleId};
+use fleetloop_protocol::receipt::{Receipt, Refusal, Subject};
+use fleetloop_protocol::{DeviceId, Digest, Epoch, SampleId};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -44,7 +44,8 @@ pub(super) enum Command {
 
 /// What a command came to, answered after the commit.
 enum Outcome {
-    Appended(SampleId),
+    /// A sample and its header's digest.
+    Appended(SampleId, Digest),
     Batch(Vec<Outgoing>),
     Upload(Option<Upload>),
     Uploaded(Option<Outgoing>),
@@ -170,7 +171,7 @@ impl Writer {
     ) {
         let appends = commands.iter().filter(|c| matches!(c, Command::Append { .. })).count();
         let appended = outcomes.as_ref().map_or(0, |outcomes| {
-            outcomes.iter().filter(|o| matches!(o, Ok(Outcome::Appended(_)))).count()
+            outcomes.iter().filter(|o| matches!(o, Ok(Outcome::Appended(..)))).count()
         });
         let since = &mut self.since_start;
         since.signed += appended as u64;
@@ -316,7 +317,7 @@ impl Writer {
                 if self.paused_now() {
                     return Err(OutboxError::Disk { path: self.path.clone() }.into());
                 }
-                self.append(db, meta, draft).map(Outcome::Appended)
+                self.append(db, meta, draft).map(|(id, digest)| Outcome::Appended(id, digest))
             }
             Command::NextBatch { max_rows, max_bytes, .. } => {
                 self.next_batch(db, meta, *max_rows, *max_bytes).map(Outcome::Batch)
@@ -348,16 +349,25 @@ impl Command {
     }
 }
 
-/// Sends a command's answer; one that nobody waits for is dropped.
+/// Sends a command's answer; one that nobody waits for is dropped. What is logged here is on the
+/// disk: whoever reads it may rely on it through a power cut.
 fn answer(command: Command, outcome: Result<Outcome, OutboxError>) {
     match (command, outcome) {
-        (Command::Append { reply, .. }, Ok(Outcome::Appended(id))) => drop(reply.send(Ok(id))),
+        (Command::Append { reply, .. }, Ok(Outcome::Appended(id, digest))) => {
+            tracing::debug!(sample = %id, %digest, "sample stored");
+            drop(reply.send(Ok(id)));
+        }
         (Command::NextBatch { reply, .. }, Ok(Outcome::Batch(batch))) => {
             drop(reply.send(Ok(batch)));
         }
         (Command::NextUpload { reply }, Ok(Outcome::Upload(u))) => drop(reply.send(Ok(u))),
         (Command::Uploaded { reply, .. }, Ok(Outcome::Uploaded(o))) => drop(reply.send(Ok(o))),
-        (Command::Settle { reply, .. }, Ok(Outcome::Settled(s))) => drop(reply.send(Ok(s))),
+        (Command::Settle { reply, receipt }, Ok(Outcome::Settled(s))) => {
+            if let (Settled::Deleted, Subject::Sample(id)) = (s, &receipt.subject) {
+                tracing::debug!(sample = %id, digest = %receipt.digest, "sample receipted");
+            }
+            drop(reply.send(Ok(s)));
+        }
         (Command::Refuse { reply, .. }, Ok(Outcome::Refused(r))) => drop(reply.send(Ok(r))),
         (
             Command::ConnectionLost { reply }

@@ -1,3 +1,131 @@
 //! What is done with a fleet, whole, on any rig.
+//!
+//! [`ALL`] is the list that `cargo xtask hil` runs from; each scenario's module says what it does
+//! and what must come of it.
 
 pub mod close_the_loop;
+pub mod power_cut;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::fleet::Assets;
+use crate::progress::Progress;
+use crate::rig::{Ability, Rig};
+
+/// A scenario by name.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// What its rig must be able to do.
+    pub needs: &'static [Ability],
+    /// Runs it. An error is a part that failed; figures that miss are in [`Outcome::missed`].
+    pub run: fn(&Setting<'_>) -> Result<Outcome>,
+}
+
+/// Where and how a scenario runs.
+pub struct Setting<'a> {
+    /// Where.
+    pub rig: &'a dyn Rig,
+    /// What the source tree does not hold.
+    pub assets: &'a Assets,
+    /// Who watches.
+    pub progress: &'a dyn Progress,
+    /// What is drawn is drawn from this.
+    pub seed: u64,
+    /// How long it goes on, where that can be chosen; the scenario says in which unit.
+    pub soak: Option<usize>,
+}
+
+/// What came of a scenario.
+pub struct Outcome {
+    /// The figures.
+    pub figures: Value,
+    /// The figures for people.
+    pub lines: String,
+    /// What missed what it had to come to, in words.
+    pub missed: Vec<String>,
+}
+
+/// Every scenario, in the order in which they are run.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "power-cut-agent",
+        about: "cuts the power of a device in every state; --soak says how often",
+        needs: &[Ability::PowerCut],
+        run: |setting| cut_power(setting, power_cut::Side::Agent),
+    },
+    Scenario {
+        name: "power-cut-hub",
+        about: "cuts the power of the hub in every state; --soak says how often",
+        needs: &[Ability::PowerCut],
+        run: |setting| cut_power(setting, power_cut::Side::Hub),
+    },
+    Scenario {
+        name: "close-the-loop",
+        about: "a fleet's world changes, it learns and recovers, killed on the way",
+        needs: &[],
+        run: close_the_loop,
+    },
+];
+
+/// The scenarios whose names begin with one of `wanted`; all of them when none is wanted.
+///
+/// # Errors
+/// The word that no name begins with.
+pub fn chosen(wanted: &[String]) -> Result<Vec<&'static Scenario>, String> {
+    let fits = |scenario: &Scenario, word: &String| scenario.name.starts_with(word.as_str());
+    if let Some(word) = wanted.iter().find(|word| !ALL.iter().any(|one| fits(one, word))) {
+        return Err(word.clone());
+    }
+    let any = |one: &&Scenario| wanted.is_empty() || wanted.iter().any(|word| fits(one, word));
+    Ok(ALL.iter().filter(any).collect())
+}
+
+fn cut_power(setting: &Setting<'_>, side: power_cut::Side) -> Result<Outcome> {
+    let small = power_cut::Plan::small(side, setting.seed);
+    let plan = power_cut::Plan { cuts: setting.soak.unwrap_or(small.cuts), ..small };
+    let figures = power_cut::run(setting.rig, plan, setting.assets, setting.progress)?;
+    Ok(Outcome {
+        lines: figures.lines(),
+        missed: figures.missed(),
+        figures: to_json(&figures)?,
+    })
+}
+
+fn close_the_loop(setting: &Setting<'_>) -> Result<Outcome> {
+    // With the seed that its limits were made for.
+    let plan = close_the_loop::Plan { kills: true, ..close_the_loop::Plan::small() };
+    let limits = plan.limits;
+    let done = close_the_loop::run(setting.rig, plan, setting.assets, setting.progress)?;
+    Ok(Outcome {
+        lines: close_the_loop::table::render(&done.figures, &limits),
+        missed: done.figures.missed(&limits),
+        figures: to_json(&done.figures)?,
+    })
+}
+
+fn to_json(figures: &impl Serialize) -> Result<Value> {
+    Ok(serde_json::to_value(figures)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(wanted: &[&str]) -> Result<Vec<&'static str>, String> {
+        let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+        Ok(chosen(&wanted)?.iter().map(|scenario| scenario.name).collect())
+    }
+
+    #[test]
+    fn a_name_or_its_beginning_chooses_and_none_chooses_all() {
+        assert_eq!(names(&["power-cut-hub"]).unwrap(), ["power-cut-hub"]);
+        assert_eq!(names(&["power"]).unwrap(), ["power-cut-agent", "power-cut-hub"]);
+        assert_eq!(names(&[]).unwrap().len(), ALL.len());
+        assert_eq!(names(&["power", "nonsense"]).unwrap_err(), "nonsense");
+    }
+}

@@ -3,8 +3,8 @@
 //! The signals are caught before the first process is started. A second one forces the end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use hil_tests::progress::tell;
@@ -16,6 +16,33 @@ use crate::GRACE;
 /// 128 + SIGINT, as shells have it.
 const INTERRUPTED: i32 = 130;
 
+/// What a signal ends: the rig at work, and the folder that is then removed.
+#[derive(Clone, Default)]
+pub struct Running(Arc<Mutex<Option<AtWork>>>);
+
+type AtWork = (Arc<ThisMachine>, Option<PathBuf>);
+
+impl Running {
+    /// From now on it is this rig.
+    pub fn set(&self, rig: Arc<ThisMachine>, folder: Option<PathBuf>) {
+        *self.at_work() = Some((rig, folder));
+    }
+
+    fn end(&self) {
+        let Some((rig, folder)) = self.at_work().take() else { return };
+        rig.stop_all(GRACE);
+        if let Some(folder) = folder {
+            // What cannot be removed lies in the system's temporary folder.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+
+    fn at_work(&self) -> MutexGuard<'_, Option<AtWork>> {
+        // One value is put in or taken out.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Whether a signal has come.
 pub struct Interrupt(Arc<AtomicBool>);
 
@@ -24,7 +51,7 @@ impl Interrupt {
     ///
     /// # Errors
     /// When the handlers cannot be installed.
-    pub fn listen(rig: Arc<ThisMachine>, folder: Option<PathBuf>) -> Result<Self> {
+    pub fn listen(running: Running) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -42,11 +69,7 @@ impl Interrupt {
             told.store(true, Ordering::SeqCst);
             tell("\nending all processes (once more to force it)");
             let ending = std::thread::spawn(move || {
-                rig.stop_all(GRACE);
-                if let Some(folder) = folder {
-                    // What cannot be removed lies in the system's temporary folder.
-                    let _ = std::fs::remove_dir_all(folder);
-                }
+                running.end();
                 std::process::exit(INTERRUPTED);
             });
             runtime.block_on(any(&mut signals));

@@ -1,17 +1,18 @@
 //! `fleetloop-demo`: a small fleet notices that the world changed, asks for labels, learns and
 //! recovers, on this machine, as separate processes.
 //!
-//! The same program is the leash of every process it starts and the person who labels (hidden
-//! commands). Exit status: 0 when every figure reaches its limit, 1 when one does not or the run
+//! The same program runs the scenarios of `cargo xtask hil`, is the leash of every process it starts
+//! and the person who labels (hidden commands). Exit status: 0 when every figure reaches its limit, 1 when one does not or the run
 //! failed, 130 when it was interrupted. However it ends, no process stays behind.
 
+mod folder;
+mod hil;
 mod interrupt;
 mod screen;
-mod table;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,11 @@ use clap::{Parser, Subcommand};
 use hil_tests::fleet::Assets;
 use hil_tests::progress::{Lines, Progress};
 use hil_tests::rig::{Rig as _, ThisMachine, leash};
-use hil_tests::scenario::close_the_loop::{self, Outcome, Plan};
+use hil_tests::scenario::close_the_loop::{self, Outcome, Plan, table};
 use hil_tests::{annotator, files};
 
-use interrupt::Interrupt;
+use folder::Folder;
+use interrupt::{Interrupt, Running};
 use screen::Screen;
 
 /// How long processes may take to end in order before they are forced.
@@ -72,6 +74,9 @@ enum Hidden {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run scenarios against the built programs: power cuts, the whole loop
+    #[command(hide = true, bin_name = "cargo xtask hil", after_help = hil::list())]
+    Hil(hil::Options),
     /// Labels what the hub asks for, in place of a person
     #[command(hide = true)]
     Annotate(annotator::Options),
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
         Some(Hidden::Leash { parent, program, arguments }) => {
             leash::become_program(*parent, program, arguments).map(|never| match never {})
         }
+        Some(Hidden::Hil(options)) => hil::run(options),
         Some(Hidden::Annotate(options)) => annotator::run(options).map(|()| true),
         None => demo(&cli.options),
     };
@@ -101,20 +107,27 @@ fn demo(options: &Options) -> Result<bool> {
     let folder = Folder::new(options.folder.as_deref())?;
     let demo = std::env::current_exe().context("cannot tell where this program lies")?;
     let rig = Arc::new(ThisMachine::new(folder.path(), &demo)?);
-    let interrupt = Interrupt::listen(Arc::clone(&rig), folder.removed_at_end())?;
-    let progress: Box<dyn Progress> = if std::io::stderr().is_terminal() {
-        Box::new(Screen::default())
-    } else {
-        Box::new(Lines::default())
-    };
+    let running = Running::default();
+    running.set(Arc::clone(&rig), folder.removed_at_end());
+    let interrupt = Interrupt::listen(running)?;
+    let progress = watcher();
     let result = run(options, rig.as_ref(), progress.as_ref());
     interrupt.wait_if_interrupted();
     rig.stop_all(GRACE);
     match &result {
         Ok(true) => folder.close(),
-        _ => eprintln!("files and logs stay in {}", folder.keep().display()),
+        _ => eprintln!("files and logs stay in {}", folder.path().display()),
     }
     result
+}
+
+/// A bar where somebody looks, lines where nobody does.
+fn watcher() -> Box<dyn Progress> {
+    if std::io::stderr().is_terminal() {
+        Box::new(Screen::default())
+    } else {
+        Box::new(Lines::default())
+    }
 }
 
 fn run(options: &Options, rig: &ThisMachine, progress: &dyn Progress) -> Result<bool> {
@@ -154,50 +167,5 @@ fn keep(mut outcome: Outcome<'_>) -> Result<()> {
     println!("Ctrl-C ends it all.");
     loop {
         std::thread::park();
-    }
-}
-
-/// Where the run's files lie: a folder of the user's, which stays, or a temporary one, which is
-/// removed when all went well.
-struct Folder {
-    path: PathBuf,
-    temporary: bool,
-}
-
-impl Folder {
-    fn new(wanted: Option<&Path>) -> Result<Self> {
-        match wanted {
-            Some(path) => {
-                std::fs::create_dir(path)
-                    .with_context(|| format!("cannot make the folder {}", path.display()))?;
-                let path = path.canonicalize().context("cannot resolve the folder")?;
-                Ok(Self { path, temporary: false })
-            }
-            None => {
-                let made = tempfile::Builder::new().prefix("fleetloop-demo-").tempdir();
-                let path = made.context("cannot make a temporary folder")?.keep();
-                Ok(Self { path, temporary: true })
-            }
-        }
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The folder, if nobody needs it after the run.
-    fn removed_at_end(&self) -> Option<PathBuf> {
-        self.temporary.then(|| self.path.clone())
-    }
-
-    fn keep(&self) -> &Path {
-        &self.path
-    }
-
-    fn close(&self) {
-        if self.temporary {
-            // What cannot be removed lies in the system's temporary folder and hurts nobody.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
     }
 }

@@ -19,6 +19,7 @@ mod learn;
 mod measure;
 mod plan;
 mod prepare;
+pub mod table;
 
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use hil_tests::scenario::close_the_loop::{Figures, Limits};
+use super::{Figures, Limits};
 
 /// All figures, what each had to be, and the devices one by one.
 pub fn render(figures: &Figures, limits: &Limits) -> String {
