@@ -128,7 +128,8 @@ fn nothing_stays_mounted_and_nobody_else_sees_a_volume() {
         return tell(&format!("volumes are not tested: {why}"));
     }
     let volume = rig.volume("disk").unwrap();
-    let mounts = |process: &str| std::fs::read_to_string(format!("/proc/{process}/mounts")).unwrap();
+    let mounts =
+        |process: &str| std::fs::read_to_string(format!("/proc/{process}/mounts")).unwrap();
     let here = volume.folder.to_str().unwrap();
     assert!(mounts("thread-self").contains(here));
     // The process's first thread is not the one that made the rig.

@@ -89,11 +89,7 @@ fn cut_power(setting: &Setting<'_>, side: power_cut::Side) -> Result<Outcome> {
     let small = power_cut::Plan::small(side, setting.seed);
     let plan = power_cut::Plan { cuts: setting.soak.unwrap_or(small.cuts), ..small };
     let figures = power_cut::run(setting.rig, plan, setting.assets, setting.progress)?;
-    Ok(Outcome {
-        lines: figures.lines(),
-        missed: figures.missed(),
-        figures: to_json(&figures)?,
-    })
+    Ok(Outcome { lines: figures.lines(), missed: figures.missed(), figures: to_json(&figures)? })
 }
 
 fn close_the_loop(setting: &Setting<'_>) -> Result<Outcome> {

@@ -49,14 +49,14 @@ impl World<'_> {
                 self.hub.kill()?;
                 self.hub.begin()
             }
-            (State::Steady, _) => self.until_connected(),
+            (State::Steady, _) => self.until_flowing(),
             (State::Swap, Side::Agent) => {
-                self.until_connected()?;
+                self.until_flowing()?;
                 self.until("the end of a swap", |ledger| !ledger.life.swapping)?;
                 self.until("a new order", |ledger| ledger.life.swapping)
             }
             (State::Swap, Side::Hub) => {
-                self.until_connected()?;
+                self.until_flowing()?;
                 let begun = self.rollouts.begun();
                 wait::until("a rollout", PATIENCE, GLANCE, || {
                     Ok((self.rollouts.begun() > begun).then_some(()))
@@ -69,14 +69,14 @@ impl World<'_> {
                 // A new process tries at once; the one before may wait for its next try.
                 self.agent.kill()?;
                 self.start_agent()?;
-                self.until("the device to connect", |ledger| ledger.life.connected)
+                self.until_flowing()
             }
             (State::Stopping, Side::Agent) => {
-                self.until_connected()?;
+                self.until_flowing()?;
                 self.agent.ask_to_stop()
             }
             (State::Stopping, Side::Hub) => {
-                self.until_connected()?;
+                self.until_flowing()?;
                 self.hub.ask_to_stop()
             }
             (State::Alone, Side::Agent) => self.hub.kill(),

@@ -106,18 +106,15 @@ impl HubDisk {
 
 /// The one device.
 fn device(db: &Connection) -> Result<(DeviceId, KeyRing)> {
-    let (id, key): (String, [u8; 32]) = db
-        .query_row("SELECT id, signing_key FROM device", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (id, key): (String, [u8; 32]) =
+        db.query_row("SELECT id, signing_key FROM device", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
     Ok((id.parse()?, KeyRing::from_iter([PublicKey::from_bytes(key)])))
 }
 
 /// Puts a sample's message together again and verifies it as the hub did.
-fn sample(
-    row: &Row<'_>,
-    data: &Path,
-    device: &DeviceId,
-    key: &KeyRing,
-) -> Result<VerifiedSample> {
+fn sample(row: &Row<'_>, data: &Path, device: &DeviceId, key: &KeyRing) -> Result<VerifiedSample> {
     let digest = Digest::from_bytes(row.get(2)?);
     let name = digest.to_string();
     let path = data.join("payloads").join(&name[..2]).join(&name);

@@ -24,14 +24,8 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::StartUp,
-        Self::Steady,
-        Self::Swap,
-        Self::CatchingUp,
-        Self::Stopping,
-        Self::Alone,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::StartUp, Self::Steady, Self::Swap, Self::CatchingUp, Self::Stopping, Self::Alone];
 
     /// In words.
     pub const fn words(self) -> &'static str {
@@ -51,7 +45,7 @@ impl State {
         Duration::from_millis(match self {
             Self::StartUp | Self::CatchingUp => 400,
             Self::Steady | Self::Alone => 800,
-            Self::Swap => 150,
+            Self::Swap => 300,
             Self::Stopping => 60,
         })
     }

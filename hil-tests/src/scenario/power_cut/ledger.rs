@@ -35,6 +35,8 @@ pub struct Ledger {
 pub struct Life {
     /// It reaches the hub.
     pub connected: bool,
+    /// Receipts it accepted since it does.
+    pub receipts: usize,
     /// It took an order and has not carried it out.
     pub swapping: bool,
     /// It was asked to end and began to.
@@ -117,8 +119,9 @@ impl Ledger {
             "sample receipted" => {
                 let (id, digest) = named(&fields)?;
                 self.receipted.insert(id, digest);
+                self.life.receipts += 1;
             }
-            "connected" => self.life.connected = true,
+            "connected" => (self.life.connected, self.life.receipts) = (true, 0),
             "the link is lost" => self.life.connected = false,
             "a new order" => self.life.swapping = true,
             "a bundle is installed and answers" => self.life.swapping = false,

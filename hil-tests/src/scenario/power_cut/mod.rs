@@ -98,12 +98,7 @@ impl Plan {
 /// # Errors
 /// When a part fails: something does not come back after a cut. What was lost is no error here; see
 /// [`Figures::missed`].
-pub fn run(
-    rig: &dyn Rig,
-    plan: Plan,
-    assets: &Assets,
-    progress: &dyn Progress,
-) -> Result<Figures> {
+pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) -> Result<Figures> {
     let (side, seed) = (plan.side.words(), plan.seed);
     let begun = Instant::now();
     progress.stage(1, STAGES, &format!("a hub and a device, each on a volume (seed {seed})"));

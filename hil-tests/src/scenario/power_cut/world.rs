@@ -68,8 +68,7 @@ impl<'r> World<'r> {
         let rollouts = first_then_others(&mut agent, api, &bundles, seed)?;
         let local = Local::new()?;
         let ledger = Ledger::default();
-        let mut world =
-            Self { rig, hub, hub_volume, agent, agent_volume, ledger, rollouts, local };
+        let mut world = Self { rig, hub, hub_volume, agent, agent_volume, ledger, rollouts, local };
         world.follow()?;
         world.until_answering()?;
         Ok(world)
@@ -111,16 +110,15 @@ impl<'r> World<'r> {
         .or_else(|error| agent.must_run().and(Err(error)))
     }
 
-    /// Waits until the device has reached a hub that serves. One that waits long for its next try,
-    /// because several hubs in a row went dark, is started again.
-    pub(super) fn until_connected(&mut self) -> Result<()> {
-        let soon = Duration::from_secs(3);
-        if self.within(soon, "the device to connect", |ledger| ledger.life.connected).is_ok() {
-            return Ok(());
+    /// Waits until the device reaches the hub and receipts come. One that waits long for its next
+    /// try, because several hubs in a row went dark, is started again.
+    pub(super) fn until_flowing(&mut self) -> Result<()> {
+        let soon = Duration::from_secs(4);
+        if self.within(soon, "the device to connect", |ledger| ledger.life.connected).is_err() {
+            self.agent.kill()?;
+            self.start_agent()?;
         }
-        self.agent.kill()?;
-        self.start_agent()?;
-        self.until("the device to connect", |ledger| ledger.life.connected)
+        self.until("receipts", |ledger| ledger.life.connected && ledger.life.receipts > 0)
     }
 
     /// Lets the device send what it has, and nothing new; then both end in order. Its last words.
