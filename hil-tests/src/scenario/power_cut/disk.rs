@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use fleetloop_protocol::gap::Gap;
 use fleetloop_protocol::keys::{KeyRing, PublicKey};
-use fleetloop_protocol::sample::{SampleMessage, VerifiedSample};
-use fleetloop_protocol::{DeviceId, Digest, Verified, wire};
+use fleetloop_protocol::sample::{SampleHeader, commitment};
+use fleetloop_protocol::{DeviceId, Digest, Verified};
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::ledger::Id;
@@ -75,14 +75,13 @@ impl HubDisk {
             let count = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
             let id = (count(0)?, count(1)?);
             match sample(row, data, device, key) {
-                Ok(sample) => {
-                    let header = sample.header().get();
+                Ok(signed) => {
+                    let header = signed.get();
                     ensure!(
                         (header.id.epoch.0, header.id.sequence.0) == id,
                         "sample {id:?} is stored under another identity than its own"
                     );
-                    let digest = sample.header().body_digest();
-                    let stored = Stored { digest, previous: header.previous };
+                    let stored = Stored { digest: signed.body_digest(), previous: header.previous };
                     if self.samples.insert(id, stored).is_some() {
                         self.twice.push(id);
                     }
@@ -113,14 +112,22 @@ fn device(db: &Connection) -> Result<(DeviceId, KeyRing)> {
     Ok((id.parse()?, KeyRing::from_iter([PublicKey::from_bytes(key)])))
 }
 
-/// Puts a sample's message together again and verifies it as the hub did.
-fn sample(row: &Row<'_>, data: &Path, device: &DeviceId, key: &KeyRing) -> Result<VerifiedSample> {
+/// The header of a stored sample, verified, whose payload is there and is the one it names.
+fn sample(
+    row: &Row<'_>,
+    data: &Path,
+    device: &DeviceId,
+    key: &KeyRing,
+) -> Result<Verified<SampleHeader>> {
+    let (salt, envelope): ([u8; 16], Vec<u8>) = (row.get(3)?, row.get(4)?);
+    let header = Verified::<SampleHeader>::open(&envelope, device, key)?;
     let digest = Digest::from_bytes(row.get(2)?);
     let name = digest.to_string();
     let path = data.join("payloads").join(&name[..2]).join(&name);
     let payload =
         std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     ensure!(Digest::of(&payload) == digest, "the payload {name} is damaged");
-    let message = SampleMessage { envelope: row.get(4)?, salt: row.get(3)?, payload };
-    Ok(VerifiedSample::open(&wire::encode(&message)?, device, key)?)
+    let named = header.get().commitment == commitment(&salt, &payload);
+    ensure!(named, "the payload {name} is another one than the header names");
+    Ok(header)
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Bound::{Excluded, Included};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -27,6 +27,7 @@ pub struct Ledger {
     pub reused: Vec<Id>,
     /// The life under way.
     pub life: Life,
+    epoch: u64,
     log: Option<Log>,
 }
 
@@ -98,12 +99,16 @@ impl Ledger {
         Ok(())
     }
 
-    /// Acknowledged samples after the last one that was receipted: what a cut puts at risk. Receipts
-    /// come about in order, and the last words of a process that was cut off may be missing.
+    /// Acknowledged samples of the newest epoch after the last one that was receipted: what a cut
+    /// puts at risk. Receipts come about in order, and the last words of a process that was cut off
+    /// may be missing.
     pub fn open(&self) -> usize {
-        match self.receipted.last_key_value() {
-            Some((last, _)) => self.stored.range((Excluded(*last), Unbounded)).count(),
-            None => self.stored.len(),
+        let all = (self.epoch, 0)..=(self.epoch, u64::MAX);
+        match self.receipted.range(all.clone()).next_back() {
+            Some((last, _)) => {
+                self.stored.range((Excluded(*last), Included((self.epoch, u64::MAX)))).count()
+            }
+            None => self.stored.range(all).count(),
         }
     }
 
@@ -112,6 +117,7 @@ impl Ledger {
         match fields.message.as_str() {
             "sample stored" => {
                 let (id, digest) = named(&fields)?;
+                self.epoch = id.0;
                 if self.stored.insert(id, digest).is_some_and(|before| before != digest) {
                     self.reused.push(id);
                 }
