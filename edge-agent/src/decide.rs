@@ -232,6 +232,7 @@ mod tests {
                 name: "m".into(),
                 version: 1,
                 labels: vec!["a".into(), "b".into()],
+                reference: None,
             });
             let classification = Classification::from_logits(logits);
             self.decide.answered(Answer { frame, model, classification, latency: Duration::ZERO });

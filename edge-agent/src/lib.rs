@@ -17,6 +17,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod decide;
+pub mod drift;
 pub mod durable;
 pub mod enroll;
 pub mod frames;

@@ -10,6 +10,7 @@ use fleetloop_protocol::upload::UPLOADS_SINCE;
 use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::drift::DriftStatus;
 use crate::identity::{Identity, IdentityError};
 use crate::link::LinkStatus;
 use crate::outbox::{self, OutboxStats};
@@ -60,7 +61,7 @@ pub struct FrameStatus {
 }
 
 /// What only a running agent knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningStatus {
     /// Seconds since it started.
     pub uptime_s: u64,
@@ -78,12 +79,14 @@ pub struct RunningStatus {
     pub results_dropped: u64,
     /// The connection to the hub.
     pub link: LinkStatus,
+    /// Whether input and answers are what they were; none before the first window.
+    pub drift: Option<DriftStatus>,
     /// The most memory the process ever held resident, in bytes.
     pub peak_rss_bytes: u64,
 }
 
 /// The agent's status.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// In one word.
     pub state: State,
@@ -241,6 +244,9 @@ impl RunningStatus {
             ClockState::Unsynced => "not synced: nothing new is installed",
         };
         writeln!(out, "clock    {clock}")?;
+        if let Some(drift) = &self.drift {
+            writeln!(out, "drift    {drift}")?;
+        }
         writeln!(out, "memory   {} MiB at most", self.peak_rss_bytes >> 20)?;
         let counters = &self.counters;
         writeln!(

@@ -1,14 +1,17 @@
 //! What the device counts: counters since start, distributions over a window.
 //!
 //! Latency is kept in a histogram of logarithmic buckets, eight to an octave: a quantile read from
-//! it is at most 1/8 above the true one. The window restarts whenever a report is taken.
+//! it is at most 1/8 above the true one. The window restarts whenever a report is taken, its sketch
+//! also when another model answers: what was counted of the one before in that window is left out of
+//! the report, and only there.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fleetloop_models::statistics::observe_answer;
 use fleetloop_protocol::BundleDigest;
-use fleetloop_protocol::limits::TELEMETRY_CLASSES;
-use fleetloop_protocol::telemetry::{CONFIDENCE_BINS, Telemetry};
+use fleetloop_protocol::sketch::{Observation, Sketch};
+use fleetloop_protocol::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 
 use crate::infer::Answer;
@@ -39,20 +42,13 @@ pub struct Counters {
 struct Window {
     since: Duration,
     latency: [u64; BUCKETS],
-    classes: Vec<u64>,
-    confidence: [u64; CONFIDENCE_BINS],
+    sketch: Sketch,
     model: Option<BundleDigest>,
 }
 
 impl Window {
-    const fn new(since: Duration, model: Option<BundleDigest>) -> Self {
-        Self {
-            since,
-            latency: [0; BUCKETS],
-            classes: Vec::new(),
-            confidence: [0; CONFIDENCE_BINS],
-            model,
-        }
+    fn new(since: Duration, model: Option<BundleDigest>) -> Self {
+        Self { since, latency: [0; BUCKETS], sketch: Sketch::default(), model }
     }
 }
 
@@ -91,39 +87,22 @@ impl Meter {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an answer.
+    /// Counts an answer. The frame is looked at before anything is locked.
     pub fn answered(&self, answer: &Answer) {
-        let (class, confidence) = answer.classification.best();
-        let classes = answer.classification.probabilities().len();
-        self.record(answer.model.digest, answer.latency, classes, class, confidence);
+        let seen = observe_answer(&answer.frame.frame, &answer.classification);
+        self.record(answer.model.digest, answer.latency, &seen);
     }
 
-    fn record(
-        &self,
-        model: BundleDigest,
-        latency: Duration,
-        classes: usize,
-        class: usize,
-        confidence: f32,
-    ) {
+    fn record(&self, model: BundleDigest, latency: Duration, seen: &Observation) {
         let mut inner = self.lock();
         let (counters, window) = &mut *inner;
         counters.frames_answered += 1;
         window.latency[bucket(latency)] += 1;
         if window.model != Some(model) {
-            // Classes of two models do not add up; the totals above do.
-            window.classes.clear();
+            window.sketch = Sketch::default();
             window.model = Some(model);
         }
-        if classes <= TELEMETRY_CLASSES {
-            window.classes.resize(classes, 0);
-            if let Some(count) = window.classes.get_mut(class) {
-                *count += 1;
-            }
-        }
-        // 1.0 falls into the last bin.
-        let bin = (confidence.clamp(0.0, 1.0) * CONFIDENCE_BINS as f32) as usize;
-        window.confidence[bin.min(CONFIDENCE_BINS - 1)] += 1;
+        window.sketch.add(seen);
     }
 
     /// Changes the counters.
@@ -159,8 +138,7 @@ impl Meter {
             peak_rss_bytes: peak_rss_bytes(),
             latency_us_p50: quantile(&window.latency, 0.5),
             latency_us_p99: quantile(&window.latency, 0.99),
-            class_counts: window.classes,
-            confidence: window.confidence.to_vec(),
+            sketch: window.sketch,
         }
     }
 }
@@ -211,6 +189,9 @@ pub fn peak_rss_bytes() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use fleetloop_protocol::limits::TELEMETRY_CLASSES;
+    use fleetloop_protocol::sketch::{CONFIDENCE_BINS, INPUT_BINS};
+    use fleetloop_protocol::wire::VERSION;
     use fleetloop_protocol::{DeviceId, Digest, Signed, keys::SigningKey};
     use proptest::prelude::*;
 
@@ -235,32 +216,52 @@ mod tests {
         }
     }
 
+    fn seen(classes: usize, class: usize) -> Observation {
+        Observation { classes, class, confidence: 1.0, brightness: 0.5, contrast: 0.1 }
+    }
+
     #[test]
     fn a_window_starts_anew_and_counters_do_not() {
         let meter = Meter::new(Duration::ZERO);
         for _ in 0..3 {
-            meter.record(MODEL, Duration::from_micros(100), 10, 4, 1.0);
+            meter.record(MODEL, Duration::from_micros(100), &seen(10, 4));
         }
         let first = meter.report(Duration::from_secs(60), 5, Others::default());
-        assert_eq!((first.frames_answered, first.window_s, first.class_counts[4]), (3, 60, 3));
-        assert_eq!(first.confidence[CONFIDENCE_BINS - 1], 3);
+        assert_eq!((first.frames_answered, first.window_s), (3, 60));
+        assert_eq!((first.sketch.classes[4], first.sketch.frames()), (3, 3));
         assert!((100..=113).contains(&first.latency_us_p50));
         let second = meter.report(Duration::from_secs(70), 6, Others::default());
         assert_eq!((second.frames_answered, second.window_s), (3, 10));
-        assert_eq!((second.latency_us_p99, second.confidence.iter().sum::<u64>()), (0, 0));
+        assert_eq!((second.latency_us_p99, second.sketch.frames()), (0, 0));
         assert_eq!(second.model, Some(MODEL));
+    }
+
+    #[test]
+    fn a_sketch_is_of_one_model() {
+        let meter = Meter::new(Duration::ZERO);
+        let next = BundleDigest(Digest::of(b"next"));
+        (0..5).for_each(|_| meter.record(MODEL, Duration::ZERO, &seen(10, 4)));
+        meter.record(next, Duration::ZERO, &seen(3, 1));
+        let report = meter.report(Duration::from_secs(60), 5, Others::default());
+        assert_eq!((report.model, report.sketch.frames()), (Some(next), 1));
+        assert_eq!(report.sketch.classes, [0, 1, 0]);
+        assert_eq!(report.frames_answered, 6);
     }
 
     #[test]
     fn a_report_with_the_most_classes_fits_a_signed_message() {
         let meter = Meter::new(Duration::ZERO);
-        meter.lock().1.classes = vec![u64::MAX; TELEMETRY_CLASSES];
+        let full = vec![u64::MAX; TELEMETRY_CLASSES];
+        meter.lock().1.sketch = Sketch {
+            classes: full.clone(),
+            confidence: full[..CONFIDENCE_BINS].to_vec().try_into().unwrap(),
+            brightness: full[..INPUT_BINS].to_vec().try_into().unwrap(),
+            contrast: full[..INPUT_BINS].to_vec().try_into().unwrap(),
+        };
         let device: DeviceId = "dev-1".parse().unwrap();
         let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
         let report = meter.report(Duration::from_secs(60), 5, Others::default());
-        assert!(Signed::seal(&report, &device, &key).is_ok());
-        meter.record(MODEL, Duration::ZERO, TELEMETRY_CLASSES + 1, 0, 0.5);
-        assert!(meter.report(Duration::ZERO, 0, Others::default()).class_counts.is_empty());
+        assert!(Signed::seal_for(&report, &device, &key, VERSION).is_ok());
     }
 
     #[test]

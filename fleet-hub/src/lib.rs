@@ -17,6 +17,7 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod drift;
 pub mod durable;
 pub mod enrol;
 pub mod gate;

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The device, the evaluation and the training run this very code; the golden cases of a bundle
-//! prove, on each device, that they do. Nothing here knows of devices or fleets.
+//! prove, on each device, that they do, and its reference holds what the answers looked like where
+//! it was made. Nothing here knows of devices or fleets.
 
 pub mod bundle;
 pub mod golden;
@@ -15,4 +16,6 @@ pub mod idx;
 pub mod picture;
 pub mod postprocess;
 pub mod preprocess;
+pub mod reference;
 pub mod session;
+pub mod statistics;

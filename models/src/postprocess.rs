@@ -42,9 +42,13 @@ impl Classification {
         order.into_iter().take(k).map(prediction).collect()
     }
 
-    /// The most probable class and its probability.
+    /// The most probable class and its probability; of equals the lower index.
     pub fn best(&self) -> (usize, f32) {
-        self.top(1).first().map_or((0, f32::NAN), |p| (usize::from(p.class), p.probability))
+        let all = self.probabilities.iter().copied().enumerate();
+        let better = |best: (usize, f32), next: (usize, f32)| {
+            if next.1.total_cmp(&best.1).is_gt() { next } else { best }
+        };
+        all.reduce(better).unwrap_or((0, f32::NAN))
     }
 
     /// Shannon's entropy of the probabilities over that of equal ones: 0 is sure, 1 is no idea.
@@ -65,6 +69,7 @@ mod tests {
         let c = Classification::from_logits(&[1000.0, 1000.0, -1000.0]);
         assert_eq!(c.probabilities(), [0.5, 0.5, 0.0]);
         assert_eq!(c.top(2).iter().map(|p| p.class).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(c.best(), (0, 0.5));
     }
 
     #[test]

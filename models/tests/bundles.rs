@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use fleetloop_models::bundle::{Bundle, BundleError, Manifest, digest};
+use fleetloop_models::bundle::{Bundle, BundleError, Description, Files, Manifest, Role, digest};
 use fleetloop_models::golden::{GoldenCases, GoldenError};
 use fleetloop_models::picture::{Channels, Frame};
+use fleetloop_models::reference::{REFERENCE_BYTES, Reference};
 use fleetloop_models::session::{Runtime, Session, SessionError, Threads};
+use fleetloop_models::statistics::observe_answer;
+use fleetloop_protocol::sketch::Sketch;
 use fleetloop_protocol::{BundleDigest, Digest};
 
 fn dir(version: u32) -> PathBuf {
@@ -96,9 +99,72 @@ fn a_bundle_is_refused_by_digest() {
     for (model, golden) in
         [(altered, golden.clone()), (model.clone(), b"{}".to_vec()), (vec![], golden)]
     {
-        let error = Bundle::from_parts(manifest.clone().into(), model, golden).unwrap_err();
+        let files = Files::from([(Role::Model, model), (Role::Golden, golden)]);
+        let error = Bundle::from_parts(manifest.clone().into(), files).unwrap_err();
         assert!(matches!(error, BundleError::WrongFile { .. }), "{error}");
     }
+}
+
+fn described(manifest: &Manifest) -> Description {
+    Description {
+        name: manifest.name.clone(),
+        version: manifest.version,
+        labels: manifest.labels.clone(),
+        input: manifest.input.clone(),
+        preprocess: manifest.preprocess.clone(),
+        lineage: manifest.lineage.clone(),
+    }
+}
+
+/// Bundle 1 with another file in the role of its reference.
+fn with_reference(reference: Vec<u8>) -> Result<Bundle, BundleError> {
+    let (manifest, model, golden) = parts(1);
+    let about = described(&Manifest::parse(manifest.as_bytes()).unwrap());
+    let files = [(Role::Model, model), (Role::Golden, golden), (Role::Reference, reference)].into();
+    let manifest = Manifest::new(about, &files)?.to_toml()?;
+    Bundle::from_parts(manifest.into_bytes(), files)
+}
+
+/// A sketch of what bundle 1 makes of `frames` frames.
+fn sketched(frames: u32) -> Sketch {
+    let bundle = Bundle::open(&dir(1), None).unwrap();
+    let mut session = session(&bundle).unwrap();
+    let mut sketch = Sketch::default();
+    for n in 0..frames {
+        let pixels = (0..784).map(|i| ((i * 7 + n * 3) % 256) as u8).collect();
+        let frame = Frame::new(28, 28, Channels::Grey, pixels).unwrap();
+        let answer = session.classify(&frame).unwrap();
+        sketch.add(&observe_answer(&frame, &answer));
+    }
+    sketch
+}
+
+#[test]
+fn a_bundle_carries_what_its_answers_looked_like_to_whoever_opens_it() {
+    let reference = Reference::new(sketched(600)).unwrap();
+    let bundle = with_reference(reference.to_json().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in bundle.files() {
+        let mut file = std::fs::File::create(folder.path().join(name)).unwrap();
+        std::io::Write::write_all(&mut file, bytes).unwrap();
+    }
+    let opened = Bundle::open(folder.path(), Some(bundle.digest())).unwrap();
+    assert_eq!(opened.reference(), Some(&reference));
+    assert_eq!(opened.files(), bundle.files());
+    assert_eq!(Bundle::open(&dir(1), None).unwrap().reference(), None);
+}
+
+#[test]
+fn a_reference_that_is_none_of_this_model_is_refused() {
+    let mut other = sketched(600);
+    other.classes.push(0);
+    let other = serde_json::to_vec(&other).unwrap();
+    for bad in [other, b"{}".to_vec(), serde_json::to_vec(&sketched(10)).unwrap()] {
+        let error = with_reference(bad).unwrap_err();
+        assert!(matches!(error, BundleError::Reference(_)), "{error}");
+    }
+    let error = with_reference(vec![b' '; REFERENCE_BYTES + 1]).unwrap_err();
+    assert!(matches!(error, BundleError::Invalid { .. }), "{error}");
 }
 
 #[test]
@@ -112,6 +178,9 @@ fn a_manifest_that_contradicts_itself_names_every_problem() {
     for part in ["version is 0", "mean", "../model.onnx"] {
         assert!(error.contains(part), "{error}");
     }
+    let twice = manifest.replace("golden.json", "model.onnx");
+    let error = Manifest::parse(twice.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("2 times"), "{error}");
     let unknown = format!("surprise = 1\n{manifest}");
     assert!(matches!(Manifest::parse(unknown.as_bytes()), Err(BundleError::ManifestSyntax { .. })));
     let long = format!("{manifest}\n# {}", "x".repeat(70_000));

@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod digest;
+pub mod drift;
 pub mod enrol;
 pub mod gap;
 pub mod hub_keys;
@@ -23,6 +24,7 @@ pub mod limits;
 pub mod receipt;
 pub mod sample;
 pub mod signed;
+pub mod sketch;
 pub mod state;
 pub mod telemetry;
 pub mod time;

@@ -1,4 +1,7 @@
 //! What a device counts, so that the hub sees a fleet without seeing a frame.
+//!
+//! A window is told from every other by its signed body: the counters since start and the window's
+//! end are part of it, so the same bytes are the same window delivered again.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,17 +9,15 @@ use crate::digest::Digest;
 use crate::ids::BundleDigest;
 use crate::limits::{SIGNED_BODY_BYTES, TELEMETRY_CLASSES};
 use crate::signed::{Purpose, Signable};
+use crate::sketch::{Histogram, Sketch};
 use crate::time::UnixMillis;
-use crate::v1;
-use crate::wire::{Invalid, Wire};
-
-/// How many equal bins the confidence histogram has, from 0 to 1.
-pub const CONFIDENCE_BINS: usize = 20;
+use crate::wire::{Invalid, Two, Wire};
+use crate::{v1, v2};
 
 /// Counters since the agent started, and distributions over the last window.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Telemetry {
-    /// The model that answered last.
+    /// The model that answered last, and that the sketch is about.
     pub model: Option<BundleDigest>,
     /// The end of the window, by the device's clock, in milliseconds since 1970.
     pub at_ms: u64,
@@ -44,10 +45,8 @@ pub struct Telemetry {
     pub latency_us_p50: u32,
     /// 99th percentile of the same.
     pub latency_us_p99: u32,
-    /// Answers by most probable class over the window; empty when there are too many classes.
-    pub class_counts: Vec<u64>,
-    /// Answers by confidence over the window, [`CONFIDENCE_BINS`] equal bins from 0 to 1.
-    pub confidence: Vec<u64>,
+    /// The frames that the model answered in the window. Version 1 knows no input.
+    pub sketch: Sketch,
 }
 
 impl Signable for Telemetry {
@@ -55,12 +54,12 @@ impl Signable for Telemetry {
 }
 
 impl Wire for Telemetry {
-    type Frozen = v1::Telemetry;
+    type Frozen = Two<v1::Telemetry, v2::Telemetry>;
     const NAME: &'static str = "telemetry";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::Telemetry> {
-        Some(v1::Telemetry {
+    fn freeze(&self, reads: u8) -> Option<Self::Frozen> {
+        let counted = v1::Telemetry {
             model: self.model.map(|model| *model.0.as_bytes()),
             at_ms: self.at_ms,
             window_s: self.window_s,
@@ -75,18 +74,33 @@ impl Wire for Telemetry {
             peak_rss_bytes: self.peak_rss_bytes,
             latency_us_p50: self.latency_us_p50,
             latency_us_p99: self.latency_us_p99,
-            class_counts: self.class_counts.clone(),
-            confidence: self.confidence.clone(),
+            class_counts: self.sketch.classes.clone(),
+            confidence: self.sketch.confidence.into(),
+        };
+        let (brightness, contrast) = (self.sketch.brightness, self.sketch.contrast);
+        let has_input = brightness.total() > 0 || contrast.total() > 0;
+        Some(if reads >= 2 && has_input {
+            let (brightness, contrast) = (brightness.into(), contrast.into());
+            Two::V2(v2::Telemetry { counted, brightness, contrast })
+        } else {
+            Two::V1(counted)
         })
     }
 
-    fn thaw(wire: v1::Telemetry) -> Result<Self, Invalid> {
+    fn thaw(frozen: Self::Frozen) -> Result<Self, Invalid> {
+        let (wire, brightness, contrast) = match frozen {
+            Two::V1(v1) => (v1, Vec::new(), Vec::new()),
+            Two::V2(v2) => (v2.counted, v2.brightness, v2.contrast),
+        };
         if wire.class_counts.len() > TELEMETRY_CLASSES {
             return Err(Invalid(format!("{} classes", wire.class_counts.len())));
         }
-        if ![0, CONFIDENCE_BINS].contains(&wire.confidence.len()) {
-            return Err(Invalid(format!("{} confidence bins", wire.confidence.len())));
-        }
+        let sketch = Sketch {
+            classes: wire.class_counts,
+            confidence: histogram("confidence", wire.confidence)?,
+            brightness: histogram("brightness", brightness)?,
+            contrast: histogram("contrast", contrast)?,
+        };
         Ok(Self {
             model: wire.model.map(|model| BundleDigest(Digest::from_bytes(model))),
             at_ms: wire.at_ms,
@@ -102,10 +116,17 @@ impl Wire for Telemetry {
             peak_rss_bytes: wire.peak_rss_bytes,
             latency_us_p50: wire.latency_us_p50,
             latency_us_p99: wire.latency_us_p99,
-            class_counts: wire.class_counts,
-            confidence: wire.confidence,
+            sketch,
         })
     }
+}
+
+/// The histogram of a list of counts; of none, an empty one.
+fn histogram<const N: usize>(name: &str, counts: Vec<u64>) -> Result<Histogram<N>, Invalid> {
+    if counts.is_empty() {
+        return Ok(Histogram::default());
+    }
+    counts.try_into().map_err(|error| Invalid(format!("{name} of {error}")))
 }
 
 impl Telemetry {

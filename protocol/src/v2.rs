@@ -5,6 +5,8 @@
 
 use bincode::{Decode, Encode};
 
+use crate::v1;
+
 /// See [`crate::sample::SampleMessage`]. Beside version 1: the payload may have been uploaded.
 #[derive(Debug, Encode, Decode)]
 #[expect(missing_docs, reason = "the domain type documents each field")]
@@ -44,4 +46,13 @@ pub enum RefusalReason {
     StorageFull,
     Busy,
     PayloadMissing,
+}
+
+/// See [`crate::telemetry::Telemetry`]. Beside version 1: what the frames were like.
+#[derive(Debug, Encode, Decode)]
+#[expect(missing_docs, reason = "the domain type documents each field")]
+pub struct Telemetry {
+    pub counted: v1::Telemetry,
+    pub brightness: Vec<u64>,
+    pub contrast: Vec<u64>,
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use common::*;
 use fleetloop_protocol::sample::{Payload, SampleHeader, SampleMessage, VerifiedSample};
 use fleetloop_protocol::signed::{Signable, Signed, Verified};
+use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::v2;
 use fleetloop_protocol::wire::{self, Frozen as _, Two, Wire};
 
@@ -62,11 +63,18 @@ fn every_message_is_written_and_read_as_version_1_was() {
 #[test]
 fn what_has_a_second_form_is_written_and_read_as_version_2_was() {
     signed("refusal_payload_missing", 2, &missing());
+    signed("telemetry_of_input", 2, &telemetry_of_input());
     let message = uploaded(&header(), &key(1));
     plain("sample_uploaded", 2, &message);
     let bytes = wire::encode_for(&message, 2).unwrap();
     let opened = VerifiedSample::open(&bytes, &device(), &ring(&[&key(1)])).unwrap();
     assert_eq!((opened.payload(), opened.salt()), (&Payload::Uploaded, &SALT));
+}
+
+#[test]
+fn a_hub_of_version_1_is_told_everything_but_the_input() {
+    let bytes = wire::encode_for(&telemetry_of_input(), 1).unwrap();
+    assert_eq!(wire::decode::<Telemetry>(&bytes).unwrap(), telemetry());
 }
 
 #[test]

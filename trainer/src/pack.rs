@@ -1,7 +1,8 @@
-//! From a graph to a bundle: golden cases are recorded with the very file that ships.
+//! From a graph to a bundle: golden cases and reference are recorded with the very file that ships.
 
-use fleetloop_models::bundle::{Bundle, Description, InputSpec, Manifest};
+use fleetloop_models::bundle::{Bundle, Description, Files, InputSpec, Manifest, Role};
 use fleetloop_models::golden::GoldenCases;
+use fleetloop_models::reference::Reference;
 use fleetloop_models::session::{Runtime, Session, Threads};
 use fleetloop_protocol::sample::MediaType;
 
@@ -14,24 +15,52 @@ use crate::onnx::read::DeclaredDim;
 /// another order; differences seen are below a tenth of this.
 const GOLDEN_TOLERANCE: f32 = 1e-3;
 
-/// Makes a bundle of `model`, with what it makes of `payloads` as its golden cases.
-///
-/// # Errors
-/// [`JobError`] when ONNX Runtime does not take the graph, the description does not fit it, or a
-/// payload is no picture.
-pub fn pack(
+/// A graph on its way into a bundle. It runs by a manifest that is never written.
+pub struct Draft {
     about: Description,
     model: Vec<u8>,
-    payloads: &[(MediaType, Vec<u8>)],
-    runtime: &Runtime,
-    threads: usize,
-) -> Result<Bundle, JobError> {
-    // The golden cases need a session, the session a manifest: this one is never written.
-    let draft = Manifest::new(about.clone(), &model, b"")?;
-    let mut session = Session::from_model(runtime, &model, &draft, Threads(threads))?;
-    let golden = GoldenCases::record(&mut session, payloads, GOLDEN_TOLERANCE)?.to_json()?;
-    let manifest = Manifest::new(about, &model, &golden)?.to_toml()?.into_bytes();
-    Ok(Bundle::from_parts(manifest, model, golden)?)
+    manifest: Manifest,
+    session: Session,
+}
+
+impl Draft {
+    /// Opens `model` as `about` describes it.
+    ///
+    /// # Errors
+    /// [`JobError`] when the description is none, or ONNX Runtime does not take the graph so.
+    pub fn open(
+        about: Description,
+        model: Vec<u8>,
+        runtime: &Runtime,
+        threads: usize,
+    ) -> Result<Self, JobError> {
+        let manifest = Manifest::draft(about.clone())?;
+        let session = Session::from_model(runtime, &model, &manifest, Threads(threads))?;
+        Ok(Self { about, model, manifest, session })
+    }
+
+    /// The graph's file, how it is preprocessed for, and the session that runs it.
+    pub fn parts(&mut self) -> (&[u8], &Manifest, &mut Session) {
+        (&self.model, &self.manifest, &mut self.session)
+    }
+
+    /// The bundle, with what the graph makes of `golden` as its golden cases.
+    ///
+    /// # Errors
+    /// [`JobError`] when a payload is no picture, or the reference is not of this model.
+    pub fn finish(
+        mut self,
+        golden: &[(MediaType, Vec<u8>)],
+        reference: Option<&Reference>,
+    ) -> Result<Bundle, JobError> {
+        let golden = GoldenCases::record(&mut self.session, golden, GOLDEN_TOLERANCE)?;
+        let mut files = Files::from([(Role::Model, self.model), (Role::Golden, golden.to_json()?)]);
+        if let Some(reference) = reference {
+            files.insert(Role::Reference, reference.to_json()?);
+        }
+        let manifest = Manifest::new(self.about, &files)?.to_toml()?.into_bytes();
+        Ok(Bundle::from_parts(manifest, files)?)
+    }
 }
 
 /// The picture input that a graph declares: batch × channels × height × width of floats, with 1 or

@@ -26,6 +26,7 @@ pub fn prove(runtime: &Runtime, threads: Threads, bundle: &Bundle) -> Result<Pro
         name: manifest.name.clone(),
         version: manifest.version,
         labels: manifest.labels.clone(),
+        reference: bundle.reference().cloned(),
     });
     Ok(Proven { session, info, report })
 }

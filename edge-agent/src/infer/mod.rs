@@ -28,6 +28,7 @@ use std::time::Duration;
 use fleetloop_models::bundle::Bundle;
 use fleetloop_models::golden::{GoldenError, GoldenReport};
 use fleetloop_models::postprocess::Classification;
+use fleetloop_models::reference::Reference;
 use fleetloop_models::session::{Runtime, SessionError, Threads};
 use fleetloop_protocol::BundleDigest;
 use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
@@ -70,6 +71,8 @@ pub struct ModelInfo {
     pub version: u32,
     /// What its classes are called.
     pub labels: Vec<String>,
+    /// What its answers looked like where it was made; none when its bundle does not say.
+    pub reference: Option<Reference>,
 }
 
 /// Why a bundle does not answer.

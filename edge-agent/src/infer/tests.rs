@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fleetloop_models::bundle::{Files, Role};
 use fleetloop_models::picture::{Channels, Frame};
 use fleetloop_protocol::{ClockState, UnixMillis};
 
@@ -46,13 +47,14 @@ fn wrong_golden() -> Bundle {
     let mut manifest = bundle(1).manifest().clone();
     let golden = read(2, "golden.json");
     for entry in &mut manifest.files {
-        if entry.role == fleetloop_models::bundle::Role::Golden {
+        if entry.role == Role::Golden {
             entry.len_bytes = golden.len() as u64;
             entry.sha256 = fleetloop_protocol::Digest::of(&golden);
         }
     }
     let manifest = manifest.to_toml().unwrap().into_bytes();
-    Bundle::from_parts(manifest, read(1, "model.onnx"), golden).unwrap()
+    let files = [(Role::Model, read(1, "model.onnx")), (Role::Golden, golden)].into();
+    Bundle::from_parts(manifest, files).unwrap()
 }
 
 fn frame(grey: u8) -> Frame {
@@ -175,7 +177,6 @@ async fn a_model_whose_first_answer_is_no_number_goes_back_and_the_frame_is_answ
 /// Bundle 1 with weights so large that its logits are finite on a dark golden case and infinite on
 /// a white frame.
 fn overflowing() -> Bundle {
-    use fleetloop_models::bundle::Role;
     use fleetloop_models::golden::GoldenCases;
     use fleetloop_models::session::Session;
     let mut model = std::fs::read(fixture(1).join("model.onnx")).unwrap();
@@ -192,15 +193,13 @@ fn overflowing() -> Bundle {
     let mut session = Session::from_model(&runtime, &model, &manifest, Threads(1)).unwrap();
     let dark = (fleetloop_protocol::sample::MediaType::Png, frame(63).encode_png().unwrap());
     let golden = GoldenCases::record(&mut session, &[dark], 0.01).unwrap().to_json().unwrap();
+    let files = Files::from([(Role::Model, model), (Role::Golden, golden)]);
     for entry in &mut manifest.files {
-        let bytes = match entry.role {
-            Role::Golden => &golden,
-            Role::Model => &model,
-        };
+        let bytes = &files[&entry.role];
         entry.len_bytes = bytes.len() as u64;
         entry.sha256 = fleetloop_protocol::Digest::of(bytes);
     }
-    Bundle::from_parts(manifest.to_toml().unwrap().into_bytes(), model, golden).unwrap()
+    Bundle::from_parts(manifest.to_toml().unwrap().into_bytes(), files).unwrap()
 }
 
 #[test]

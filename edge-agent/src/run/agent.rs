@@ -17,6 +17,7 @@ use super::{DRAIN, RunError, Stopped};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decide::Decide;
+use crate::drift;
 use crate::frames::FrameQueue;
 use crate::http::{self, Shown};
 use crate::identity::Identity;
@@ -44,6 +45,7 @@ pub(super) struct Agent {
     link: JoinHandle<()>,
     http: JoinHandle<std::io::Result<()>>,
     telemetry: mpsc::Sender<Telemetry>,
+    drift: drift::Driver,
     shutdown: watch::Sender<Shutdown>,
 }
 
@@ -76,6 +78,7 @@ impl Agent {
             telemetry: telemetry_link,
             shutdown: signal.clone(),
         });
+        let (drift, drift_shown) = drift::Driver::open(&config.data_dir);
         let parts = Arc::new(Observed {
             clock,
             data_dir: config.data_dir.clone(),
@@ -88,6 +91,7 @@ impl Agent {
             inference: road.inference.clone(),
             results_dropped: road.results_dropped,
             link: link_status,
+            drift: drift_shown,
         });
         let observed = parts.clone();
         let shown =
@@ -95,13 +99,27 @@ impl Agent {
         let http = tokio::spawn(http::serve(listener, shown, signal));
         tracing::info!(device = %parts.device, http = %config.http.listen, "the agent runs");
         let Road { queue, inference, threads, .. } = road;
-        Ok(Self { parts, outbox, inference, queue, threads, link, http, telemetry, shutdown })
+        Ok(Self {
+            parts,
+            outbox,
+            inference,
+            queue,
+            threads,
+            link,
+            http,
+            telemetry,
+            drift,
+            shutdown,
+        })
     }
 
-    /// Hands a report to the link; when it is too far behind, the report is dropped: the counters
-    /// in the next one say the same.
-    pub(super) fn report(&self) {
-        if self.telemetry.try_send(self.parts.report()).is_err() {
+    /// Looks at the window for drift and hands its report to the link; when that is too far behind,
+    /// the report is dropped: the counters in the next one say the same, and the hub's sketch lacks a
+    /// window.
+    pub(super) fn report(&mut self) {
+        let report = self.parts.report();
+        self.drift.window(self.inference.model().as_deref(), &report);
+        if self.telemetry.try_send(report).is_err() {
             tracing::debug!("the link is behind; a telemetry report was dropped");
         }
     }
@@ -113,8 +131,9 @@ impl Agent {
     }
 
     pub(super) async fn stop(self) -> Stopped {
-        let Self { parts, outbox, inference, queue, threads, link, http, telemetry, shutdown } =
-            self;
+        let Self {
+            parts, outbox, inference, queue, threads, link, http, telemetry, shutdown, ..
+        } = self;
         let aborts = [link.abort_handle(), http.abort_handle()];
         let drained = tokio::time::timeout(DRAIN, async {
             queue.close();

@@ -88,7 +88,7 @@ pub struct Stopped {
 pub async fn run(config: &Config) -> Result<Stopped, RunError> {
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut terminate = on_signal(SignalKind::terminate())?;
-    let agent = Agent::start(config).await?;
+    let mut agent = Agent::start(config).await?;
     let mut reports = tokio::time::interval(Duration::from_secs(config.telemetry.every_s.into()));
     let mut floor = tokio::time::interval(FLOOR_EVERY);
     reports.tick().await;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::Stopped;
 use crate::clock::Clock;
+use crate::drift::DriftStatus;
 use crate::frames::FrameQueue;
 use crate::infer::Inference;
 use crate::link::LinkStatus;
@@ -31,6 +32,7 @@ pub(super) struct Observed {
     pub inference: Inference,
     pub results_dropped: Arc<AtomicU64>,
     pub link: watch::Receiver<LinkStatus>,
+    pub drift: watch::Receiver<Option<DriftStatus>>,
 }
 
 impl Observed {
@@ -85,6 +87,7 @@ impl Observed {
                 counters: self.meter.counters(),
                 results_dropped: self.results_dropped.load(Ordering::Relaxed),
                 link: self.link.borrow().clone(),
+                drift: self.drift.borrow().clone(),
                 peak_rss_bytes: peak_rss_bytes(),
             }),
             problems: Vec::new(),

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod backup;
 pub mod datasets;
 pub mod devices;
+pub mod drift;
 pub mod error;
 pub mod extract;
 pub mod labels;
@@ -38,6 +39,7 @@ pub fn router(state: AppState) -> Router {
     let limit = DefaultBodyLimit::max(state.config.limits.request_bytes);
     let v1 = Router::new()
         .merge(devices::router())
+        .merge(drift::router())
         .merge(samples::router())
         .merge(payloads::router())
         .merge(labels::router())

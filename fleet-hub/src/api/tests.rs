@@ -33,6 +33,7 @@ async fn no_token_and_an_unknown_token_are_401_and_a_wrong_role_is_403() {
         (Method::POST, "/devices/tokens".into(), false, false),
         (Method::GET, "/devices/dev-a".into(), false, false),
         (Method::POST, "/devices/dev-a/revoke".into(), false, false),
+        (Method::GET, "/drift".into(), true, false),
         (Method::GET, "/samples".into(), true, false),
         (Method::GET, format!("/samples/{zero}"), true, false),
         (Method::GET, "/sample-counts".into(), true, false),

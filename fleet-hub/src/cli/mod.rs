@@ -8,6 +8,7 @@ pub mod backup;
 pub mod client;
 pub mod datasets;
 pub mod devices;
+pub mod drift;
 pub mod human;
 pub mod import;
 pub mod labels;
@@ -43,6 +44,8 @@ pub enum Command {
     /// Devices: let in, look at, shut out.
     #[command(subcommand)]
     Device(devices::Command),
+    /// Compares what devices meet with what their models were made for.
+    Drift(drift::Args),
     /// Samples: what devices sent, what was imported.
     #[command(subcommand)]
     Sample(samples::Command),
@@ -90,6 +93,7 @@ pub async fn run(access: Access, command: Command) -> anyhow::Result<()> {
     let output = if access.json { Output::Json } else { Output::Human };
     match command {
         Command::Device(command) => devices::run(&client, output, command).await,
+        Command::Drift(args) => drift::run(&client, output, args).await,
         Command::Sample(command) => samples::run(&client, output, command).await,
         Command::Label(command) => labels::run(&client, output, command).await,
         Command::Dataset(command) => datasets::run(&client, output, command).await,

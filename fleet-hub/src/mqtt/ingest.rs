@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use super::answers::Answers;
 use crate::state::{AppState, HubEvent};
 use crate::store::ingest::{self as rows, Contradiction, Outcome};
-use crate::store::{StoreError, desired, devices};
+use crate::store::{StoreError, desired, devices, sketches};
 
 /// How long a stop gives the link to write the last answers. One that is not written is asked for
 /// again by its device.
@@ -261,9 +261,11 @@ impl Ingest {
     async fn telemetry(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
         let telemetry = Verified::<Telemetry>::open(bytes, device, &self.ring(device).await?)?;
         let (id, now) = (device.clone(), self.state.clock.now());
+        // The window's identity is its signed body: delivered again, it is the same.
+        let window = telemetry.body_digest();
         self.state
             .store
-            .write(move |tx| devices::set_telemetry(tx, &id, telemetry.get(), now))
+            .write(move |tx| sketches::take(tx, &id, window, telemetry.get(), now))
             .await?;
         self.state.tell(HubEvent::TelemetryStored { device: device.clone() });
         Ok(())

@@ -27,7 +27,12 @@ use crate::AppState;
 use crate::api::error::Failure;
 use crate::api::extract::Named;
 use crate::api::payloads;
+use crate::drift::{self, Question};
 use session::Visitor;
+
+/// Hours that the page compares, the present one among them: it renews itself often, and a device's
+/// row of each is read.
+const DRIFT_HOURS: u32 = 2;
 
 /// Nothing but our own style sheet, our own pictures and our own forms.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
@@ -65,9 +70,11 @@ async fn page(
     };
     let now = state.clock.now();
     let host = state.config.host.clone();
+    let question = Question { hours: DRIFT_HOURS, ..Question::default() };
+    let drift = drift::look(&state, &question).await?;
     let page = state
         .store
-        .read(move |connection| view::Page::read(connection, host, visitor.name, now))
+        .read(move |connection| view::Page::read(connection, host, visitor.name, now, &drift))
         .await?;
     html(StatusCode::OK, page.render())
 }

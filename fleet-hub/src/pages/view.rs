@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use askama::Template;
 use fleetloop_protocol::api::devices::{Device, DeviceState};
+use fleetloop_protocol::api::drift::FleetDrift;
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout};
 use fleetloop_protocol::api::samples::{Sample, SampleCounts};
+use fleetloop_protocol::drift::{Drift, Verdict};
 use fleetloop_protocol::state::Update;
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::{BundleDigest, DeviceId, UnixMillis};
@@ -69,6 +71,9 @@ struct DeviceLine {
     frames_dropped: String,
     latency: String,
     outbox: String,
+    drift: &'static str,
+    drift_tone: &'static str,
+    drift_detail: String,
     stored: u64,
     refused: u64,
 }
@@ -161,6 +166,7 @@ impl Page {
         host: String,
         who: String,
         now: UnixMillis,
+        drift: &FleetDrift,
     ) -> Result<Self, StoreError> {
         let devices = devices::all(connection)?;
         let mut models = store::registry::list(connection)?;
@@ -181,7 +187,7 @@ impl Page {
             host,
             who,
             now: human::time(now.0),
-            devices: devices.iter().map(|d| device(d, &names, now.0)).collect(),
+            devices: devices.iter().map(|d| device(d, &names, now.0, drift)).collect(),
             rollouts: rollouts.iter().map(|r| rollout(&r.to_api(), &names)).collect(),
             models: models.iter().take(MODELS).map(model).collect(),
             counts: count(&counts),
@@ -190,7 +196,8 @@ impl Page {
     }
 }
 
-fn device(device: &Device, names: &Names, now_ms: u64) -> DeviceLine {
+fn device(device: &Device, names: &Names, now_ms: u64, drift: &FleetDrift) -> DeviceLine {
+    let drift = met(device, drift);
     let revoked = device.state == DeviceState::Revoked;
     let silent = device.last_seen_ms.is_none_or(|at| now_ms.saturating_sub(at) > SILENT_MS);
     let number = |of: fn(&Telemetry) -> u64| {
@@ -227,14 +234,34 @@ fn device(device: &Device, names: &Names, now_ms: u64) -> DeviceLine {
             .as_ref()
             .map_or("-".into(), |t| format!("{:.1} ms", f64::from(t.latency_us_p50) / 1000.0)),
         outbox: number(|t| t.outbox_rows),
+        drift: drift.map_or("-", |drift| drift.verdict.as_str()),
+        drift_tone: match drift.map(|drift| drift.verdict) {
+            Some(Verdict::Drifted) => "bad",
+            Some(Verdict::Shifting) => "busy",
+            Some(Verdict::Steady) => "good",
+            Some(Verdict::Unknown) | None => "",
+        },
+        drift_detail: drift.map_or_else(String::new, moved),
         stored: device.samples_stored,
         refused: device.refusals,
     }
 }
 
+/// How what the device meets under the model it runs compares; none when it met nothing lately.
+fn met<'a>(device: &Device, drift: &'a FleetDrift) -> Option<&'a Drift> {
+    let model = drift.models.iter().find(|model| Some(model.model) == device.running)?;
+    model.devices.iter().find(|met| met.device == device.id).map(|met| &met.drift)
+}
+
+/// What moved, with its figures.
+fn moved(drift: &Drift) -> String {
+    let moved = drift.features.iter().filter(|finding| finding.verdict >= Verdict::Shifting);
+    moved.map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// Frames answered, and how many a second over the last window.
 fn answered(telemetry: &Telemetry) -> String {
-    let window: u64 = telemetry.confidence.iter().sum();
+    let window = telemetry.sketch.frames();
     if telemetry.window_s == 0 || window == 0 {
         return telemetry.frames_answered.to_string();
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use fleetloop_models::bundle::{Description, Fit, InputSpec, Lineage, Manifest, PreprocessSpec};
+use fleetloop_models::bundle::{
+    Description, Fit, InputSpec, Lineage, Manifest, PreprocessSpec, Role,
+};
 use fleetloop_protocol::api::datasets::{Dataset, Item, Split};
 use fleetloop_protocol::api::models::ReleaseRequest;
 use fleetloop_protocol::api::reports::{Output, Report};
@@ -192,15 +194,19 @@ pub fn manifest(
     model: &[u8],
     golden: &[u8],
 ) -> Manifest {
-    let about = Description {
+    let files = [(Role::Model, model.to_vec()), (Role::Golden, golden.to_vec())].into();
+    Manifest::new(about(name, version, lineage), &files).unwrap()
+}
+
+pub fn about(name: &str, version: u32, lineage: Option<Lineage>) -> Description {
+    Description {
         name: name.into(),
         version,
         labels: labels(),
         input: InputSpec { name: "x".into(), channels: 1, height: 28, width: 28 },
         preprocess: PreprocessSpec { fit: Fit::Stretch, mean: vec![0.5], std: vec![0.5] },
         lineage,
-    };
-    Manifest::new(about, model, golden).unwrap()
+    }
 }
 
 /// A report on all gate items, the first `wrong` of each group wrong.

@@ -258,7 +258,11 @@ pub fn counter(connection: &Connection, name: &str) -> Result<u64, StoreError> {
     Ok(super::from_sql(value.unwrap_or(0)))
 }
 
-fn is_enrolled(connection: &Connection, device: &DeviceId) -> Result<bool, StoreError> {
+/// Whether the device may send.
+///
+/// # Errors
+/// The database failed.
+pub(super) fn is_enrolled(connection: &Connection, device: &DeviceId) -> Result<bool, StoreError> {
     let found = connection
         .prepare_cached("SELECT 1 FROM device WHERE id = ?1 AND state = 'enrolled'")?
         .exists([device.as_str()])?;

@@ -21,6 +21,7 @@ pub mod releases;
 pub mod rollouts;
 pub mod samples;
 pub mod sessions;
+pub mod sketches;
 pub mod tokens;
 pub mod uploads;
 pub mod writer;
@@ -50,6 +51,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (1, include_str!("migrations/0001_core.sql")),
     (2, include_str!("migrations/0002_api.sql")),
     (3, include_str!("migrations/0003_release.sql")),
+    (4, include_str!("migrations/0004_sketches.sql")),
 ];
 
 /// Why the store could not do it.

@@ -5,6 +5,7 @@ mod access;
 mod agent;
 mod crash;
 mod device;
+mod drift;
 mod enrolment;
 mod fetching;
 mod full_disk;

@@ -6,6 +6,7 @@ use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
 
 use crate::golden::GoldenError;
+use crate::reference::ReferenceError;
 
 /// Why a bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,4 +66,7 @@ pub enum BundleError {
     /// The golden cases cannot be read.
     #[error("cannot read the bundle's golden cases")]
     Golden(#[source] GoldenError),
+    /// The reference cannot be read.
+    #[error("cannot read the bundle's reference")]
+    Reference(#[source] ReferenceError),
 }

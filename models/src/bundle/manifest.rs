@@ -7,7 +7,9 @@ use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
 use serde::{Deserialize, Serialize};
 
-use super::BundleError;
+use super::{BundleError, Files};
+use crate::golden::GOLDEN_BYTES;
+use crate::reference::REFERENCE_BYTES;
 
 /// The manifest's file name.
 pub const MANIFEST_FILE: &str = "bundle.toml";
@@ -29,13 +31,47 @@ pub enum Task {
 }
 
 /// What a file of a bundle is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// The ONNX graph.
     Model,
     /// The golden cases, see [`crate::golden`].
     Golden,
+    /// What the answers looked like where it was made, see [`crate::reference`]. A bundle may go
+    /// without.
+    Reference,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::Model, Self::Golden, Self::Reference];
+
+    /// What its file is called in a bundle made here.
+    pub fn default_path(self) -> &'static str {
+        match self {
+            Self::Model => "model.onnx",
+            Self::Golden => "golden.json",
+            Self::Reference => "reference.json",
+        }
+    }
+
+    /// The largest file of the role, in bytes.
+    pub fn limit_bytes(self) -> u64 {
+        match self {
+            Self::Model => FILE_BYTES,
+            Self::Golden => GOLDEN_BYTES as u64,
+            Self::Reference => REFERENCE_BYTES as u64,
+        }
+    }
+
+    /// How many files of the role a bundle may have.
+    fn counts(self) -> std::ops::RangeInclusive<usize> {
+        match self {
+            Self::Model | Self::Golden => 1..=1,
+            Self::Reference => 0..=1,
+        }
+    }
 }
 
 /// The graph's input, without the batch.
@@ -129,7 +165,7 @@ pub struct Manifest {
     /// Where it came from; none when it was brought from outside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
-    /// Its files: one model, one golden.
+    /// Its files: one model, one golden, at most one reference.
     #[serde(rename = "file")]
     pub files: Vec<FileEntry>,
 }
@@ -152,14 +188,14 @@ pub struct Description {
 }
 
 impl Manifest {
-    /// A manifest for a model and its golden cases.
+    /// A manifest for a bundle of `files`.
     ///
     /// # Errors
-    /// [`BundleError::Invalid`] lists what is wrong with the description.
-    pub fn new(about: Description, model: &[u8], golden: &[u8]) -> Result<Self, BundleError> {
-        let entry = |role, path: &str, bytes: &[u8]| FileEntry {
-            role,
-            path: path.to_owned(),
+    /// [`BundleError::Invalid`] lists what is wrong with the description or with the files.
+    pub fn new(about: Description, files: &Files) -> Result<Self, BundleError> {
+        let entry = |(role, bytes): (&Role, &Vec<u8>)| FileEntry {
+            role: *role,
+            path: role.default_path().to_owned(),
             len_bytes: bytes.len() as u64,
             sha256: Digest::of(bytes),
         };
@@ -173,12 +209,18 @@ impl Manifest {
             input: about.input,
             preprocess: about.preprocess,
             lineage: about.lineage,
-            files: vec![
-                entry(Role::Model, "model.onnx", model),
-                entry(Role::Golden, "golden.json", golden),
-            ],
+            files: files.iter().map(entry).collect(),
         };
         manifest.validated()
+    }
+
+    /// A manifest to preprocess and to run a graph by while the bundle's files are being made. It
+    /// names empty ones, so no bundle can be opened with it.
+    ///
+    /// # Errors
+    /// [`BundleError::Invalid`] lists what is wrong with the description.
+    pub fn draft(about: Description) -> Result<Self, BundleError> {
+        Self::new(about, &Files::from([(Role::Model, Vec::new()), (Role::Golden, Vec::new())]))
     }
 
     /// The manifest in `bytes`.
@@ -209,7 +251,7 @@ impl Manifest {
         Ok(text)
     }
 
-    /// The file of that role; a valid manifest has exactly one of each.
+    /// The file of that role: a valid manifest has one model and one golden, perhaps a reference.
     pub fn file(&self, role: Role) -> Option<&FileEntry> {
         self.files.iter().find(|file| file.role == role)
     }
@@ -252,18 +294,23 @@ impl Manifest {
         let mut sorted: Vec<&String> = self.labels.iter().collect();
         sorted.sort_unstable();
         require(sorted.windows(2).all(|pair| pair[0] != pair[1]), "a label twice".to_owned());
-        for role in [Role::Model, Role::Golden] {
+        for role in Role::ALL {
             let count = self.files.iter().filter(|file| file.role == role).count();
-            require(count == 1, format!("{count} files of role {role:?}, want 1"));
+            require(
+                role.counts().contains(&count),
+                format!("{count} files of role {role:?}, want {:?}", role.counts()),
+            );
         }
         for file in &self.files {
             require(is_file_name(&file.path), format!("file path {:?}", file.path));
-            require(file.len_bytes <= FILE_BYTES, format!("file {:?} is too large", file.path));
+            let limit = file.role.limit_bytes();
+            require(
+                file.len_bytes <= limit,
+                format!("file {:?} of {} bytes, the limit is {limit}", file.path, file.len_bytes),
+            );
+            let same = self.files.iter().filter(|other| other.path == file.path).count();
+            require(same == 1, format!("file path {:?} {same} times", file.path));
         }
-        require(
-            self.files.len() < 2 || self.files[0].path != self.files[1].path,
-            "a file path twice".to_owned(),
-        );
         if problems.is_empty() { Ok(self) } else { Err(BundleError::Invalid { problems }) }
     }
 }

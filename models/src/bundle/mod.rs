@@ -4,11 +4,13 @@
 //! SHA-256. The manifest's own SHA-256 is the bundle's digest. Unknown keys are errors, and a
 //! manifest that parses is valid: shapes, labels and files were checked together.
 //!
-//! On disk a bundle is a directory; a path in the manifest is one plain file name in it.
+//! On disk a bundle is a directory; a path in the manifest is one plain file name in it. In memory
+//! its files are [`Files`], by role.
 
 mod error;
 mod manifest;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
@@ -17,6 +19,7 @@ use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
 
 use crate::golden::GoldenCases;
+use crate::reference::{Reference, ReferenceError};
 
 pub use error::BundleError;
 pub use manifest::{
@@ -29,15 +32,18 @@ pub fn digest(manifest: &[u8]) -> BundleDigest {
     BundleDigest(Digest::of(manifest))
 }
 
+/// The bytes of a bundle's files, by role.
+pub type Files = BTreeMap<Role, Vec<u8>>;
+
 /// A bundle whose every file is the one its manifest names.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     digest: BundleDigest,
     manifest_bytes: Vec<u8>,
     manifest: Manifest,
-    model: Vec<u8>,
-    golden_bytes: Vec<u8>,
+    files: Files,
     golden: GoldenCases,
+    reference: Option<Reference>,
 }
 
 impl Bundle {
@@ -54,30 +60,22 @@ impl Bundle {
             }
         }
         let manifest = Manifest::parse(&manifest_bytes)?;
-        let file = |role| {
-            manifest.file(role).map_or_else(
-                || Ok(Vec::new()),
-                |entry| read(&dir.join(&entry.path), entry.len_bytes),
-            )
-        };
-        let (model, golden) = (file(Role::Model)?, file(Role::Golden)?);
-        Self::from_parts(manifest_bytes, model, golden)
+        let mut files = Files::new();
+        for entry in &manifest.files {
+            files.insert(entry.role, read(&dir.join(&entry.path), entry.len_bytes)?);
+        }
+        Self::from_parts(manifest_bytes, files)
     }
 
-    /// Checks the bytes of a bundle.
+    /// Checks the bytes of a bundle. Files that its manifest does not name are dropped.
     ///
     /// # Errors
     /// [`BundleError`] names the file and what is wrong with it.
-    pub fn from_parts(
-        manifest_bytes: Vec<u8>,
-        model: Vec<u8>,
-        golden_bytes: Vec<u8>,
-    ) -> Result<Self, BundleError> {
+    pub fn from_parts(manifest_bytes: Vec<u8>, mut files: Files) -> Result<Self, BundleError> {
         let manifest = Manifest::parse(&manifest_bytes)?;
-        for (role, bytes) in [(Role::Model, &model), (Role::Golden, &golden_bytes)] {
-            let Some(entry) = manifest.file(role) else {
-                continue;
-            };
+        files.retain(|role, _| manifest.file(*role).is_some());
+        for entry in &manifest.files {
+            let bytes = files.entry(entry.role).or_default();
             let (found_len, found) = (bytes.len() as u64, Digest::of(bytes));
             if found_len != entry.len_bytes || found != entry.sha256 {
                 return Err(BundleError::WrongFile {
@@ -89,9 +87,12 @@ impl Bundle {
                 });
             }
         }
-        let golden = GoldenCases::parse(&golden_bytes).map_err(BundleError::Golden)?;
+        let golden =
+            GoldenCases::parse(bytes(&files, Role::Golden)).map_err(BundleError::Golden)?;
+        let reference = files.get(&Role::Reference).map(|bytes| reference(bytes, &manifest));
+        let reference = reference.transpose().map_err(BundleError::Reference)?;
         let digest = digest(&manifest_bytes);
-        Ok(Self { digest, manifest_bytes, manifest, model, golden_bytes, golden })
+        Ok(Self { digest, manifest_bytes, manifest, files, golden, reference })
     }
 
     /// The bundle's digest.
@@ -106,7 +107,7 @@ impl Bundle {
 
     /// The ONNX graph's bytes.
     pub fn model(&self) -> &[u8] {
-        &self.model
+        bytes(&self.files, Role::Model)
     }
 
     /// The golden cases.
@@ -114,16 +115,30 @@ impl Bundle {
         &self.golden
     }
 
+    /// What its answers looked like where it was made; none when that was not recorded.
+    pub fn reference(&self) -> Option<&Reference> {
+        self.reference.as_ref()
+    }
+
     /// Every file of the bundle by name, the manifest last: written in this order, a directory
     /// that holds a manifest holds everything.
     pub fn files(&self) -> Vec<(&str, &[u8])> {
-        let name = |role| self.manifest.file(role).map_or("", |entry| entry.path.as_str());
-        vec![
-            (name(Role::Model), &self.model),
-            (name(Role::Golden), &self.golden_bytes),
-            (MANIFEST_FILE, &self.manifest_bytes),
-        ]
+        let named = self.manifest.files.iter();
+        let files = named.map(|file| (file.path.as_str(), bytes(&self.files, file.role)));
+        files.chain([(MANIFEST_FILE, self.manifest_bytes.as_slice())]).collect()
     }
+}
+
+fn bytes(files: &Files, role: Role) -> &[u8] {
+    files.get(&role).map_or(&[], Vec::as_slice)
+}
+
+/// The reference in `bytes`, which a model of that manifest can have made.
+///
+/// # Errors
+/// [`ReferenceError`]: it cannot be read, or counts other classes.
+pub fn reference(bytes: &[u8], manifest: &Manifest) -> Result<Reference, ReferenceError> {
+    Reference::parse(bytes)?.of_labels(manifest.labels.len())
 }
 
 /// Reads a file of at most `limit` bytes; one byte more is read, so that a longer file fails its

@@ -3,6 +3,7 @@
 
 pub mod datasets;
 pub mod devices;
+pub mod drift;
 pub mod jobs;
 pub mod labels;
 pub mod models;

@@ -34,13 +34,17 @@ pub struct Output {
 }
 
 impl Output {
-    /// Whether the most probable class is the label; the first of equals counts.
-    pub fn is_correct(&self) -> bool {
-        let best = self.probabilities.iter().enumerate().fold(None, |best, (i, p)| match best {
+    /// The most probable class and its probability, the first of equals; none of no classes.
+    pub fn best(&self) -> Option<(usize, f32)> {
+        self.probabilities.iter().enumerate().fold(None, |best, (i, p)| match best {
             Some((_, q)) if q >= *p => best,
             _ => Some((i, *p)),
-        });
-        best.is_some_and(|(i, _)| i == usize::from(self.label))
+        })
+    }
+
+    /// Whether the most probable class is the label.
+    pub fn is_correct(&self) -> bool {
+        self.best().is_some_and(|(i, _)| i == usize::from(self.label))
     }
 }
 

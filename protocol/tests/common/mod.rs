@@ -8,8 +8,9 @@ use fleetloop_protocol::sample::{
     MediaType, Payload, Prediction, SampleHeader, SampleMessage, Selection, commitment,
 };
 use fleetloop_protocol::signed::Signed;
+use fleetloop_protocol::sketch::{CONFIDENCE_BINS, Histogram, INPUT_BINS, Sketch};
 use fleetloop_protocol::state::{Assignment, Desired, Reported, Update};
-use fleetloop_protocol::telemetry::{CONFIDENCE_BINS, Telemetry};
+use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::token::EnrolmentToken;
 use fleetloop_protocol::{
     BundleDigest, ClockState, DeviceId, Digest, Epoch, Generation, SampleId, Sequence, UnixMillis,
@@ -121,9 +122,24 @@ pub fn telemetry() -> Telemetry {
         peak_rss_bytes: 40_000_000,
         latency_us_p50: 310,
         latency_us_p99: 900,
-        class_counts: vec![600, 399],
-        confidence: (0..CONFIDENCE_BINS as u64).collect(),
+        sketch: Sketch {
+            classes: vec![600, 399],
+            confidence: bins(CONFIDENCE_BINS, 0),
+            ..Sketch::default()
+        },
     }
+}
+
+/// With what version 1 cannot say.
+pub fn telemetry_of_input() -> Telemetry {
+    let mut telemetry = telemetry();
+    telemetry.sketch.brightness = bins(INPUT_BINS, 1);
+    telemetry.sketch.contrast = bins(INPUT_BINS, 300);
+    telemetry
+}
+
+fn bins<const N: usize>(bins: usize, first: u64) -> Histogram<N> {
+    (first..).take(bins).collect::<Vec<u64>>().try_into().unwrap()
 }
 
 pub fn reported() -> Reported {

@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use fleetloop_models::bundle::{Description, Fit, PreprocessSpec};
+use fleetloop_models::picture::Frame;
+use fleetloop_models::reference::Reference;
 use fleetloop_models::session::Runtime;
+use fleetloop_models::statistics::observe_answer;
 use fleetloop_protocol::sample::MediaType;
+use fleetloop_protocol::sketch::Sketch;
 
 use super::Compute;
 use crate::onnx::ModelFile;
+use crate::pack::Draft;
 use crate::{durable, pack};
 
 #[derive(Debug, Args)]
@@ -38,6 +43,10 @@ pub struct Bundle {
     /// Pictures (PNG or JPEG) whose logits every device must reproduce; a handful will do.
     #[arg(long, num_args = 1.., required = true)]
     golden: Vec<PathBuf>,
+    /// Pictures of what the model was judged by, 500 or more: what it makes of them is what devices
+    /// and the hub tell drift against. Without them that is what it meets first.
+    #[arg(long, num_args = 1..)]
+    reference: Vec<PathBuf>,
     /// The folder to write. It must not exist.
     #[arg(long)]
     out: PathBuf,
@@ -84,8 +93,10 @@ impl Bundle {
             .map(|path| Ok((media_type(path)?, read(path)?)))
             .collect::<anyhow::Result<_>>()?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
-        let bundle = pack::pack(about, model, &payloads, &runtime, threads)
-            .with_context(|| format!("cannot bundle {}", self.model.display()))?;
+        let cannot = || format!("cannot bundle {}", self.model.display());
+        let mut draft = Draft::open(about, model, &runtime, threads).with_context(cannot)?;
+        let reference = self.reference(&mut draft)?;
+        let bundle = draft.finish(&payloads, reference.as_ref()).with_context(cannot)?;
         durable::write_folder(&self.out, &bundle.files())?;
         if json {
             println!("{}", serde_json::json!({ "out": self.out, "bundle": bundle.digest() }));
@@ -93,6 +104,22 @@ impl Bundle {
             println!("{}: bundle {}", self.out.display(), bundle.digest());
         }
         Ok(())
+    }
+
+    /// What the model makes of the pictures that were given for it.
+    fn reference(&self, draft: &mut Draft) -> anyhow::Result<Option<Reference>> {
+        if self.reference.is_empty() {
+            return Ok(None);
+        }
+        let (_, _, session) = draft.parts();
+        let mut sketch = Sketch::default();
+        for path in &self.reference {
+            let cannot = || format!("cannot use {}", path.display());
+            let frame = Frame::decode(media_type(path)?, &read(path)?).with_context(cannot)?;
+            let answer = session.classify(&frame).with_context(cannot)?;
+            sketch.add(&observe_answer(&frame, &answer));
+        }
+        Ok(Some(Reference::new(sketch)?))
     }
 }
 
@@ -105,6 +132,6 @@ fn media_type(path: &Path) -> anyhow::Result<MediaType> {
     match extension.as_deref() {
         Some("png") => Ok(MediaType::Png),
         Some("jpg" | "jpeg") => Ok(MediaType::Jpeg),
-        _ => anyhow::bail!("cannot use {} as a golden case: give a .png or .jpg", path.display()),
+        _ => anyhow::bail!("cannot use {}: give a .png or .jpg", path.display()),
     }
 }

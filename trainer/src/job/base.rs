@@ -115,7 +115,7 @@ fn statistics(
         preprocess: plain,
         lineage: None,
     };
-    let values = pictures.inputs(&mut Preprocess::new(&Manifest::new(about, b"", b"")?))?;
+    let values = pictures.inputs(&mut Preprocess::new(&Manifest::draft(about)?))?;
     let plane = (input.height * input.width) as usize;
     let rounded = |v: f64| ((v * 1e4).round() / 1e4) as f32;
     let (mut mean, mut std) = (Vec::new(), Vec::new());

@@ -2,6 +2,7 @@
 
 use fleetloop_models::bundle::BundleError;
 use fleetloop_models::golden::GoldenError;
+use fleetloop_models::reference::ReferenceError;
 use fleetloop_models::session::SessionError;
 use thiserror::Error;
 
@@ -81,6 +82,9 @@ pub enum JobError {
     /// The golden cases cannot be recorded.
     #[error("cannot record golden cases")]
     Golden(#[from] GoldenError),
+    /// What the model makes of the pictures is no reference.
+    #[error("cannot record the bundle's reference")]
+    Reference(#[from] ReferenceError),
     /// The bundle cannot be made.
     #[error("cannot make the bundle")]
     Bundle(#[from] BundleError),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  dataset ─► pictures ─► preprocess ─► train ─► patch ─► evaluate in ONNX Runtime ─► bundle
-//!  base ─────────────────────┴────────────┘                 golden cases ─────────────┘
+//!  base ─────────────────────┴────────────┘       golden cases and reference ─────────┘
 //! ```
 //!
 //! The same order gives the same bundle, bit for bit, so a job that was lost half-way can simply be
@@ -19,10 +19,13 @@ use std::time::Instant;
 use burn::tensor::Device;
 use fleetloop_models::bundle::{Bundle, Description, Lineage, Manifest};
 use fleetloop_models::preprocess::Preprocess;
+use fleetloop_models::reference::Reference;
 use fleetloop_models::session::{Runtime, Session, Threads};
-use fleetloop_protocol::Digest;
+use fleetloop_models::statistics::observe;
 use fleetloop_protocol::api::datasets::{Dataset, Split};
 use fleetloop_protocol::api::reports::{Output, Report};
+use fleetloop_protocol::sketch::Sketch;
+use fleetloop_protocol::{BundleDigest, Digest};
 
 pub use arrays::{ArraysOrder, ArraysProduct, classes, judge_file, run_arrays};
 pub use base::{Base, Start};
@@ -33,13 +36,15 @@ use crate::blobs::Blobs;
 use crate::dataset::Pictures;
 use crate::evaluate;
 use crate::onnx::Model;
-use crate::pack::pack;
+use crate::pack::Draft;
 use crate::record::RunRecord;
 use crate::train::checkpoint::Place;
 use crate::train::{Progress, Recipe, Targets, TrainingSet};
 
 /// How many golden cases a bundle gets.
 const GOLDEN_CASES: usize = 16;
+/// Gate pictures that a reference is made from, at most.
+const REFERENCE_PICTURES: usize = 4096;
 /// Samples evaluated at a time.
 const EVALUATE_BATCH: usize = 64;
 
@@ -132,7 +137,11 @@ pub fn run(
 
     let (bundle, report) = order.bundle(model, about, &judging, payloads, tools, watch)?;
     let base_report = match &order.base {
-        Base::Bundle(base) => Some(order.report(base, &judging, tools, watch)?),
+        Base::Bundle(base) => {
+            let (runtime, threads) = (tools.runtime, tools.threads);
+            let outputs = evaluate_bundle(base, &judging, runtime, threads, tools.cancel, watch)?;
+            Some(order.report(base.digest(), outputs, tools))
+        }
         _ => None,
     };
     let mut learned_from = std::collections::BTreeMap::new();
@@ -161,9 +170,11 @@ impl Order {
         tools: &Tools<'_>,
         watch: &mut dyn FnMut(Event),
     ) -> Result<(Bundle, Report), JobError> {
-        let payloads = golden_payloads(judging, payloads)?;
-        let bundle = pack(about, model, &payloads, tools.runtime, tools.threads)?;
-        let report = self.report(&bundle, judging, tools, watch)?;
+        let golden = golden_payloads(judging, payloads)?;
+        let mut draft = Draft::open(about, model, tools.runtime, tools.threads)?;
+        let outputs = evaluate_draft(&mut draft, judging, tools.cancel, watch)?;
+        let bundle = draft.finish(&golden, reference(judging, &outputs).as_ref())?;
+        let report = self.report(bundle.digest(), outputs, tools);
         Ok((bundle, report))
     }
 
@@ -184,22 +195,10 @@ impl Order {
         })
     }
 
-    /// What a bundle makes of the gate's items.
-    fn report(
-        &self,
-        bundle: &Bundle,
-        judging: &Pictures<'_>,
-        tools: &Tools<'_>,
-        watch: &mut dyn FnMut(Event),
-    ) -> Result<Report, JobError> {
-        let outputs =
-            evaluate_bundle(bundle, judging, tools.runtime, tools.threads, tools.cancel, watch)?;
-        Ok(Report {
-            bundle: bundle.digest(),
-            dataset: self.dataset_digest,
-            runtime: tools.runtime.version(),
-            outputs,
-        })
+    /// What a bundle made of the gate's items.
+    fn report(&self, bundle: BundleDigest, outputs: Vec<Output>, tools: &Tools<'_>) -> Report {
+        let (dataset, runtime) = (self.dataset_digest, tools.runtime.version());
+        Report { bundle, dataset, runtime, outputs }
     }
 }
 
@@ -216,13 +215,49 @@ pub fn evaluate_bundle(
     watch: &mut dyn FnMut(Event),
 ) -> Result<Vec<Output>, JobError> {
     let mut session = Session::open(runtime, bundle, Threads(threads))?;
-    let inputs = pictures.inputs(&mut Preprocess::new(bundle.manifest()))?;
-    let batch =
-        if Model::parse(bundle.model().to_vec())?.has_open_batch() { EVALUATE_BATCH } else { 1 };
-    Ok(evaluate::outputs(&mut session, &pictures.items, &inputs, batch, |done, total| {
+    let parts = (bundle.model(), bundle.manifest(), &mut session);
+    evaluate_parts(parts, pictures, cancel, watch)
+}
+
+/// The same of what is about to be a bundle.
+///
+/// # Errors
+/// As [`evaluate_bundle`].
+pub fn evaluate_draft(
+    draft: &mut Draft,
+    pictures: &Pictures<'_>,
+    cancel: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Vec<Output>, JobError> {
+    evaluate_parts(draft.parts(), pictures, cancel, watch)
+}
+
+fn evaluate_parts(
+    (model, manifest, session): (&[u8], &Manifest, &mut Session),
+    pictures: &Pictures<'_>,
+    cancel: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Vec<Output>, JobError> {
+    let inputs = pictures.inputs(&mut Preprocess::new(manifest))?;
+    let batch = if Model::parse(model.to_vec())?.has_open_batch() { EVALUATE_BATCH } else { 1 };
+    Ok(evaluate::outputs(session, &pictures.items, &inputs, batch, |done, total| {
         watch(Event::Evaluate(done, total));
         !cancel.load(Ordering::Relaxed)
     })?)
+}
+
+/// What a device would have counted of pictures that gave `outputs`, evenly spread over them; none
+/// when they are too few to compare with.
+pub fn reference(pictures: &Pictures<'_>, outputs: &[Output]) -> Option<Reference> {
+    let count = outputs.len().min(REFERENCE_PICTURES);
+    let mut sketch = Sketch::default();
+    for at in (0..count).map(|n| n * outputs.len() / count) {
+        let output = &outputs[at];
+        if let (Some(frame), Some(best)) = (pictures.frames.get(at), output.best()) {
+            sketch.add(&observe(frame, output.probabilities.len(), best));
+        }
+    }
+    Reference::new(sketch).ok()
 }
 
 fn training_set(
@@ -230,7 +265,7 @@ fn training_set(
     pictures: &Pictures<'_>,
     classes: usize,
 ) -> Result<TrainingSet, JobError> {
-    let manifest = Manifest::new(about.clone(), b"", b"")?;
+    let manifest = Manifest::draft(about.clone())?;
     let values = pictures.inputs(&mut Preprocess::new(&manifest))?;
     let labels = pictures.items.iter().map(|i| usize::from(i.label)).collect();
     let groups = pictures.items.iter().map(|i| i.group.clone()).collect();

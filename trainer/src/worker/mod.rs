@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use burn::tensor::Device;
-use fleetloop_models::bundle::{Bundle, Manifest, Role};
+use fleetloop_models::bundle::{Bundle, Files, Manifest};
 use fleetloop_models::session::Runtime;
 use fleetloop_protocol::api::ApiAccess;
 use fleetloop_protocol::api::jobs::{Base as WireBase, Done, Lease};
@@ -318,16 +318,11 @@ impl Worker {
         let unusable = |e: fleetloop_models::bundle::BundleError| WorkError::Base(e.to_string());
         let manifest_bytes = self.fetch(Kind::Artefact, digest.0).await?;
         let manifest = Manifest::parse(&manifest_bytes).map_err(unusable)?;
-        let mut files = Vec::new();
-        for role in [Role::Model, Role::Golden] {
-            let entry = manifest
-                .file(role)
-                .ok_or_else(|| WorkError::Base(format!("it has no file of the role {role:?}")))?;
-            files.push(self.fetch(Kind::Artefact, entry.sha256).await?);
+        let mut files = Files::new();
+        for entry in &manifest.files {
+            files.insert(entry.role, self.fetch(Kind::Artefact, entry.sha256).await?);
         }
-        let golden = files.pop().unwrap_or_default();
-        Bundle::from_parts(manifest_bytes, files.pop().unwrap_or_default(), golden)
-            .map_err(unusable)
+        Bundle::from_parts(manifest_bytes, files).map_err(unusable)
     }
 
     /// The manifest goes last: whoever sees it finds the files it names.

@@ -63,7 +63,13 @@ pub fn folder(path: &Path, count: usize) -> Dataset {
 
 /// A session over a bare graph with input `name`.
 pub fn session(model: &[u8], name: &str) -> Session {
-    let about = Description {
+    let manifest = Manifest::draft(about(name)).unwrap();
+    Session::from_model(&runtime(), model, &manifest, Threads(1)).unwrap()
+}
+
+/// A description of a graph with input `name`.
+pub fn about(name: &str) -> Description {
+    Description {
         name: "test".into(),
         version: 1,
         labels: labels(),
@@ -75,9 +81,7 @@ pub fn session(model: &[u8], name: &str) -> Session {
         },
         preprocess: PreprocessSpec { fit: Fit::Stretch, mean: vec![0.0], std: vec![1.0] },
         lineage: None,
-    };
-    let manifest = Manifest::new(about, model, b"").unwrap();
-    Session::from_model(&runtime(), model, &manifest, Threads(1)).unwrap()
+    }
 }
 
 /// A graph that sums a picture's pixels, times `weight`, into two scores.

@@ -3,13 +3,18 @@
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use fleetloop_models::picture::Frame;
 use fleetloop_models::session::{Session, Threads};
+use fleetloop_models::statistics::observe_answer;
 use fleetloop_protocol::api::datasets::{Dataset, Split};
+use fleetloop_protocol::sample::MediaType;
+use fleetloop_protocol::sketch::Sketch;
 use trainer::blobs::Blobs;
 use trainer::chain::chain;
 use trainer::dataset;
 use trainer::evaluate::summary;
-use trainer::job::{Base, JobError, Order, Product, Tools, run};
+use trainer::job::{Base, JobError, Order, Product, Tools, evaluate_draft, reference, run};
+use trainer::pack::Draft;
 use trainer::starter::Kind;
 use trainer::train::Recipe;
 
@@ -49,6 +54,7 @@ fn a_job_gives_a_bundle_that_proves_itself_and_the_same_one_again() {
         make(&order(dataset.clone(), starter()), &payloads).bundle.digest()
     );
     assert!(first.base_report.is_none());
+    assert_eq!(first.bundle.reference(), None, "40 gate pictures are too few to compare with");
     let runtime = data::runtime();
     let mut session = Session::open(&runtime, &first.bundle, Threads(1)).unwrap();
     assert_eq!(first.bundle.golden().check(&mut session).unwrap().cases, 16);
@@ -173,4 +179,30 @@ fn a_cancelled_job_says_so() {
         attempt(&order(data::dataset(&blobs, 40), starter()), &blobs, &AtomicBool::new(true))
             .unwrap_err();
     assert!(error.is_cancelled());
+}
+
+#[test]
+fn the_reference_is_what_a_device_would_count_of_the_gates_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = data::folder(dir.path(), 2400);
+    let payloads = Blobs::open(&dir.path().join("payloads")).unwrap();
+    let pictures = dataset::Pictures::read(&dataset, Split::Gate, &payloads).unwrap();
+    let runtime = data::runtime();
+    let mut draft = Draft::open(data::about("x"), data::linear(0.003), &runtime, 1).unwrap();
+    let outputs =
+        evaluate_draft(&mut draft, &pictures, &AtomicBool::new(false), &mut |_| {}).unwrap();
+    let made = reference(&pictures, &outputs).unwrap();
+    let golden = [(MediaType::Png, payloads.get(pictures.items[0].payload).unwrap())];
+    let bundle = draft.finish(&golden, Some(&made)).unwrap();
+
+    let mut session = Session::open(&runtime, &bundle, Threads(1)).unwrap();
+    let mut counted = Sketch::default();
+    for item in &pictures.items {
+        let frame = Frame::decode(item.media_type, &payloads.get(item.payload).unwrap()).unwrap();
+        let answer = session.classify(&frame).unwrap();
+        counted.add(&observe_answer(&frame, &answer));
+    }
+    assert_eq!(counted.frames(), 600);
+    assert_eq!(bundle.reference().unwrap().sketch(), &counted);
+    assert_eq!(reference(&pictures, &outputs[..499]), None, "too few to compare with");
 }
