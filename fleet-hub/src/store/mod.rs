@@ -51,7 +51,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (1, include_str!("migrations/0001_core.sql")),
     (2, include_str!("migrations/0002_api.sql")),
     (3, include_str!("migrations/0003_release.sql")),
-    (4, include_str!("migrations/0004_sketches.sql")),
+    (5, include_str!("migrations/0005_sketches.sql")),
 ];
 
 /// Why the store could not do it.
