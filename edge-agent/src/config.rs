@@ -163,7 +163,7 @@ impl Default for ResultsConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// Seconds between two reports.
+    /// Seconds between two reports; drift is told from the last 60 of them that saw a frame.
     pub every_s: u32,
 }
 
