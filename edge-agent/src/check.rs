@@ -13,11 +13,12 @@ use fleetloop_models::bundle::Bundle;
 use fleetloop_models::session::{Runtime, Threads};
 use fleetloop_protocol::{ClockState, UnixMillis};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::decide::Decide;
+use crate::decide::{Decide, Rules};
 use crate::frames::Arrived;
 use crate::infer::{Answer, Proven, Sink as _, prove};
 use crate::results::Results;
@@ -125,7 +126,7 @@ fn golden(
     bundle: &Bundle,
     report: &mut Report,
 ) -> Option<Proven> {
-    let proven = prove(runtime, Threads(usize::from(config.inference.threads)), bundle);
+    let proven = prove(runtime, Threads(usize::from(config.inference.threads)), bundle, None);
     let found = |proven: &Proven| {
         let golden = proven.report();
         format!(
@@ -160,8 +161,8 @@ fn measure(
     let (clock, _) = Clock::manual(UnixMillis(0));
     let (results, _mqtt) = Results::new(config.results.mqtt_per_second);
     let meter = Arc::new(Meter::new(Duration::ZERO));
-    let (mut decide, _sampler) =
-        Decide::new(clock, meter, results, &config.selection, config.digest, 0);
+    let rules = Arc::new(Rules::of(config));
+    let (mut decide, _sampler) = Decide::new(clock, meter, results, watch::channel(rules).1, 0);
     let model = proven.info().clone();
     let mut frames = 0u64;
     let start = Instant::now();

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fleetloop_protocol::Digest;
 use serde::Deserialize;
@@ -51,6 +52,12 @@ impl SourceConfig {
         match self {
             Self::Idx(idx) => idx.rate_hz,
         }
+    }
+
+    /// Whether the same frames come in the same order, at whatever rate.
+    pub fn same_frames(&self, other: &Self) -> bool {
+        let (Self::Idx(one), Self::Idx(other)) = (self, other);
+        (&one.images, one.start, one.count) == (&other.images, other.start, other.count)
     }
 }
 
@@ -165,6 +172,13 @@ impl Default for ResultsConfig {
 pub struct TelemetryConfig {
     /// Seconds between two reports; drift is told from the last 60 of them that saw a frame.
     pub every_s: u32,
+}
+
+impl TelemetryConfig {
+    /// The time between two reports.
+    pub const fn every(&self) -> Duration {
+        Duration::from_secs(self.every_s as u64)
+    }
 }
 
 impl Default for TelemetryConfig {
@@ -356,8 +370,8 @@ fn check(file: &File) -> Vec<String> {
     let rules = [
         (!file.data_dir.as_os_str().is_empty(), "data_dir must not be empty"),
         (
-            idx.rate_hz.is_finite() && idx.rate_hz > 0.0 && idx.rate_hz <= 100_000.0,
-            "source.rate_hz must be above 0 and at most 100000",
+            (0.000_001..=100_000.0).contains(&idx.rate_hz),
+            "source.rate_hz must be between 0.000001 and 100000",
         ),
         (idx.count != Some(0), "source.count must be at least 1"),
         (

@@ -1,6 +1,9 @@
 //! What happens to an answer: it is counted and published, and a frame worth sending goes to the
 //! sampler.
 //!
+//! What is decided by, [`Rules`], may change at any time; a frame that was chosen carries the rules
+//! it was chosen by, so that its header names the configuration that chose it.
+//!
 //! [`Decide`] runs on the inference thread and never waits. The sampler is a thread of its own: it
 //! encodes the frame as PNG (lossless: the pixels that inference saw), spends the budget and hands
 //! the sample to the outbox. Whatever keeps a sample from being sent is counted by its reason.
@@ -12,9 +15,10 @@ use std::thread::JoinHandle;
 use fleetloop_protocol::limits::{HEADER_PREDICTIONS, PAYLOAD_BYTES};
 use fleetloop_protocol::sample::{MediaType, Prediction, Selection};
 use fleetloop_protocol::{BundleDigest, Digest};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::SelectionConfig;
+use crate::config::{Config, SelectionConfig};
 use crate::frames::Arrived;
 use crate::infer::{Answer, Sink};
 use crate::outbox::{Draft, Outbox, OutboxError};
@@ -25,8 +29,32 @@ use crate::telemetry::Meter;
 /// Frames that may wait for the sampler: more would only hold memory while the disk is slow.
 pub const CHOSEN: usize = 32;
 
+/// What an answer is decided by: what of the configuration concerns answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// The configuration in force, as sample headers name it.
+    pub config: Digest,
+    /// What is worth sending.
+    pub selection: SelectionConfig,
+    /// Results published to MQTT a second at most.
+    pub mqtt_per_second: u32,
+}
+
+impl Rules {
+    /// The rules of a configuration.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            config: config.digest,
+            selection: config.selection.clone(),
+            mqtt_per_second: config.results.mqtt_per_second,
+        }
+    }
+}
+
 /// A frame worth sending.
 struct Chosen {
+    /// By what it was chosen.
+    rules: Arc<Rules>,
     frame: Box<Arrived>,
     model: BundleDigest,
     selection: Selection,
@@ -39,6 +67,9 @@ pub struct Decide {
     meter: Arc<Meter>,
     results: Results,
     selector: Selector,
+    /// In force for the answer under way, and where the next ones come from.
+    rules: Arc<Rules>,
+    latest_rules: watch::Receiver<Arc<Rules>>,
     chosen: SyncSender<Chosen>,
 }
 
@@ -48,32 +79,46 @@ impl Decide {
         clock: Clock,
         meter: Arc<Meter>,
         results: Results,
-        selection: &SelectionConfig,
-        config: Digest,
+        mut latest_rules: watch::Receiver<Arc<Rules>>,
         seed: u64,
     ) -> (Self, Sampler) {
         let (chosen, receiver) = sync_channel(CHOSEN);
+        let rules = latest_rules.borrow_and_update().clone();
         let sampler = Sampler {
             clock: clock.clone(),
             meter: meter.clone(),
-            budget: Budget::new(selection, clock.monotonic()),
-            config,
+            budget: Budget::new(&rules.selection, clock.monotonic()),
+            rules: rules.clone(),
             chosen: receiver,
             last_len: 0,
         };
-        let selector = Selector::new(selection, seed);
-        (Self { clock, meter, results, selector, chosen }, sampler)
+        let selector = Selector::new(&rules.selection, seed);
+        (Self { clock, meter, results, selector, rules, latest_rules, chosen }, sampler)
+    }
+
+    /// Takes over new rules, if there are any: between two answers, never within one.
+    fn follow(&mut self) {
+        // An error means that the sender is gone: these are the last rules.
+        if !self.latest_rules.has_changed().unwrap_or(false) {
+            return;
+        }
+        let rules = self.latest_rules.borrow_and_update().clone();
+        self.selector.adjust(&self.rules.selection, &rules.selection);
+        self.results.set_per_second(rules.mqtt_per_second);
+        self.rules = rules;
     }
 }
 
 impl Sink for Decide {
     fn answered(&mut self, answer: Answer) {
+        self.follow();
         self.meter.answered(&answer);
         self.results.publish(self.clock.monotonic(), ResultRecord::of(&answer));
         let Some(selection) = self.selector.consider(answer.classification.entropy()) else {
             return;
         };
         let chosen = Chosen {
+            rules: self.rules.clone(),
             model: answer.model.digest,
             selection,
             predictions: answer.classification.top(HEADER_PREDICTIONS),
@@ -96,7 +141,7 @@ pub struct Sampler {
     clock: Clock,
     meter: Arc<Meter>,
     budget: Budget,
-    config: Digest,
+    rules: Arc<Rules>,
     chosen: Receiver<Chosen>,
     /// The last payload's length: what the next one will be about.
     last_len: u64,
@@ -121,6 +166,10 @@ impl Sampler {
             return self.meter.count(|counters| counters.not_selected_disk += 1);
         }
         let now = self.clock.monotonic();
+        if !Arc::ptr_eq(&self.rules, &chosen.rules) {
+            self.budget.adjust(&chosen.rules.selection, now);
+            self.rules = chosen.rules;
+        }
         // Encoding what cannot be afforded would cost more than all the rest.
         if self.budget.level_bytes(now, &chosen.selection) < self.last_len / 2 {
             return self.meter.count(|counters| counters.not_selected_budget += 1);
@@ -141,7 +190,7 @@ impl Sampler {
             captured_at: chosen.frame.captured_at,
             clock: chosen.frame.clock,
             model: chosen.model,
-            config: self.config,
+            config: self.rules.config,
             media_type: MediaType::Png,
             payload,
             selection: chosen.selection,
@@ -185,6 +234,7 @@ mod tests {
         meter: Arc<Meter>,
         key: Arc<SigningKey>,
         time: ManualTime,
+        rules: watch::Sender<Arc<Rules>>,
     }
 
     fn bench(burst_bytes: u64) -> Bench {
@@ -209,8 +259,10 @@ mod tests {
         let meter = Arc::new(Meter::new(Duration::ZERO));
         let (results, _) = Results::new(0);
         let config = Digest::of(b"config");
-        let (decide, sampler) = Decide::new(clock, meter.clone(), results, &selection, config, 1);
-        Bench { _dir: dir, decide, sampler, outbox, meter, key, time }
+        let rules = Arc::new(Rules { config, selection, mqtt_per_second: 0 });
+        let (rules, latest) = watch::channel(rules);
+        let (decide, sampler) = Decide::new(clock, meter.clone(), results, latest, 1);
+        Bench { _dir: dir, decide, sampler, outbox, meter, key, time, rules }
     }
 
     fn frame() -> Frame {
@@ -267,6 +319,25 @@ mod tests {
         assert_eq!((header.captured_at, header.clock), (UnixMillis(77), ClockState::Synced));
         assert_eq!(header.selection, Selection::Uncertain { score: 1.0 });
         assert_eq!(header.predictions.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_sample_names_the_configuration_that_chose_it_and_the_next_one_the_next() {
+        let mut bench = bench(1 << 20);
+        bench.answer(&UNSURE);
+        let new = Rules {
+            config: Digest::of(b"new"),
+            selection: SelectionConfig { uncertainty_threshold: 0.0, ..Default::default() },
+            mqtt_per_second: 0,
+        };
+        bench.rules.send_replace(Arc::new(new));
+        bench.answer(&SURE);
+        let keys = [bench.key.public()].into_iter().collect();
+        let device = "dev-1".parse().unwrap();
+        let configs = bench.waiting().await.into_iter().map(|outgoing| {
+            VerifiedSample::open(&outgoing.bytes, &device, &keys).unwrap().header().get().config
+        });
+        assert_eq!(configs.collect::<Vec<_>>(), [Digest::of(b"config"), Digest::of(b"new")]);
     }
 
     #[tokio::test]

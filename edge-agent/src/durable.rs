@@ -232,6 +232,14 @@ impl Slots {
         Ok(generation)
     }
 
+    /// Removes both generations, for a document that may begin anew.
+    ///
+    /// # Errors
+    /// [`DurableError::Io`].
+    pub fn clear(&self) -> Result<(), DurableError> {
+        (0..2).try_for_each(|slot| remove(&self.path(slot)))
+    }
+
     fn path(&self, slot: u64) -> PathBuf {
         self.dir.join(format!("{}.{slot}", self.name))
     }

@@ -55,6 +55,7 @@ pub enum Popped {
 struct Inner {
     frames: VecDeque<Box<Arrived>>,
     counts: FrameCounts,
+    capacity: usize,
     accepting: bool,
     closed: bool,
 }
@@ -63,13 +64,13 @@ struct Inner {
 pub struct FrameQueue {
     inner: Mutex<Inner>,
     changed: Condvar,
-    capacity: usize,
 }
 
 impl FrameQueue {
     /// A queue for `capacity` frames, at least one, not yet accepting.
     pub fn new(capacity: usize) -> Self {
-        Self { inner: Mutex::default(), changed: Condvar::new(), capacity: capacity.max(1) }
+        let inner = Inner { capacity: capacity.max(1), ..Inner::default() };
+        Self { inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -85,7 +86,7 @@ impl FrameQueue {
             return;
         }
         inner.counts.frames_in += 1;
-        if inner.frames.len() >= self.capacity {
+        while inner.frames.len() >= inner.capacity {
             inner.frames.pop_front();
             inner.counts.frames_dropped += 1;
         }
@@ -122,6 +123,12 @@ impl FrameQueue {
             None if inner.closed => Popped::Closed,
             None => Popped::Empty,
         }
+    }
+
+    /// Makes the queue longer or shorter. Nothing is dropped by it: what waits may still be
+    /// answered, and the next frame that finds more waiting than may drops the oldest.
+    pub fn set_capacity(&self, capacity: usize) {
+        self.lock().capacity = capacity.max(1);
     }
 
     /// Opens or shuts the queue for new frames.
@@ -161,6 +168,7 @@ impl FrameQueue {
 #[cfg(test)]
 mod tests {
     use fleetloop_models::picture::Channels;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -188,6 +196,78 @@ mod tests {
         (0..5).for_each(|number| queue.push(frame(number)));
         assert_eq!(queue.counts(), FrameCounts { frames_in: 5, frames_dropped: 3, waiting: 2 });
         assert_eq!((pop(&queue), pop(&queue), pop(&queue)), (Some(3), Some(4), None));
+    }
+
+    #[test]
+    fn a_queue_that_is_made_shorter_drops_nothing_before_the_next_frame() {
+        let queue = FrameQueue::new(4);
+        queue.set_accepting(true);
+        (0..4).for_each(|number| queue.push(frame(number)));
+        queue.set_capacity(2);
+        assert_eq!(queue.counts(), FrameCounts { frames_in: 4, frames_dropped: 0, waiting: 4 });
+        assert_eq!(pop(&queue), Some(0));
+        queue.push(frame(4));
+        assert_eq!(queue.counts(), FrameCounts { frames_in: 5, frames_dropped: 2, waiting: 2 });
+        assert_eq!((pop(&queue), pop(&queue), pop(&queue)), (Some(3), Some(4), None));
+        queue.set_capacity(3);
+        (5..8).for_each(|number| queue.push(frame(number)));
+        assert_eq!(queue.counts(), FrameCounts { frames_in: 8, frames_dropped: 2, waiting: 3 });
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Push,
+        Pop,
+        Missed(u64),
+        Capacity(usize),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => Just(Op::Push),
+            2 => Just(Op::Pop),
+            1 => (0u64..5).prop_map(Op::Missed),
+            1 => (0usize..6).prop_map(Op::Capacity),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_frame_is_taken_dropped_or_waiting_and_the_newest_are_the_ones_that_stay(
+            ops in prop::collection::vec(op(), 1..100),
+        ) {
+            let queue = FrameQueue::new(3);
+            queue.set_accepting(true);
+            let (mut pushed, mut taken, mut capacity, mut newest) = (0, 0, 3, None);
+            for op in ops {
+                match op {
+                    Op::Push => {
+                        queue.push(frame(pushed));
+                        pushed += 1;
+                        prop_assert!(queue.counts().waiting <= capacity);
+                    }
+                    Op::Pop => {
+                        if let Some(number) = pop(&queue) {
+                            prop_assert!(newest.is_none_or(|newest| number > newest));
+                            newest = Some(number);
+                            taken += 1;
+                        }
+                    }
+                    Op::Missed(frames) => queue.missed(frames),
+                    Op::Capacity(frames) => {
+                        queue.set_capacity(frames);
+                        capacity = frames.max(1);
+                    }
+                }
+                let counts = queue.counts();
+                let there = taken + counts.frames_dropped + counts.waiting as u64;
+                prop_assert_eq!(counts.frames_in, there);
+            }
+            let waiting = queue.counts().waiting as u64;
+            for number in pushed - waiting..pushed {
+                prop_assert_eq!(pop(&queue), Some(number));
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //!            swap ◄── update ◄─┴── desired ◄──────┘
 //! ```
 //!
+//! Beside the road: [`reload`] follows the configuration, [`supervise`] tells a service manager that
+//! the threads are alive.
+//!
 //! Each state has one owner: a thread for what blocks (source, inference, outbox), a task for what
 //! waits (link, HTTP). Inference waits for nobody: what it hands on goes through bounded channels
 //! that count what they drop.
@@ -25,13 +28,16 @@ pub mod http;
 pub mod identity;
 pub mod infer;
 pub mod link;
+pub mod memory;
 pub mod outbox;
+pub mod reload;
 pub mod results;
 pub mod run;
 pub mod select;
 pub mod shutdown;
 pub mod source;
 pub mod status;
+pub mod supervise;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

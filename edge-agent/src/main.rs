@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_agent::config::Config;
-use edge_agent::{check, enroll, run, status, tls};
+use edge_agent::{check, enroll, memory, run, status, tls};
 
 /// Runs a model beside a sensor and sends home what is worth learning from.
 #[derive(Parser)]
@@ -68,6 +68,7 @@ struct Configured {
 }
 
 fn main() -> ExitCode {
+    memory::give_back_freed();
     tls::install_provider();
     let cli = Cli::parse();
     log_to_stderr(cli.log);
@@ -112,10 +113,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             println!("enrolled as {} with {}", enrolled.device, enrolled.hub);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run(Configured { config }) => {
-            let config = Config::load(&config)?;
+        Command::Run(Configured { config: path }) => {
+            let config = Config::load(&path)?;
             let runtime = runtime()?;
-            let stopped = runtime.block_on(run::run(&config))?;
+            let stopped = runtime.block_on(run::run(&path, &config))?;
             // What the drain gave up must not hold the process.
             runtime.shutdown_background();
             println!("{}", serde_json::to_string(&stopped)?);

@@ -125,6 +125,11 @@ impl Results {
         self.dropped.clone()
     }
 
+    /// Publishes that many a second to MQTT from now on.
+    pub fn set_per_second(&mut self, per_second: u32) {
+        self.per_second = per_second;
+    }
+
     /// Takes a result at monotonic time `now`. Never blocks.
     pub fn publish(&mut self, now: Duration, record: ResultRecord) {
         if !self.send_mqtt(now, &record) {

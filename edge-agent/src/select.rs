@@ -51,6 +51,15 @@ impl Selector {
         }
     }
 
+    /// Decides by `to` from now on instead of `from`. The draws go on, unless another seed is given.
+    pub fn adjust(&mut self, from: &SelectionConfig, to: &SelectionConfig) {
+        self.threshold = to.uncertainty_threshold;
+        self.random_rate = to.random_rate;
+        if let Some(seed) = to.seed.filter(|_| to.seed != from.seed) {
+            self.draws = Draws(seed);
+        }
+    }
+
     /// Why a frame whose answer has this normalised entropy is worth sending, if it is.
     ///
     /// The draw happens for every frame, whatever the model thinks, so that the random share is one
@@ -90,13 +99,27 @@ impl Budget {
         }
     }
 
-    /// The bytes that a sample chosen for this reason could have at `now`.
-    pub fn level_bytes(&mut self, now: Duration, why: &Selection) -> u64 {
+    /// Fills at another rate up to another burst from `now` on. What is in the bucket stays, up to
+    /// the new burst: a change never fills it.
+    pub fn adjust(&mut self, config: &SelectionConfig, now: Duration) {
+        self.settle(now);
+        self.bytes_per_hour = config.budget_bytes_per_hour;
+        self.burst_bytes = config.burst_bytes;
+        self.level = self.level.min(u128::from(self.burst_bytes) * HOUR_NS);
+    }
+
+    /// Adds what came in until `now`.
+    fn settle(&mut self, now: Duration) {
         let elapsed_ns = now.saturating_sub(self.at).as_nanos();
         let full = u128::from(self.burst_bytes) * HOUR_NS;
         let gained = elapsed_ns.saturating_mul(u128::from(self.bytes_per_hour));
         self.level = self.level.saturating_add(gained).min(full);
         self.at = self.at.max(now);
+    }
+
+    /// The bytes that a sample chosen for this reason could have at `now`.
+    pub fn level_bytes(&mut self, now: Duration, why: &Selection) -> u64 {
+        self.settle(now);
         // The level is at most the burst.
         let level = (self.level / HOUR_NS) as u64;
         match why {

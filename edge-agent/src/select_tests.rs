@@ -26,6 +26,39 @@ fn when_everything_is_uncertain_random_samples_still_fit() {
     assert_eq!(random, 100);
 }
 
+#[test]
+fn a_change_of_the_budget_counts_from_now_and_fills_nothing() {
+    let config = |rate, burst| SelectionConfig {
+        budget_bytes_per_hour: rate,
+        burst_bytes: burst,
+        ..SelectionConfig::default()
+    };
+    let mut budget = Budget::new(&config(100, 1000), Duration::ZERO);
+    assert!(budget.take(Duration::ZERO, 1000, &RANDOM));
+    let hour = Duration::from_secs(3600);
+    budget.adjust(&config(10, 5000), hour);
+    assert_eq!(budget.level_bytes(hour, &RANDOM), 100, "the first hour at the old rate");
+    assert_eq!(budget.level_bytes(2 * hour, &RANDOM), 110, "the second at the new one");
+    budget.adjust(&config(10, 50), 2 * hour);
+    assert_eq!(budget.level_bytes(2 * hour, &RANDOM), 50);
+}
+
+#[test]
+fn draws_go_on_over_a_change_unless_another_seed_is_given() {
+    let half =
+        SelectionConfig { random_rate: 0.5, seed: Some(3), ..SelectionConfig::default() };
+    let draw = |selector: &mut Selector| {
+        (0..64).map(|_| selector.consider(0.0).is_some()).collect::<Vec<_>>()
+    };
+    let (mut steady, mut changed) = (Selector::new(&half, 3), Selector::new(&half, 3));
+    assert_eq!(draw(&mut steady), draw(&mut changed));
+    let same = SelectionConfig { uncertainty_threshold: 0.9, ..half.clone() };
+    changed.adjust(&half, &same);
+    assert_eq!(draw(&mut steady), draw(&mut changed));
+    changed.adjust(&same, &SelectionConfig { seed: Some(4), ..same.clone() });
+    assert_eq!(draw(&mut changed), draw(&mut Selector::new(&half, 4)));
+}
+
 fn config(threshold: f32, rate: f32) -> SelectionConfig {
     SelectionConfig {
         uncertainty_threshold: threshold,

@@ -14,6 +14,7 @@ use crate::drift::DriftStatus;
 use crate::identity::{Identity, IdentityError};
 use crate::link::LinkStatus;
 use crate::outbox::{self, OutboxStats};
+use crate::reload::Standing;
 use crate::telemetry::Counters;
 use crate::update::bundle_state;
 
@@ -69,8 +70,8 @@ pub struct RunningStatus {
     pub now: UnixMillis,
     /// Whether it can be relied on.
     pub clock: ClockState,
-    /// Where frames come from.
-    pub source: String,
+    /// The configuration, and where frames come from.
+    pub config: Standing,
     /// The frames.
     pub frames: FrameStatus,
     /// Why frames worth sending were not sent, and more.
@@ -226,7 +227,7 @@ impl RunningStatus {
             frames.frames_waiting,
             frames.frames_late,
         )?;
-        writeln!(out, "source   {}", self.source)?;
+        describe_config(&self.config, out)?;
         let hub = if link.connected { "connected" } else { "not connected" };
         let update = match &link.update {
             Update::Idle => String::new(),
@@ -259,6 +260,22 @@ impl RunningStatus {
             self.results_dropped,
         )
     }
+}
+
+fn describe_config(config: &Standing, out: &mut String) -> fmt::Result {
+    writeln!(out, "source   {}", config.source)?;
+    writeln!(out, "config   {}", config.digest.short())?;
+    if let Some(reason) = &config.refused {
+        writeln!(out, "         the file as it is now is not used: {reason}")?;
+    }
+    if !config.at_next_start.is_empty() {
+        writeln!(
+            out,
+            "         {}: takes effect at the next start",
+            config.at_next_start.join(", ")
+        )?;
+    }
+    Ok(())
 }
 
 fn describe_outbox(outbox: &OutboxStats, out: &mut String) -> fmt::Result {

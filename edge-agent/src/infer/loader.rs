@@ -1,20 +1,69 @@
 //! Loads and proves a bundle beside the worker, hands it over, and drops what was replaced.
 
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use fleetloop_models::bundle::Bundle;
 use fleetloop_models::session::{Runtime, Session, Threads};
 use tokio::sync::oneshot;
 
+use crate::chain::chain;
+
+use super::optimised::Optimised;
 use super::{Candidate, ModelInfo, Proven, Shared, SwapError};
 
 /// Opens a session for `bundle` and checks its golden cases, which also warms it. Blocks.
 ///
+/// With `kept`, by way of the optimised graph in that file, which is made if it is not there; the
+/// bundle's own graph is used if that comes to nothing.
+///
 /// # Errors
 /// [`SwapError::Session`] or [`SwapError::Golden`].
-pub fn prove(runtime: &Runtime, threads: Threads, bundle: &Bundle) -> Result<Proven, SwapError> {
+pub fn prove(
+    runtime: &Runtime,
+    threads: Threads,
+    bundle: &Bundle,
+    kept: Option<PathBuf>,
+) -> Result<Proven, SwapError> {
+    if let Some(path) = kept
+        && let Some(proven) = prove_optimised(runtime, threads, bundle, path)
+    {
+        return Ok(proven);
+    }
+    prove_graph(runtime, threads, bundle, bundle.model())
+}
+
+fn prove_optimised(
+    runtime: &Runtime,
+    threads: Threads,
+    bundle: &Bundle,
+    path: PathBuf,
+) -> Option<Proven> {
+    let optimised = Optimised::new(path, bundle, runtime);
+    let graph = optimised.read().or_else(|| {
+        optimised.make(bundle, runtime);
+        optimised.read()
+    })?;
+    match prove_graph(runtime, threads, bundle, graph.bytes()) {
+        Ok(proven) => Some(proven),
+        Err(error) => {
+            let (bundle, reason) = (bundle.digest(), chain(&error));
+            tracing::warn!(%bundle, reason, "the optimised graph is of no use; the bundle's is taken");
+            optimised.discard();
+            None
+        }
+    }
+}
+
+/// `graph` is the bundle's, or was made of it.
+fn prove_graph(
+    runtime: &Runtime,
+    threads: Threads,
+    bundle: &Bundle,
+    graph: &[u8],
+) -> Result<Proven, SwapError> {
     let digest = bundle.digest();
-    let mut session = Session::open(runtime, bundle, threads)
+    let mut session = Session::from_model(runtime, graph, bundle.manifest(), threads)
         .map_err(|source| SwapError::Session { bundle: digest, source })?;
     let report = bundle
         .golden()
@@ -35,10 +84,11 @@ pub fn prove(runtime: &Runtime, threads: Threads, bundle: &Bundle) -> Result<Pro
 pub(super) fn spawn(
     shared: Arc<Shared>,
     bundle: Bundle,
+    kept: Option<PathBuf>,
     verdict: oneshot::Sender<Result<(), SwapError>>,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("loader".into()).spawn(move || {
-        let proven = match prove(&shared.runtime, shared.threads, &bundle) {
+        let proven = match prove(&shared.runtime, shared.threads, &bundle, kept) {
             Ok(proven) => Box::new(proven),
             Err(error) => return drop(verdict.send(Err(error))),
         };

@@ -16,11 +16,13 @@
 //! back to, and the new model answers whenever a frame comes.
 
 mod loader;
+pub mod optimised;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -35,8 +37,15 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::frames::{Arrived, FrameQueue};
+use crate::supervise::Pulse;
 
 pub use loader::prove;
+
+/// How long a swap waits for a frame of a source that gives `rate_hz` a second: a minute at least,
+/// and three of its periods.
+pub fn confirm_within(rate_hz: f64) -> Duration {
+    Duration::from_secs(60).max(Duration::from_secs_f64(3.0 / rate_hz))
+}
 
 /// What the worker hands on for each answered frame. Called on the worker's thread: it must not
 /// block.
@@ -179,7 +188,7 @@ struct Shared {
     runtime: Runtime,
     threads: Threads,
     /// How long a swap waits for a frame.
-    confirm_within: Duration,
+    confirm_within: watch::Sender<Duration>,
     /// The one that waits for the next frame; the worker takes it between two frames.
     slot: Mutex<Option<Candidate>>,
     running: watch::Receiver<Option<BundleDigest>>,
@@ -205,6 +214,8 @@ pub struct Parts {
     pub queue: Arc<FrameQueue>,
     /// For latencies.
     pub clock: Clock,
+    /// Moved at every frame, and while none comes.
+    pub pulse: Pulse,
     /// Where answers go.
     pub sink: Box<dyn Sink>,
     /// How long a swap waits for a frame to be tried on; longer than the source's period.
@@ -228,7 +239,7 @@ impl Inference {
         let shared = Arc::new(Shared {
             runtime: parts.runtime,
             threads: parts.threads,
-            confirm_within: parts.confirm_within,
+            confirm_within: watch::Sender::new(parts.confirm_within),
             slot: Mutex::new(None),
             running,
             model,
@@ -236,26 +247,32 @@ impl Inference {
             one_swap: AsyncMutex::new(()),
             thread: Mutex::new(None),
         });
-        let worker =
-            worker::Worker::new(shared.clone(), parts.clock, parts.sink, running_tx, model_tx);
+        let worker = worker::Worker::new(
+            shared.clone(),
+            parts.clock,
+            parts.pulse,
+            parts.sink,
+            running_tx,
+            model_tx,
+        );
         let thread =
             std::thread::Builder::new().name("inference".into()).spawn(move || worker.run())?;
         *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(Self { shared })
     }
 
-    /// Loads `bundle`, proves it and puts it in the place of the model in use. Returns once it has
+    /// Loads `bundle`, by way of the optimised graph in `kept` if that is given, proves it and puts it in the place of the model in use. Returns once it has
     /// answered a frame, or, where no model answered before, when no frame came in time.
     ///
     /// Not cancel-safe in its result: dropped half-way, the swap goes on and nobody hears of it.
     ///
     /// # Errors
     /// [`SwapError`] says why not; the old model, if there is one, answers on.
-    pub async fn swap(&self, bundle: Bundle) -> Result<(), SwapError> {
+    pub async fn swap(&self, bundle: Bundle, kept: Option<PathBuf>) -> Result<(), SwapError> {
         let _one = self.shared.one_swap.lock().await;
         let digest = bundle.digest();
         let (verdict, mut outcome) = oneshot::channel();
-        loader::spawn(self.shared.clone(), bundle, verdict)
+        loader::spawn(self.shared.clone(), bundle, kept, verdict)
             .map_err(|source| SwapError::Thread { bundle: digest, source })?;
         let stopping = || SwapError::Stopping { bundle: digest };
         // Loading takes as long as it takes; the wait for a frame begins once it is handed over.
@@ -263,7 +280,8 @@ impl Inference {
         if let Some(result) = handed {
             return result.unwrap_or_else(|_| Err(stopping()));
         }
-        if let Ok(result) = tokio::time::timeout(self.shared.confirm_within, &mut outcome).await {
+        let confirm_within = *self.shared.confirm_within.borrow();
+        if let Ok(result) = tokio::time::timeout(confirm_within, &mut outcome).await {
             return result.unwrap_or_else(|_| Err(stopping()));
         }
         if self.shared.running.borrow().is_none() {
@@ -273,7 +291,7 @@ impl Inference {
         }
         // Taking it back and the worker's taking it exclude each other: the slot's lock decides.
         if self.shared.slot().take().is_some() {
-            let waited_s = self.shared.confirm_within.as_secs();
+            let waited_s = confirm_within.as_secs();
             return Err(SwapError::NoFrame { bundle: digest, waited_s });
         }
         // The worker has it after all and is about to say.
@@ -295,6 +313,11 @@ impl Inference {
                 return None;
             }
         }
+    }
+
+    /// Lets swaps from now on wait that long for a frame.
+    pub fn set_confirm_within(&self, confirm_within: Duration) {
+        self.shared.confirm_within.send_replace(confirm_within);
     }
 
     /// The bundle that answered a frame last; none before the first.

@@ -71,6 +71,7 @@ impl Bench {
             threads: Threads(1),
             queue: queue.clone(),
             clock,
+            pulse: Pulse::default(),
             sink: Box::new(TallySink(tally.clone())),
             confirm_within,
         })
@@ -92,7 +93,7 @@ impl Bench {
     /// Swaps while frames keep coming, one a millisecond.
     async fn swap_under_load(&mut self, bundle: Bundle) -> Result<(), SwapError> {
         let inference = self.inference.clone();
-        let mut swap = tokio::spawn(async move { inference.swap(bundle).await });
+        let mut swap = tokio::spawn(async move { inference.swap(bundle, None).await });
         loop {
             // Cancel-safe: the handle is borrowed and the sleep holds nothing.
             tokio::select! {
@@ -149,12 +150,12 @@ async fn a_swap_that_no_frame_confirms_is_taken_back() {
     let mut bench = Bench::start(Duration::from_millis(50));
     let first = bundle(1).digest();
     // Nothing to go back to: granted without a frame, in use with the first one.
-    bench.inference.swap(bundle(1)).await.unwrap();
+    bench.inference.swap(bundle(1), None).await.unwrap();
     assert_eq!(bench.running(), None);
     bench.push();
     let mut running = bench.inference.running();
     running.wait_for(|now| *now == Some(first)).await.unwrap();
-    let error = bench.inference.swap(bundle(2)).await.unwrap_err();
+    let error = bench.inference.swap(bundle(2), None).await.unwrap_err();
     assert!(matches!(error, SwapError::NoFrame { .. }), "{error}");
     bench.push();
     assert_eq!(bench.running(), Some(first));

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{Answer, Candidate, ModelInfo, Proven, Shared, Sink, SwapError};
 use crate::clock::Clock;
 use crate::frames::{Arrived, Popped};
+use crate::supervise::Pulse;
 
 /// How long the worker waits for a frame before it looks again whether the queue is closed.
 const NAP: Duration = Duration::from_millis(200);
@@ -18,6 +19,7 @@ const NAP: Duration = Duration::from_millis(200);
 pub(super) struct Worker {
     shared: Arc<Shared>,
     clock: Clock,
+    pulse: Pulse,
     sink: Box<dyn Sink>,
     running: watch::Sender<Option<BundleDigest>>,
     model: watch::Sender<Option<Arc<ModelInfo>>>,
@@ -28,15 +30,17 @@ impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
         clock: Clock,
+        pulse: Pulse,
         sink: Box<dyn Sink>,
         running: watch::Sender<Option<BundleDigest>>,
         model: watch::Sender<Option<Arc<ModelInfo>>>,
     ) -> Self {
-        Self { shared, clock, sink, running, model, current: None }
+        Self { shared, clock, pulse, sink, running, model, current: None }
     }
 
     pub(super) fn run(mut self) {
         loop {
+            self.pulse.beat(self.clock.monotonic());
             match self.shared.queue.pop(NAP) {
                 Popped::Frame(frame) => self.frame(frame),
                 Popped::Empty => {}

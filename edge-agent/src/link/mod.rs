@@ -44,6 +44,7 @@ use crate::identity::Identity;
 use crate::infer::Inference;
 use crate::outbox::Outbox;
 use crate::shutdown::{Shutdown, reached};
+use crate::supervise::Pulse;
 use crate::tls;
 use crate::update::driver::{Driver, Handle, Progress};
 use backoff::Backoff;
@@ -51,6 +52,8 @@ use session::{Ended, Session};
 
 /// A connection that lasted this long was a good one: the next failure waits shortly again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(60);
+
+const BEAT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the link needs of the agent.
 pub struct LinkParts {
@@ -68,6 +71,8 @@ pub struct LinkParts {
     pub results: mpsc::Receiver<Vec<u8>>,
     /// Telemetry, to be signed and sent as it comes.
     pub telemetry: mpsc::Receiver<Telemetry>,
+    /// Moved every second.
+    pub pulse: Pulse,
     /// The signal.
     pub shutdown: watch::Receiver<Shutdown>,
 }
@@ -104,7 +109,8 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         untrusted: 0,
     });
     let receiver = status.subscribe();
-    let task = tokio::spawn(async move {
+    let beating = beat(parts.pulse.clone(), parts.clock.clone());
+    let working = async move {
         let updater = match start_updater(&parts) {
             Ok(updater) => updater,
             Err(reason) => {
@@ -117,8 +123,23 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
             }
         };
         Box::pin(run(parts, updater, &status)).await;
+    };
+    let task = tokio::spawn(async move {
+        // Cancel-safe: both are dropped together, at the end of the link.
+        tokio::select! {
+            () = working => {}
+            () = beating => {}
+        }
     });
     (receiver, task)
+}
+
+/// Shows that the link's task is polled.
+async fn beat(pulse: Pulse, clock: Clock) {
+    loop {
+        pulse.beat(clock.monotonic());
+        tokio::time::sleep(BEAT_EVERY).await;
+    }
 }
 
 /// The updater has a thread of its own: it waits for the disk.
@@ -150,6 +171,7 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
     let mut shutdown = parts.shutdown.clone();
     let mut signal = parts.shutdown.clone();
     let mut progress = updater.progress.clone();
+    let mut updater_ends = updater.progress.clone();
     let (link, running) = (Arc::new(updater), parts.inference.running());
     let mut session = Session::new(parts, Arc::clone(&link), running, status.clone());
     let following = follow(&mut progress, status);
@@ -183,6 +205,8 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
         () = following => {}
         () = reached(&mut signal, Shutdown::Now) => {}
     }
+    // The updater ends at Drain by itself; what it has to write then is on the disk when it is gone.
+    while updater_ends.changed().await.is_ok() {}
 }
 
 /// Copies the updater's progress into the status for as long as the updater lives and beyond.

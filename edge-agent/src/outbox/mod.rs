@@ -315,12 +315,7 @@ impl Outbox {
         let (queued, len) = (&self.shared.queued_bytes, draft.payload.len() as u64);
         let reserved = queued.fetch_add(len, Ordering::Relaxed) + len <= QUEUED_BYTES;
         let sent = if reserved {
-            self.commands.try_send(Command::Append { draft: Box::new(draft), reply }).map_err(
-                |error| match error {
-                    mpsc::error::TrySendError::Full(_) => OutboxError::Busy,
-                    mpsc::error::TrySendError::Closed(_) => OutboxError::Closed,
-                },
-            )
+            self.try_command(Command::Append { draft: Box::new(draft), reply })
         } else {
             Err(OutboxError::Busy)
         };
@@ -328,6 +323,13 @@ impl Outbox {
             queued.fetch_sub(len, Ordering::Relaxed);
         }
         sent.map(|()| answer)
+    }
+
+    fn try_command(&self, command: Command) -> Result<(), OutboxError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => OutboxError::Busy,
+            mpsc::error::TrySendError::Closed(_) => OutboxError::Closed,
+        })
     }
 
     /// Whether an append has a chance now: false while the disk refuses, but for a probe every
@@ -402,12 +404,28 @@ impl Outbox {
         self.ask(|reply| Command::Refuse { refusal, reply }).await
     }
 
+    /// Holds to other limits from now on; what is over them is evicted at once. For a thread: waits
+    /// while too many commands wait, not for the disk.
+    pub fn set_limits(&self, limits: OutboxConfig) {
+        // Closed: there is nothing left to limit.
+        drop(self.commands.blocking_send(Command::SetLimits { limits }));
+    }
+
     /// Waits until everything that was asked before is on the disk.
     ///
     /// # Errors
     /// [`OutboxError::Closed`].
     pub async fn flush(&self) -> Result<(), OutboxError> {
         self.ask(|reply| Command::Flush { reply }).await
+    }
+
+    /// Asks the thread for a sign of life, without waiting.
+    ///
+    /// # Errors
+    /// [`OutboxError::Busy`] when too many commands wait, [`OutboxError::Closed`].
+    pub fn probe(&self) -> Result<oneshot::Receiver<Result<(), OutboxError>>, OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.try_command(Command::Flush { reply }).map(|()| answer)
     }
 
     /// Notified when there is something to send. Leases that run out do not notify: look again

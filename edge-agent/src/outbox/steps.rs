@@ -58,13 +58,19 @@ impl Writer {
         meta.random_samples += u64::from(random);
         meta.bytes += sealed.len;
         meta.signed_total += 1;
+        self.evict(db, meta)?;
+        Ok((id, sealed.body))
+    }
+
+    /// Brings the outbox within its limits.
+    pub(super) fn evict(&self, db: &Connection, meta: &mut Meta) -> Result<(), StepError> {
         // What the hub refused for now it does not have: such a row may go like any other.
         let leased = |id| self.leases.get(&id).is_some_and(|lease| !lease.retry);
         let evicted = evict::to_limits(db, meta, &self.limits, &self.signer(), &leased)?;
         if evicted > 0 {
             tracing::debug!(evicted, waiting = meta.samples, "the outbox is at its limit");
         }
-        Ok((id, sealed.body))
+        Ok(())
     }
 
     fn seal(&self, meta: &Meta, draft: &Draft) -> Result<(SampleId, Sealed), OutboxError> {

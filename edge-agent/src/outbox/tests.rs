@@ -300,6 +300,20 @@ fn a_gap_the_hub_may_have_seen_does_not_grow() {
 }
 
 #[test]
+fn lower_limits_hold_at_once_and_higher_ones_from_then_on() {
+    let bench = Bench::new(10, 1 << 20);
+    (0..10).for_each(|i| drop(bench.append(uncertain(i as f32 / 10.0)).unwrap()));
+    bench.outbox.set_limits(OutboxConfig { max_rows: 4, max_bytes: 1 << 20 });
+    bench.runtime.block_on(bench.outbox.flush()).unwrap();
+    let stats = bench.outbox.stats();
+    assert_eq!((stats.samples, stats.evicted_total), (4, 6));
+    bench.outbox.set_limits(OutboxConfig { max_rows: 5, max_bytes: 1 << 20 });
+    (0..2).for_each(|_| drop(bench.append(uncertain(0.95)).unwrap()));
+    let stats = bench.outbox.stats();
+    assert_eq!((stats.samples, stats.evicted_total), (5, 7));
+}
+
+#[test]
 fn what_is_under_way_is_not_evicted() {
     let bench = Bench::new(2, 1 << 30);
     bench.append(uncertain(0.1)).unwrap();

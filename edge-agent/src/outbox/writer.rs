@@ -38,6 +38,7 @@ pub(super) enum Command {
     ConnectionLost { reply: Reply<()> },
     Settle { receipt: Receipt, reply: Reply<Settled> },
     Refuse { refusal: Refusal, reply: Reply<Refused> },
+    SetLimits { limits: OutboxConfig },
     Flush { reply: Reply<()> },
     Close,
 }
@@ -334,6 +335,11 @@ impl Writer {
             }
             Command::Settle { receipt, .. } => self.settle(db, meta, receipt).map(Outcome::Settled),
             Command::Refuse { refusal, .. } => self.refuse(db, meta, refusal).map(Outcome::Refused),
+            Command::SetLimits { limits } => {
+                // They hold even if the disk refuses to evict now: the next append tries again.
+                self.limits = limits.clone();
+                self.evict(db, meta).map(|()| Outcome::Done)
+            }
             Command::Flush { .. } | Command::Close => Ok(Outcome::Done),
         }
     }
@@ -381,7 +387,7 @@ fn answer(command: Command, outcome: Result<Outcome, OutboxError>) {
         (Command::Uploaded { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::Settle { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::Refuse { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
-        (Command::Close, _) => {}
+        (Command::SetLimits { .. } | Command::Close, _) => {}
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything that runs: put together in the order in which it depends on one another, and taken
 //! apart in the reverse.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle as Thread;
@@ -16,7 +17,7 @@ use super::observed::Observed;
 use super::{DRAIN, RunError, Stopped};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::decide::Decide;
+use crate::decide::{Decide, Rules};
 use crate::drift;
 use crate::frames::FrameQueue;
 use crate::http::{self, Shown};
@@ -24,13 +25,12 @@ use crate::identity::Identity;
 use crate::infer::{self, Inference};
 use crate::link::{self, LinkParts};
 use crate::outbox::Outbox;
+use crate::reload::{self, Owners, Reload};
 use crate::results::{Latest, Results};
 use crate::shutdown::{self, Shutdown};
-use crate::source::{self, Source, SourceCounts};
+use crate::source::{self, Schedule, Source, SourceCounts};
+use crate::supervise::{self, Pulse, ToServiceManager, Watch};
 use crate::telemetry::Meter;
-
-/// How long a swap waits for a frame, at least; a slow source gets three of its periods.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
 
 /// Telemetry reports that may wait for the link: it is offline then, and older ones say less.
 const TELEMETRY_WAITING: usize = 4;
@@ -46,11 +46,15 @@ pub(super) struct Agent {
     http: JoinHandle<std::io::Result<()>>,
     telemetry: mpsc::Sender<Telemetry>,
     drift: drift::Driver,
+    telemetry_every: watch::Receiver<Duration>,
+    reload: Reload,
+    alive: Watch,
     shutdown: watch::Sender<Shutdown>,
 }
 
 impl Agent {
-    pub(super) async fn start(config: &Config) -> Result<Self, RunError> {
+    /// `config` was read from `path`, which is followed from here on.
+    pub(super) async fn start(path: &Path, config: &Config) -> Result<Self, RunError> {
         let identity = Arc::new(Identity::load(&config.data_dir)?);
         let runtime = Runtime::load(config.inference.library.as_deref())?;
         let listener = http::bind(config.http.listen).await?;
@@ -66,7 +70,21 @@ impl Agent {
             clock.clone(),
         )?;
         let road = Road::start(config, runtime, source, &clock, &outbox)?;
+        let telemetry_every = watch::Sender::new(config.telemetry.every());
+        let owners = Owners {
+            rules: road.rules,
+            outbox: outbox.clone(),
+            telemetry_every: telemetry_every.clone(),
+            queue: road.queue.clone(),
+            schedule: road.schedule,
+            inference: road.inference.clone(),
+        };
+        let announce = Box::new(ToServiceManager);
+        let (reload, standing, follower) =
+            reload::spawn(path.to_owned(), config.clone(), described, owners, announce)
+                .map_err(|source| RunError::Thread("reload", source))?;
         let (shutdown, signal) = shutdown::channel();
+        let link_pulse = Pulse::default();
         let (telemetry, telemetry_link) = mpsc::channel(TELEMETRY_WAITING);
         let (link_status, link) = link::start(LinkParts {
             data_dir: config.data_dir.clone(),
@@ -76,6 +94,7 @@ impl Agent {
             inference: road.inference.clone(),
             results: road.results_mqtt,
             telemetry: telemetry_link,
+            pulse: link_pulse.clone(),
             shutdown: signal.clone(),
         });
         let (drift, drift_shown) = drift::Driver::open(&config.data_dir);
@@ -83,7 +102,7 @@ impl Agent {
             clock,
             data_dir: config.data_dir.clone(),
             device,
-            source: described,
+            config: standing,
             queue: road.queue.clone(),
             source_counts: road.source_counts,
             meter: road.meter,
@@ -93,12 +112,26 @@ impl Agent {
             link: link_status,
             drift: drift_shown,
         });
+        let said = parts.clone();
+        let (alive, watcher) = supervise::spawn(
+            supervise::Parts {
+                clock: parts.clock.clone(),
+                inference: road.pulse,
+                link: link_pulse,
+                outbox: outbox.clone(),
+                status: Box::new(move || said.in_words()),
+                watchdog: supervise::watchdog(),
+            },
+            ToServiceManager,
+        )
+        .map_err(|source| RunError::Thread("supervision", source))?;
         let observed = parts.clone();
         let shown =
             Shown { status: Arc::new(move || observed.status()), latest: road.latest.clone() };
         let http = tokio::spawn(http::serve(listener, shown, signal));
         tracing::info!(device = %parts.device, http = %config.http.listen, "the agent runs");
-        let Road { queue, inference, threads, .. } = road;
+        let Road { queue, inference, mut threads, .. } = road;
+        threads.extend([follower, watcher]);
         Ok(Self {
             parts,
             outbox,
@@ -109,8 +142,21 @@ impl Agent {
             http,
             telemetry,
             drift,
+            telemetry_every: telemetry_every.subscribe(),
+            reload,
+            alive,
             shutdown,
         })
+    }
+
+    /// Reads the configuration again.
+    pub(super) fn reload(&self) {
+        self.reload.now();
+    }
+
+    /// The time between two telemetry reports, now and whenever it changes.
+    pub(super) fn telemetry_every(&self) -> watch::Receiver<Duration> {
+        self.telemetry_every.clone()
     }
 
     /// Looks at the window for drift and hands its report to the link; when that is too far behind,
@@ -134,6 +180,8 @@ impl Agent {
         let Self {
             parts, outbox, inference, queue, threads, link, http, telemetry, shutdown, ..
         } = self;
+        // Their threads end with them.
+        drop((self.reload, self.alive));
         let aborts = [link.abort_handle(), http.abort_handle()];
         let drained = tokio::time::timeout(DRAIN, async {
             queue.close();
@@ -174,6 +222,8 @@ fn persist(clock: &Clock) {
 
 /// The road of a frame: source, queue, model, decision, sampler.
 struct Road {
+    rules: watch::Sender<Arc<Rules>>,
+    schedule: Schedule,
     queue: Arc<FrameQueue>,
     inference: Inference,
     meter: Arc<Meter>,
@@ -181,6 +231,7 @@ struct Road {
     latest: Arc<Latest>,
     results_mqtt: mpsc::Receiver<Vec<u8>>,
     results_dropped: Arc<AtomicU64>,
+    pulse: Pulse,
     threads: Vec<Thread<()>>,
 }
 
@@ -200,37 +251,34 @@ impl Road {
             Some(seed) => seed,
             None => u64::from_le_bytes(random_bytes()?),
         };
-        let (sink, sampler) = Decide::new(
-            clock.clone(),
-            meter.clone(),
-            results,
-            &config.selection,
-            config.digest,
-            seed,
-        );
-        let period = Duration::from_secs_f64(3.0 / config.source.rate_hz());
+        let pulse = Pulse::default();
+        let (rules, latest_rules) = watch::channel(Arc::new(Rules::of(config)));
+        let (sink, sampler) =
+            Decide::new(clock.clone(), meter.clone(), results, latest_rules, seed);
         let inference = Inference::start(infer::Parts {
             runtime,
             threads: Threads(usize::from(config.inference.threads)),
             queue: queue.clone(),
             clock: clock.clone(),
+            pulse: pulse.clone(),
             sink: Box::new(sink),
-            confirm_within: CONFIRM_WITHIN.max(period),
+            confirm_within: infer::confirm_within(config.source.rate_hz()),
         })
         .map_err(|source| RunError::Thread("inference", source))?;
         let source_counts = Arc::new(SourceCounts::default());
-        let threads = vec![
-            source::spawn(
-                source,
-                config.source.rate_hz(),
-                queue.clone(),
-                clock.clone(),
-                source_counts.clone(),
-            )
-            .map_err(|source| RunError::Thread("source", source))?,
-            sampler.spawn(outbox.clone()).map_err(|source| RunError::Thread("sampler", source))?,
-        ];
+        let (schedule, driver) = source::spawn(
+            source,
+            config.source.rate_hz(),
+            queue.clone(),
+            clock.clone(),
+            source_counts.clone(),
+        )
+        .map_err(|source| RunError::Thread("source", source))?;
+        let sampler =
+            sampler.spawn(outbox.clone()).map_err(|source| RunError::Thread("sampler", source))?;
         Ok(Self {
+            rules,
+            schedule,
             queue,
             inference,
             meter,
@@ -238,7 +286,8 @@ impl Road {
             latest,
             results_mqtt,
             results_dropped,
-            threads,
+            pulse,
+            threads: vec![driver, sampler],
         })
     }
 }

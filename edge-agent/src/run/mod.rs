@@ -1,19 +1,21 @@
 //! `edge-agent run`: wires everything, waits for the signal, drains, ends.
 //!
 //! Start: identity, runtime, outbox, inference, source, HTTP, link; the link puts the installed
-//! model to work. End, on SIGINT or SIGTERM, all of it within [`DRAIN`]: the source stops; the model
+//! model to work. SIGHUP reads the configuration again (see [`crate::reload`]). End, on SIGINT or SIGTERM, all of it within [`DRAIN`]: the source stops; the model
 //! answers what waits; the sampler and the outbox write what was chosen; a last report is sent; the
 //! link sends what it can; the clock's floor is kept. What could not be sent stays in the outbox.
 
 mod agent;
 mod observed;
 
+use std::path::Path;
 use std::time::Duration;
 
 use fleetloop_models::session::SessionError;
 use fleetloop_protocol::keys::KeyError;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, Interval, interval_at};
 
 use crate::clock::ClockError;
 use crate::config::Config;
@@ -21,6 +23,7 @@ use crate::http::HttpError;
 use crate::identity::IdentityError;
 use crate::outbox::OutboxError;
 use crate::source::SourceError;
+use crate::supervise;
 use agent::Agent;
 
 /// How long the end may take before what is left is given up.
@@ -81,28 +84,37 @@ pub struct Stopped {
     pub peak_rss_bytes: u64,
 }
 
-/// Runs the agent until a signal ends it.
+/// Runs the agent until a signal ends it. `config` was read from `path`, which is followed.
 ///
 /// # Errors
 /// [`RunError`] when it cannot start; once it runs, it runs.
-pub async fn run(config: &Config) -> Result<Stopped, RunError> {
+pub async fn run(path: &Path, config: &Config) -> Result<Stopped, RunError> {
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut terminate = on_signal(SignalKind::terminate())?;
-    let mut agent = Agent::start(config).await?;
-    let mut reports = tokio::time::interval(Duration::from_secs(config.telemetry.every_s.into()));
+    let mut hangup = on_signal(SignalKind::hangup())?;
+    let mut agent = Agent::start(path, config).await?;
+    let mut every = agent.telemetry_every();
+    let mut reports = reports_every(*every.borrow_and_update());
     let mut floor = tokio::time::interval(FLOOR_EVERY);
-    reports.tick().await;
     loop {
-        // Cancel-safe: all four keep their state when another wins.
+        // Cancel-safe: all of them keep their state when another wins.
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            _ = hangup.recv() => agent.reload(),
+            Ok(()) = every.changed() => reports = reports_every(*every.borrow_and_update()),
             _ = reports.tick() => agent.report(),
             _ = floor.tick() => agent.keep_floor(),
         }
     }
+    supervise::stopping();
     tracing::info!("stopping: what is there is finished first");
     Ok(agent.stop().await)
+}
+
+/// Ticks, the first time in `period`.
+fn reports_every(period: Duration) -> Interval {
+    interval_at(Instant::now() + period, period)
 }
 
 fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, RunError> {

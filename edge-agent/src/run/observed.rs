@@ -15,6 +15,7 @@ use crate::frames::FrameQueue;
 use crate::infer::Inference;
 use crate::link::LinkStatus;
 use crate::outbox::Outbox;
+use crate::reload::Standing;
 use crate::source::SourceCounts;
 use crate::status::{FrameStatus, ModelStatus, RunningStatus, State, Status};
 use crate::telemetry::{Meter, Others, peak_rss_bytes};
@@ -24,7 +25,7 @@ pub(super) struct Observed {
     pub clock: Clock,
     pub data_dir: PathBuf,
     pub device: DeviceId,
-    pub source: String,
+    pub config: watch::Receiver<Standing>,
     pub queue: Arc<FrameQueue>,
     pub source_counts: Arc<SourceCounts>,
     pub meter: Arc<Meter>,
@@ -82,7 +83,7 @@ impl Observed {
                 uptime_s: self.clock.monotonic().as_secs(),
                 now: self.clock.now(),
                 clock: self.clock.state(),
-                source: self.source.clone(),
+                config: self.config.borrow().clone(),
                 frames: self.frames(),
                 counters: self.meter.counters(),
                 results_dropped: self.results_dropped.load(Ordering::Relaxed),
@@ -91,6 +92,15 @@ impl Observed {
                 peak_rss_bytes: peak_rss_bytes(),
             }),
             problems: Vec::new(),
+        }
+    }
+
+    /// The state in a line.
+    pub(super) fn in_words(&self) -> String {
+        let hub = if self.link.borrow().connected { "connected" } else { "not connected" };
+        match self.inference.model() {
+            Some(model) => format!("{} {} answers; hub {hub}", model.name, model.version),
+            None => format!("no model yet; hub {hub}"),
         }
     }
 

@@ -4,6 +4,7 @@
 //! data_dir/
 //!   current.json                      {"current": digest, "previous": digest}
 //!   bundles/<digest>/                 complete, checked at every opening
+//!     .optimised                      made here, see [`crate::infer::optimised`]
 //!   bundles/.<digest>.incoming/       being fetched; its files under their own names are complete,
 //!     <sha256>.part                   this one is not; `bundle.toml` comes last
 //! ```
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::error::UpdateError;
 use super::http::HubHttp;
 use crate::durable;
+use crate::infer::optimised;
 
 const CURRENT: &str = "current.json";
 const CURRENT_BYTES: u64 = 4096;
@@ -40,6 +42,31 @@ pub struct Installed {
     pub current: Option<BundleDigest>,
     /// The one before it, to which the device goes back.
     pub previous: Option<BundleDigest>,
+}
+
+/// Which bundle a start puts to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// There is none.
+    Nothing,
+    /// The current one; the one before it if that fails.
+    Current(BundleDigest),
+    /// The one before, for the current one loops.
+    Back(BundleDigest),
+    /// The current one after a pause: it loops, and there is no other that does not.
+    Later(BundleDigest),
+}
+
+impl Installed {
+    /// What to start with, where `loops` says which models end the agent.
+    pub fn start(self, loops: impl Fn(BundleDigest) -> bool) -> Start {
+        match (self.current, self.previous) {
+            (None, _) => Start::Nothing,
+            (Some(current), _) if !loops(current) => Start::Current(current),
+            (Some(_), Some(previous)) if !loops(previous) => Start::Back(previous),
+            (Some(current), _) => Start::Later(current),
+        }
+    }
 }
 
 /// The bundles under one data folder.
@@ -74,6 +101,11 @@ impl Bundles {
     /// [`BundleError`] names the file and what is wrong with it.
     pub fn open(&self, digest: BundleDigest) -> Result<Bundle, BundleError> {
         Bundle::open(&self.path(digest), Some(digest))
+    }
+
+    /// Where the graph that the runtime makes of the bundle is kept.
+    pub fn optimised(&self, digest: BundleDigest) -> PathBuf {
+        self.path(digest).join(optimised::FILE)
     }
 
     /// Whether the bundle is there, complete when it was put in place.

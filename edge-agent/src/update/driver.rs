@@ -1,11 +1,15 @@
 //! The updater: takes verified orders, brings what they name to the disk, has it swapped in, and
 //! says what became of it. Decisions are in [`super::order`]; this drives them.
 //!
+//! A model that ends the agent again and again ([`super::trial`]) is not put to work: the one before
+//! it is, and the order that names it is given up. Where there is no other it waits for
+//! [`PAUSE`], so that the link has time for another order.
+//!
 //! It has a thread of its own with a small runtime, because it waits for the disk. A newer order
 //! cancels the fetching of an older one, never a swap under way.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +21,11 @@ use fleetloop_protocol::state::{Assignment, Desired, Update};
 use fleetloop_protocol::{BundleDigest, Generation};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::bundles::{Bundles, Installed};
+use super::bundles::{Bundles, Start};
 use super::channel::Channel;
 use super::error::{Retry, UpdateError};
 use super::order::{Order, OrderStore, Received};
+use super::trial::{Trial, boot_id};
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -35,11 +40,18 @@ const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// How often an order is tried when the hub or the disk seems at fault: about a minute.
 const A_FEW_TIMES: u32 = 6;
 
+/// How long a model that ends the agent, and has no other before it, is let rest at start.
+pub const PAUSE: Duration = Duration::from_secs(10 * 60);
+
 /// Whatever answers frames with a model.
 pub trait ModelHost: Send + Sync + 'static {
-    /// Swaps `bundle` in. Success means that it reproduced its golden cases and has answered;
+    /// Swaps `bundle` in, by way of the optimised graph in `kept`. Success means that it reproduced its golden cases and has answered;
     /// otherwise the one before answers on.
-    fn swap(&self, bundle: Bundle) -> impl Future<Output = Result<(), NotSwapped>> + Send;
+    fn swap(
+        &self,
+        bundle: Bundle,
+        kept: PathBuf,
+    ) -> impl Future<Output = Result<(), NotSwapped>> + Send;
 
     /// The bundle that answered last.
     fn running(&self) -> watch::Receiver<Option<BundleDigest>>;
@@ -59,9 +71,9 @@ pub struct NotSwapped {
 }
 
 impl ModelHost for Inference {
-    async fn swap(&self, bundle: Bundle) -> Result<(), NotSwapped> {
+    async fn swap(&self, bundle: Bundle, kept: PathBuf) -> Result<(), NotSwapped> {
         let digest = bundle.digest();
-        Self::swap(self, bundle).await.map_err(|error| NotSwapped {
+        Self::swap(self, bundle, Some(kept)).await.map_err(|error| NotSwapped {
             bundle: digest,
             retry: match error {
                 SwapError::Stopping { .. } => Retry::Always,
@@ -107,6 +119,9 @@ pub struct Driver<M> {
     bundles: Bundles,
     host: M,
     ledger: Ledger,
+    trial: Trial,
+    /// The model that rests, and until when.
+    resting: Option<(BundleDigest, tokio::time::Instant)>,
     orders: mpsc::Receiver<Desired>,
     refresh: Arc<Notify>,
     refreshed: Option<Instant>,
@@ -147,6 +162,8 @@ impl<M: ModelHost> Driver<M> {
             channel,
             bundles: Bundles::new(data_dir),
             host,
+            trial: Trial::open(data_dir, boot_id(), running.clone())?,
+            resting: None,
             ledger: Ledger { store, order, running, progress },
             orders,
             refresh,
@@ -159,9 +176,14 @@ impl<M: ModelHost> Driver<M> {
 
     /// Works until the signal says otherwise. First the installed bundle is swapped in, whether
     /// the hub can be reached or not.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<Shutdown>) {
+    pub async fn run(mut self, shutdown: watch::Receiver<Shutdown>) {
         self.boot().await;
         self.ledger.publish(None);
+        self.serve(shutdown).await;
+        self.trial.ended();
+    }
+
+    async fn serve(&mut self, mut shutdown: watch::Receiver<Shutdown>) {
         let mut next = tokio::time::Instant::now();
         loop {
             // Cancel-safe: `recv` and `notified` lose nothing, the moment of the next attempt
@@ -172,12 +194,24 @@ impl<M: ModelHost> Driver<M> {
                 desired = self.orders.recv() => match desired {
                     None => return,
                     Some(desired) => {
-                        if !self.ledger.take(desired) {
+                        if !self.ledger.take(desired, &mut self.trial) {
                             continue;
                         }
                         self.begin_anew();
                     }
                 },
+                () = self.trial.over() => {
+                    self.trial.passed();
+                    continue;
+                }
+                digest = rested(self.resting) => {
+                    self.resting = None;
+                    if self.ledger.running().is_none() {
+                        self.boot_one(digest).await;
+                        self.ledger.publish(None);
+                    }
+                    continue;
+                }
                 () = self.refresh.notified() => {
                     if self.refreshed.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST_EVERY) {
                         continue;
@@ -193,6 +227,13 @@ impl<M: ModelHost> Driver<M> {
     /// One attempt; how long to wait before the next, or none when the signal came.
     async fn work(&mut self, shutdown: &mut watch::Receiver<Shutdown>) -> Option<Duration> {
         let to_do = self.ledger.to_do();
+        if let Some(assignment) = &to_do
+            && let Some(reason) = self.trial.loops(assignment.bundle)
+        {
+            tracing::error!(bundle = %assignment.bundle, reason, "an order is given up");
+            self.ledger.give_up(&reason);
+            return Some(REFRESH_EVERY);
+        }
         let fetched = {
             let mut fetching = pin!(fetch(&mut self.channel, to_do.as_ref()));
             loop {
@@ -201,10 +242,11 @@ impl<M: ModelHost> Driver<M> {
                     biased;
                     () = reached(shutdown, Shutdown::Drain) => return None,
                     Some(desired) = self.orders.recv() => {
-                        if self.ledger.take(desired) {
+                        if self.ledger.take(desired, &mut self.trial) {
                             break None;
                         }
                     }
+                    () = self.trial.over() => self.trial.passed(),
                     result = &mut fetching => break Some(result),
                 }
             }
@@ -259,7 +301,9 @@ impl<M: ModelHost> Driver<M> {
         let digest = bundle.digest();
         // A power cut from here to the end of `answered` starts the old bundle, and the order is
         // carried out again from the complete one on the disk.
-        if let Err(error) = self.host.swap(bundle).await {
+        let before = self.trial.begin(digest);
+        if let Err(error) = self.host.swap(bundle, self.bundles.optimised(digest)).await {
+            self.trial.refused(before);
             if error.retry == Retry::Never {
                 self.bundles.discard(digest);
             }
@@ -270,7 +314,7 @@ impl<M: ModelHost> Driver<M> {
         Ok(())
     }
 
-    /// Swaps in the current bundle or, if that fails, the one before.
+    /// Swaps in the current bundle or, if that fails or loops, the one before.
     async fn boot(&mut self) {
         let installed = match self.bundles.installed() {
             Ok(installed) => installed,
@@ -279,29 +323,71 @@ impl<M: ModelHost> Driver<M> {
                 return;
             }
         };
-        let Installed { current, previous } = installed;
-        if let Some(digest) = current
-            && !self.boot_one(digest).await
-            && let Some(digest) = previous
-            && self.boot_one(digest).await
-        {
+        match installed.start(|model| self.trial.loops(model).is_some()) {
+            Start::Nothing => {}
+            Start::Current(digest) => {
+                if !self.boot_one(digest).await
+                    && let Some(previous) = installed.previous
+                {
+                    self.go_back_to(previous).await;
+                }
+            }
+            // A power cut on the way back comes here again: the ends that count against the current
+            // one are on the disk before the one before is put to work.
+            Start::Back(previous) => {
+                if !self.go_back_to(previous).await {
+                    self.rest(installed.current);
+                }
+            }
+            Start::Later(current) => self.rest(Some(current)),
+        }
+    }
+
+    async fn go_back_to(&mut self, digest: BundleDigest) -> bool {
+        let back = self.boot_one(digest).await;
+        if back {
             tracing::warn!(bundle = %digest, "went back to the bundle before");
             if let Err(error) = self.bundles.went_back_to(digest) {
                 tracing::error!(reason = chain(&error), "cannot record which bundle answers");
             }
         }
+        back
     }
 
-    async fn boot_one(&self, digest: BundleDigest) -> bool {
+    fn rest(&mut self, model: Option<BundleDigest>) {
+        let Some(digest) = model else { return };
+        let pause_s = PAUSE.as_secs();
+        tracing::error!(bundle = %digest, pause_s, "the only model ends the agent; it waits");
+        self.resting = Some((digest, tokio::time::Instant::now() + PAUSE));
+    }
+
+    async fn boot_one(&mut self, digest: BundleDigest) -> bool {
         let reason = match self.bundles.open(digest) {
-            Ok(bundle) => match self.host.swap(bundle).await {
-                Ok(()) => return true,
-                Err(error) => chain(&error),
-            },
+            Ok(bundle) => {
+                let before = self.trial.begin(digest);
+                match self.host.swap(bundle, self.bundles.optimised(digest)).await {
+                    Ok(()) => return true,
+                    Err(error) => {
+                        self.trial.refused(before);
+                        chain(&error)
+                    }
+                }
+            }
             Err(error) => chain(&error),
         };
         tracing::error!(bundle = %digest, reason, "an installed bundle cannot be used");
         false
+    }
+}
+
+/// The model whose rest is over, when it is.
+async fn rested(resting: Option<(BundleDigest, tokio::time::Instant)>) -> BundleDigest {
+    match resting {
+        Some((digest, until)) => {
+            tokio::time::sleep_until(until).await;
+            digest
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -334,7 +420,7 @@ impl Ledger {
     }
 
     /// Whether `desired` is a new order; it is then on the disk.
-    fn take(&mut self, desired: Desired) -> bool {
+    fn take(&mut self, desired: Desired, trial: &mut Trial) -> bool {
         let generation = desired.generation.0;
         match self.order.receive(desired) {
             Received::Stale => {
@@ -347,6 +433,11 @@ impl Ledger {
             }
             Received::Known => false,
             Received::New(order) => {
+                // First, so that a power cut before the next write tries nothing under the older
+                // order and everything under this one.
+                if let Some(assignment) = &order.assignment {
+                    trial.forgive(assignment.bundle);
+                }
                 // A power cut before this leaves the older order; the hub sends this one again.
                 if let Err(error) = self.store.save(&order) {
                     let reason = chain(&error);

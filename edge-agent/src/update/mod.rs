@@ -13,6 +13,7 @@
 //! | [`http`] | the hub over mutual TLS: metadata, time, artefacts with resume |
 //! | [`channel`] | the three together: a verified bundle on the disk, and the hub's keys |
 //! | [`bundles`] | bundles on the disk, current and previous |
+//! | [`trial`] | which model the agent may have ended by, and when to go back |
 //! | [`driver`] | the task that carries orders out |
 //!
 //! Trusted metadata gates installing, never running: an installed bundle runs for as long as it
@@ -24,6 +25,7 @@ pub mod driver;
 pub mod error;
 pub mod http;
 pub mod order;
+pub mod trial;
 pub mod tuf;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Updates against a real TLS server, real TUF metadata and the real ONNX Runtime.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fleetloop_models::bundle::{Bundle, Manifest, Role};
@@ -34,19 +34,25 @@ struct Host {
     runtime: Runtime,
     running: watch::Sender<Option<BundleDigest>>,
     swaps: Arc<AtomicU32>,
+    /// Bundles whose swap never comes back: the agent ends in it.
+    deadly: Arc<Mutex<Vec<BundleDigest>>>,
 }
 
 impl Host {
     fn new() -> Self {
         let runtime = Runtime::load(None).unwrap();
-        Self { runtime, running: watch::Sender::new(None), swaps: Arc::default() }
+        let running = watch::Sender::new(None);
+        Self { runtime, running, swaps: Arc::default(), deadly: Arc::default() }
     }
 }
 
 impl ModelHost for Host {
-    async fn swap(&self, bundle: Bundle) -> Result<(), NotSwapped> {
+    async fn swap(&self, bundle: Bundle, kept: PathBuf) -> Result<(), NotSwapped> {
         self.swaps.fetch_add(1, Ordering::SeqCst);
-        prove(&self.runtime, Threads(1), &bundle).map_err(|error| NotSwapped {
+        if self.deadly.lock().unwrap().contains(&bundle.digest()) {
+            std::future::pending::<()>().await;
+        }
+        prove(&self.runtime, Threads(1), &bundle, Some(kept)).map_err(|error| NotSwapped {
             bundle: bundle.digest(),
             retry: Retry::Never,
             source: Box::new(error),
@@ -512,6 +518,8 @@ async fn a_damaged_current_bundle_falls_back_to_the_one_before_at_start() {
     running.stop().await;
     assert_eq!(super::bundle_state(rig.dir.path()).unwrap().current, Some(old.digest()));
 }
+
+mod loops;
 
 #[test]
 fn a_full_disk_is_told_apart_and_tried_again() {

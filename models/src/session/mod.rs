@@ -8,7 +8,7 @@
 mod network;
 mod runtime;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use network::Network;
 pub use runtime::{LIBRARY, LIBRARY_ENV, Runtime};
@@ -105,6 +105,18 @@ impl Session {
         threads: Threads,
     ) -> Result<Self, SessionError> {
         Self::from_model(runtime, bundle.model(), bundle.manifest(), threads)
+    }
+
+    /// Has the runtime optimise a bundle's graph for this machine and write it to `path` in its own
+    /// format, which [`Session::from_model`] loads like the bundle's. What is written is for this
+    /// runtime and this processor only, and neither atomic nor durable.
+    ///
+    /// # Errors
+    /// [`SessionError::Load`] when the graph cannot be loaded or the file not be written.
+    pub fn optimise(runtime: &Runtime, bundle: &Bundle, path: &Path) -> Result<(), SessionError> {
+        let manifest = bundle.manifest();
+        let model = format!("{} {}", manifest.name, manifest.version);
+        Network::optimise(runtime, bundle.model(), model, path)
     }
 
     /// Loads a graph that `manifest` describes, before there is a bundle of it.

@@ -1,6 +1,9 @@
 //! A graph in ONNX Runtime as it is: floats of any shape in, floats out. What the numbers mean is
 //! the caller's affair.
 
+use std::path::Path;
+
+use ort::session::builder::SessionBuilder;
 use ort::value::{Outlet, TensorRef};
 
 use super::{Runtime, SessionError, Threads};
@@ -32,6 +35,22 @@ impl Network {
             Ok(inner) => Ok(Self { inner, name }),
             Err(source) => Err(SessionError::Load { model: name, source }),
         }
+    }
+
+    /// Optimises a graph and writes it to `path`, in the runtime's own format.
+    pub(super) fn optimise(
+        runtime: &Runtime,
+        graph: &[u8],
+        name: String,
+        path: &Path,
+    ) -> Result<(), SessionError> {
+        let write = || {
+            builder(runtime, Threads(1))?
+                .with_config_entry("session.save_model_format", "ORT")?
+                .with_optimized_model_path(path)?
+                .commit_from_memory(graph)
+        };
+        write().map(drop).map_err(|source| SessionError::Load { model: name, source })
     }
 
     /// Runs it on one input of `shape` and returns shape and values of its first output.
@@ -73,8 +92,11 @@ fn commit(
     graph: &[u8],
     threads: Threads,
 ) -> Result<ort::session::Session, ort::Error> {
-    ort::session::Session::builder(&runtime.environment)?
+    builder(runtime, threads)?.commit_from_memory(graph)
+}
+
+fn builder(runtime: &Runtime, threads: Threads) -> Result<SessionBuilder, ort::Error> {
+    Ok(ort::session::Session::builder(&runtime.environment)?
         .with_intra_threads(threads.0.max(1))?
-        .with_intra_op_spinning(false)?
-        .commit_from_memory(graph)
+        .with_intra_op_spinning(false)?)
 }

@@ -1,5 +1,6 @@
 //! ONNX Runtime's library: where it is looked for, and the one environment of a process.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -64,6 +65,13 @@ impl Runtime {
         &self.library
     }
 
+    /// What tells this runtime from another: its build, and the file's size and times.
+    pub fn build(&self) -> String {
+        let file = std::fs::metadata(&self.library)
+            .map(|found| format!("{} {} {}", found.len(), found.mtime(), found.mtime_nsec()));
+        format!("{} {}", ort::info(), file.unwrap_or_default())
+    }
+
     /// The runtime's name and version, for records: `ONNX Runtime 1.31.1`.
     pub fn version(&self) -> String {
         let name = self.library.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -89,4 +97,22 @@ fn candidates(library: Option<&Path>) -> Vec<PathBuf> {
         found.extend(dir.ancestors().map(|dir| dir.join(CHECKOUT_DIR).join(LIBRARY)));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use ort::AsPointer as _;
+
+    use super::*;
+
+    #[test]
+    fn a_process_has_one_environment_however_many_handles_it_has() {
+        let (one, other) = (Runtime::load(None).unwrap(), Runtime::load(None).unwrap());
+        assert_eq!(one.environment.ptr(), other.environment.ptr());
+        drop(one);
+        let third = Runtime::load(Some(other.library())).unwrap();
+        assert_eq!(other.environment.ptr(), third.environment.ptr());
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        assert!(Runtime::load(Some(elsewhere.path())).is_err(), "and no second library");
+    }
 }

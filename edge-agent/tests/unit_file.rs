@@ -1,0 +1,55 @@
+//! The packaged systemd unit, by systemd's own tools. Where they are not installed this says so and
+//! checks nothing: they come with Debian's package `systemd`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The exposure of 0 (none) to 10, times ten, that the unit stays below: what is left is the network.
+const EXPOSURE: &str = "15";
+
+/// The unit with a program in it that exists on this machine.
+fn unit(dir: &Path) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../cross/systemd/fleetloop-agent.service");
+    let text = std::fs::read_to_string(from).unwrap();
+    let program = env!("CARGO_BIN_EXE_edge-agent");
+    let path = dir.join("fleetloop-agent.service");
+    let text = text.replace("/usr/bin/edge-agent", program);
+    assert!(text.contains(program));
+    edge_agent::durable::write(&path, text.as_bytes()).unwrap();
+    path
+}
+
+fn analyze(arguments: &[&str], unit: &Path) -> Option<Output> {
+    match Command::new("systemd-analyze").args(arguments).arg(unit).output() {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("skipped: systemd-analyze is not installed");
+            None
+        }
+        Err(error) => panic!("systemd-analyze: {error}"),
+    }
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = unit(dir.path());
+    let Some(output) = analyze(&["verify"], &unit) else { return };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let about_it = said.lines().filter(|line| line.contains("fleetloop-agent")).collect::<Vec<_>>();
+    assert!(about_it.is_empty(), "{about_it:?}");
+}
+
+#[test]
+fn the_unit_exposes_little_but_the_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = unit(dir.path());
+    let threshold = format!("--threshold={EXPOSURE}");
+    let arguments = ["security", "--offline=true", "--no-pager", &threshold];
+    let Some(output) = analyze(&arguments, &unit) else { return };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("Overall exposure level"), "{said}");
+}
