@@ -4,6 +4,7 @@
 #[path = "device/mod.rs"]
 mod device;
 
+use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -135,13 +136,14 @@ fn a_wrong_file_is_shown_and_a_right_one_is_taken_without_a_signal() {
     let text = status.to_string();
     assert!(text.contains("is not used") && text.contains("selection.random_rate"), "{text}");
     assert_eq!(status.running.unwrap().config.digest, before.digest);
-    // Half of a file that is still being written is not read; the whole of it is.
+    // Written in place, in two parts.
     let whole = "# a file of its own\n".to_owned()
         + &std::fs::read_to_string(device.config()).unwrap().replace("2.0", "0.5");
-    let file =
+    let mut file =
         std::fs::OpenOptions::new().write(true).truncate(true).open(device.config()).unwrap();
-    std::io::Write::write_all(&mut &file, whole[..whole.len() / 2].as_bytes()).unwrap();
-    std::io::Write::write_all(&mut &file, whole[whole.len() / 2..].as_bytes()).unwrap();
+    let (first, second) = whole.as_bytes().split_at(whole.len() / 2);
+    file.write_all(first).unwrap();
+    file.write_all(second).unwrap();
     let digest = Digest::of(whole.as_bytes());
     agent.until("the right one", |status| {
         let config = status.running.as_ref().map(|running| &running.config);
