@@ -9,8 +9,8 @@ const EXPOSURE: &str = "15";
 
 /// The unit with a program in it that exists on this machine.
 fn unit(dir: &Path) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../cross/systemd/fleetloop-agent.service");
+    let from =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../cross/systemd/fleetloop-agent.service");
     let text = std::fs::read_to_string(from).unwrap();
     let program = env!("CARGO_BIN_EXE_edge-agent");
     let path = dir.join("fleetloop-agent.service");

@@ -204,6 +204,33 @@ fn overflowing() -> Bundle {
 }
 
 #[test]
+fn an_optimised_graph_of_another_model_is_caught_by_the_golden_cases_and_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(optimised::FILE);
+    let runtime = Runtime::load(None).unwrap();
+    let (one, two) = (bundle(1), bundle(2));
+    let prove = |path: &Path| prove(&runtime, Threads(1), &one, Some(path.to_owned())).unwrap();
+    // Whole and under the right key, as whoever can write to the data folder could have made it.
+    optimised::Optimised::new(path.clone(), &one, &runtime).make(&two, &runtime);
+    assert!(path.exists());
+    let proven = prove(&path);
+    assert_eq!(proven.info().digest, one.digest());
+    assert!(proven.report().largest_difference <= proven.report().tolerance);
+    assert!(!path.exists());
+    // The next time it is made of the right bundle, and stays.
+    prove(&path);
+    prove(&path);
+    assert!(path.exists());
+}
+
+#[test]
+fn without_a_place_for_it_the_bundles_own_graph_answers() {
+    let runtime = Runtime::load(None).unwrap();
+    let nowhere = Path::new("/no/such/folder/.optimised").to_owned();
+    assert!(prove(&runtime, Threads(1), &bundle(1), Some(nowhere)).is_ok());
+}
+
+#[test]
 fn a_missing_runtime_library_says_how_to_get_it() {
     let error = Runtime::load(Some(Path::new("/no/such/libonnxruntime.so"))).unwrap_err();
     let text = error.to_string();

@@ -12,10 +12,12 @@
 //! | [`change`] | what a new configuration changes, and what has to wait for the next start; pure |
 //!
 //! Invariants: a file is read only when it looked the same at two looks ([`POLL`] apart, or
-//! [`SETTLE`] after SIGHUP), so a half-written one is not; it comes into force whole or not at all,
-//! and a source that it names has been opened before anything changes; what is in force changes
-//! between two frames, each owner taking over what is its own. A thread of its own, because it waits
-//! for the disk; nothing waits for it.
+//! [`SETTLE`] after SIGHUP), so a half-written one is not. It comes into force whole or not at all:
+//! before anything changes the source that it names was opened, and the library and the folder that
+//! the next start will want were found. It changes between two frames, each owner taking over what is
+//! its own. A thread of its own, because it waits for the disk; nothing waits for it.
+//!
+//! Limit: what is in force is not kept. A start needs a right file; a wrong one is refused by name.
 
 pub mod change;
 pub mod follow;
@@ -182,6 +184,9 @@ impl Keeper {
     }
 
     fn take(&mut self, config: Config) {
+        if let Err(reason) = could_start(&config) {
+            return self.refuse(reason);
+        }
         let Plan { in_force, changes, at_next_start } = plan(&self.config, config);
         let opened = changes.iter().find_map(|change| match change {
             Change::Source(source) => Some(source::open(source)),
@@ -231,6 +236,20 @@ impl Keeper {
         tracing::error!(reason, "the new configuration is not used; the old one stays");
         self.standing.send_modify(|standing| standing.refused = Some(reason));
     }
+}
+
+/// Whether a start with `config` would find what it names, as far as that can be told now: nobody may
+/// be there to see that the next one does not.
+fn could_start(config: &Config) -> Result<(), String> {
+    if let Some(library) = &config.inference.library
+        && !library.is_file()
+    {
+        return Err(format!("inference.library names no file: {}", library.display()));
+    }
+    if !config.data_dir.is_dir() {
+        return Err(format!("data_dir names no folder: {}", config.data_dir.display()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

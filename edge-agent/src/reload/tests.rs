@@ -62,6 +62,7 @@ fn text(images: &str, more: &str) -> String {
 impl Bench {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        durable::create_dir(&dir.path().join("d")).unwrap();
         images(&dir.path().join("one"), 1);
         images(&dir.path().join("two"), 2);
         let path = dir.path().join("agent.toml");
@@ -172,8 +173,10 @@ async fn a_wrong_file_changes_nothing_is_shown_and_a_right_one_clears_it() {
         text("one", "[selection]\nrandom_rate = 7\n[outbox]\nmax_rows = 0\n"),
         // Everything in it is right but the source, which is not there.
         text("none", MORE),
+        // And here but the library of the next start.
+        text("two", &format!("{MORE}[inference]\nlibrary = 'nowhere.so'\n")),
     ];
-    for (wrong, words) in wrong.iter().zip(["cannot use", "random_rate", "none"]) {
+    for (wrong, words) in wrong.iter().zip(["cannot use", "random_rate", "none", "nowhere.so"]) {
         let standing = bench.write(wrong, true).await;
         let reason = standing.refused.clone().unwrap();
         assert!(reason.contains(words), "{reason}");
@@ -188,7 +191,7 @@ async fn a_wrong_file_changes_nothing_is_shown_and_a_right_one_clears_it() {
     let standing = bench.write(&new, false).await;
     assert_eq!((standing.digest, standing.refused), (Digest::of(new.as_bytes()), None));
     let (begun, ended) = *bench.counted.0.lock().unwrap();
-    assert_eq!((begun, ended), (3, 3), "only what a signal asked for is announced");
+    assert_eq!((begun, ended), (4, 4), "only what a signal asked for is announced");
 }
 
 #[tokio::test]
