@@ -45,8 +45,7 @@ fn a_change_of_the_budget_counts_from_now_and_fills_nothing() {
 
 #[test]
 fn draws_go_on_over_a_change_unless_another_seed_is_given() {
-    let half =
-        SelectionConfig { random_rate: 0.5, seed: Some(3), ..SelectionConfig::default() };
+    let half = SelectionConfig { random_rate: 0.5, seed: Some(3), ..SelectionConfig::default() };
     let draw = |selector: &mut Selector| {
         (0..64).map(|_| selector.consider(0.0).is_some()).collect::<Vec<_>>()
     };

@@ -26,8 +26,8 @@ pub struct ReferenceError {
 }
 
 impl ReferenceError {
-    fn because(reason: impl ToString) -> Self {
-        Self { reason: reason.to_string() }
+    fn because(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
     }
 }
 
@@ -61,7 +61,10 @@ impl Reference {
             let reason = format!("{} bytes, the limit is {REFERENCE_BYTES}", bytes.len());
             return Err(ReferenceError::because(reason));
         }
-        Self::new(serde_json::from_slice(bytes).map_err(ReferenceError::because)?)
+        Self::new(
+            serde_json::from_slice(bytes)
+                .map_err(|error| ReferenceError::because(error.to_string()))?,
+        )
     }
 
     /// The reference as JSON.
@@ -69,7 +72,8 @@ impl Reference {
     /// # Errors
     /// [`ReferenceError`] when it has more classes than a reader takes.
     pub fn to_json(&self) -> Result<Vec<u8>, ReferenceError> {
-        let bytes = serde_json::to_vec(&self.0).map_err(ReferenceError::because)?;
+        let bytes = serde_json::to_vec(&self.0)
+            .map_err(|error| ReferenceError::because(error.to_string()))?;
         if bytes.len() > REFERENCE_BYTES {
             return Err(ReferenceError::because(format!("{} classes", self.0.classes.len())));
         }

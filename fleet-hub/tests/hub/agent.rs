@@ -13,6 +13,7 @@ use edge_agent::infer::{self, Answer, Inference, Sink};
 use edge_agent::link::{self, LinkParts};
 use edge_agent::outbox::{Draft, Outbox};
 use edge_agent::shutdown::{self, Shutdown};
+use edge_agent::supervise::Pulse;
 use fleetloop_models::picture::{Channels, Frame};
 use fleetloop_models::session::{Runtime, Threads};
 use fleetloop_protocol::sample::{MediaType, Selection};
@@ -94,6 +95,7 @@ impl Agent {
             clock: clock.clone(),
             sink: Box::new(Nobody),
             confirm_within: Duration::from_secs(1),
+            pulse: Pulse::default(),
         })
         .unwrap();
         let (stop, shutdown) = shutdown::channel();
@@ -107,6 +109,7 @@ impl Agent {
             inference,
             results,
             telemetry,
+            pulse: Pulse::default(),
             shutdown,
         });
         Self { outbox, stop, link, _results: results_tx }
