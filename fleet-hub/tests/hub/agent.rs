@@ -164,7 +164,7 @@ async fn a_frame_of_five_megabytes_reaches_the_hub_over_a_way_that_is_cut_in_the
     edge_agent::enroll::enroll_at(&rig.token().await, dir.path(), &clock).await.unwrap();
     let port = rig.config.device_listen.port();
     let (frail, cuts) = frail_way(port).await;
-    let record = dir.path().join("identity.json");
+    let record = dir.path().join("identity/identity.json");
     let text = std::fs::read_to_string(&record).unwrap();
     let text = text.replace(&format!("localhost:{port}"), &format!("localhost:{frail}"));
     edge_agent::durable::write(&record, text.as_bytes()).unwrap();

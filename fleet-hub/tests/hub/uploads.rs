@@ -144,7 +144,8 @@ async fn bytes_that_are_not_the_ones_named_are_refused_and_leave_nothing() {
         .body(reqwest::Body::wrap_stream(futures::stream::pending::<Result<Bytes, String>>()));
     assert_eq!(endless.send().await.unwrap().status(), 411);
     let unnamed = format!("{}/payloads/..%2fhub.toml", rig.config.device_url());
-    assert_eq!(http.put(unnamed).body(payload.clone()).send().await.unwrap().status(), 404);
+    let unnamed = http.put(unnamed).header(SALT_HEADER, upload::salt_text(SALT));
+    assert_eq!(unnamed.body(payload.clone()).send().await.unwrap().status(), 404);
     assert!(names(&rig, &device.id).is_empty());
     rig.revoke(&device.id).await;
     assert_eq!(put(&rig, &device, &payload).await, 403);
