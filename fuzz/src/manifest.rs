@@ -1,19 +1,21 @@
-//! What is done with the small files of a bundle: the manifest and the golden cases.
+//! What is done with the small files of a bundle: the manifest, the golden cases and the reference.
 //!
 //! The graph beside them is the target `model`'s. The fuzz target and the test that runs every file of
 //! `seeds/manifest/` share this file.
 
 use fleetloop_models::bundle::{Bundle, BundleError, Manifest, Role};
 use fleetloop_models::golden::GoldenCases;
+use fleetloop_models::reference::Reference;
 
-/// Reads `bytes` as a manifest and as golden cases; whether they are either.
+/// Reads `bytes` as a manifest, as golden cases and as a reference; whether they are any of them.
 ///
 /// # Panics
 /// When what was read is written or read otherwise the second time.
 pub fn attempt(bytes: &[u8]) -> bool {
     let manifest = manifest(bytes);
     let golden = golden(bytes);
-    manifest || golden
+    let reference = reference(bytes);
+    manifest || golden || reference
 }
 
 fn manifest(bytes: &[u8]) -> bool {
@@ -29,7 +31,8 @@ fn manifest(bytes: &[u8]) -> bool {
         Err(error) => assert!(matches!(error, BundleError::ManifestTooLarge { .. }), "{error}"),
     }
     // Files that are not the ones it names are refused before they are read.
-    let other = Bundle::from_parts(bytes.to_vec(), b"other".to_vec(), b"other".to_vec());
+    let files = [Role::Model, Role::Golden].map(|role| (role, b"other".to_vec()));
+    let other = Bundle::from_parts(bytes.to_vec(), files.into());
     assert!(other.is_err());
     true
 }
@@ -40,5 +43,12 @@ fn golden(bytes: &[u8]) -> bool {
     assert_eq!(GoldenCases::parse(&json).expect("as written"), cases);
     // Payloads are checked when they are run.
     drop(cases.frames());
+    true
+}
+
+fn reference(bytes: &[u8]) -> bool {
+    let Ok(reference) = Reference::parse(bytes) else { return false };
+    let json = reference.to_json().expect("what was read can be written");
+    assert_eq!(Reference::parse(&json).expect("as written"), reference);
     true
 }
