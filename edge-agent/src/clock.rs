@@ -2,15 +2,26 @@
 //!
 //! Time on a device is a guess. Without a clock chip it starts in 1970, so the last time that was
 //! known to be true is kept in a file as a floor, and [`Clock::now`] never goes below it. The hub
-//! (over mutual TLS) says what time it is; from then on the time is that moment plus the monotonic
-//! clock, so a step of the system's clock cannot move it. Budgets and timeouts use
+//! (its TLS certificate verified) says what time it is; from then on the time is that moment plus
+//! the monotonic clock, so a step of the system's clock cannot move it. Budgets and timeouts use
 //! [`Clock::monotonic`] only.
+//!
+//! Three times, from the least certain: [`Clock::now`] is the best guess, for what is written on
+//! samples (which say whether it was synced); [`Clock::past`] is certainly past: the synced time or,
+//! without one, the floor, which moves on with the monotonic clock; the floor in the file is that of
+//! some minutes ago. Whoever decides by the end of something (a certificate's life) takes `past`:
+//! a battery that died on the way to 2099 expires nothing.
 //!
 //! A hub whose time lies far below the floor is not believed: it could otherwise bring back
 //! metadata that has expired. The clock then stays unsynced, nothing is installed, inference goes
-//! on.
+//! on, samples are sent.
+//!
+//! | the floor is | what follows |
+//! |---|---|
+//! | far behind (a device long without a hub, 1970) | the ends of lives are not noticed until the hub says the time, which needs no certificate of the device; an expired certificate of the hub would be accepted for that long |
+//! | ahead (a hub was wrong) | the right hub's time is refused until it is later than the floor; the device's certificate may seem expired and is renewed, once an hour at most; a floor ahead of the end of the hub's own certificate (two years) cuts the device off until then, or until `clock.json` is deleted |
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -65,7 +76,9 @@ enum Base {
 
 struct State {
     base: Base,
+    /// A time that was past at `floor_at`.
     floor_ms: u64,
+    floor_at: Duration,
     /// The hub's time and the monotonic moment at which it said so.
     anchor: Option<(u64, Duration)>,
     written_ms: u64,
@@ -94,37 +107,40 @@ impl Clock {
     /// # Errors
     /// [`ClockError::File`] when the file exists and the disk does not give it.
     pub fn system(floor_file: PathBuf) -> Result<Self, ClockError> {
-        let error = |source| ClockError::File { path: floor_file.clone(), source };
-        let floor_ms = match durable::read(&floor_file, FLOOR_FILE_BYTES).map_err(error)? {
-            Some(bytes) => serde_json::from_slice(&bytes).map_or_else(
-                |error| {
-                    let file = floor_file.display();
-                    tracing::error!(%file, %error, "the clock's floor is unreadable; going on without");
-                    0
-                },
-                |file: FloorFile| file.floor_ms,
-            ),
-            None => 0,
-        };
-        Ok(Self(Arc::new(Mutex::new(State {
-            base: Base::System { start: Instant::now() },
-            floor_ms,
-            anchor: None,
-            written_ms: floor_ms,
-            file: Some(floor_file),
-        }))))
+        let floor_ms = read_floor(&floor_file)?;
+        Ok(Self::new(Base::System { start: Instant::now() }, floor_ms, Some(floor_file)))
     }
 
     /// A clock that stands still until it is moved.
     pub fn manual(start: UnixMillis) -> (Self, ManualTime) {
-        let clock = Self(Arc::new(Mutex::new(State {
-            base: Base::Manual { wall_ms: start.0, elapsed: Duration::ZERO },
-            floor_ms: 0,
-            anchor: None,
-            written_ms: 0,
-            file: None,
-        })));
+        let base = Base::Manual { wall_ms: start.0, elapsed: Duration::ZERO };
+        let clock = Self::new(base, 0, None);
         (clock.clone(), ManualTime(clock))
+    }
+
+    /// The same with its floor in `floor_file`, as [`Clock::system`] has it.
+    ///
+    /// # Errors
+    /// [`ClockError::File`].
+    pub fn manual_over(
+        start: UnixMillis,
+        floor_file: PathBuf,
+    ) -> Result<(Self, ManualTime), ClockError> {
+        let base = Base::Manual { wall_ms: start.0, elapsed: Duration::ZERO };
+        let floor_ms = read_floor(&floor_file)?;
+        let clock = Self::new(base, floor_ms, Some(floor_file));
+        Ok((clock.clone(), ManualTime(clock)))
+    }
+
+    fn new(base: Base, floor_ms: u64, file: Option<PathBuf>) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            base,
+            floor_ms,
+            floor_at: Duration::ZERO,
+            anchor: None,
+            written_ms: floor_ms,
+            file,
+        })))
     }
 
     fn state_now(&self) -> MutexGuard<'_, State> {
@@ -135,6 +151,19 @@ impl Clock {
     /// The time, never below the floor.
     pub fn now(&self) -> UnixMillis {
         self.state_now().now()
+    }
+
+    /// A time that is certainly past: the synced time, else the floor and how long it stood.
+    pub fn past(&self) -> UnixMillis {
+        UnixMillis(self.state_now().past_ms())
+    }
+
+    /// `at` is known to be past, for instance because the hub issued something then.
+    pub fn is_past(&self, at: UnixMillis) {
+        let mut state = self.state_now();
+        if at.0 > state.past_ms() {
+            state.set_floor(at.0);
+        }
     }
 
     /// Whether the time can be relied on.
@@ -153,37 +182,37 @@ impl Clock {
     /// [`ClockError::BelowFloor`] leaves the clock as it was.
     pub fn synced(&self, hub_now: UnixMillis) -> Result<(), ClockError> {
         let mut state = self.state_now();
-        if hub_now.0.saturating_add(FLOOR_TOLERANCE_MS) < state.floor_ms {
-            return Err(ClockError::BelowFloor { hub_ms: hub_now.0, floor_ms: state.floor_ms });
+        // While synced the floor stands, so that a hub a little behind is caught up with.
+        let floor_ms = if state.anchor.is_some() { state.floor_ms } else { state.past_ms() };
+        if hub_now.0.saturating_add(FLOOR_TOLERANCE_MS) < floor_ms {
+            return Err(ClockError::BelowFloor { hub_ms: hub_now.0, floor_ms });
         }
         state.anchor = Some((hub_now.0, state.elapsed()));
-        state.floor_ms = state.floor_ms.max(hub_now.0);
+        state.set_floor(floor_ms.max(hub_now.0));
         Ok(())
     }
 
     /// The time can no longer be relied on; it goes on from where it is.
     pub fn unsynced(&self) {
         let mut state = self.state_now();
-        if state.anchor.is_some() {
-            state.floor_ms = state.now().0;
-            state.anchor = None;
-        }
+        let past_ms = state.past_ms();
+        state.set_floor(past_ms);
+        state.anchor = None;
     }
 
     /// Writes the floor if the true time has moved far enough since it was last written. Blocks on
-    /// the disk; one caller only. Without a sync there is nothing to write.
+    /// the disk; one caller only.
     ///
     /// # Errors
     /// [`ClockError::File`]; the next call tries again.
     pub fn persist(&self) -> Result<(), ClockError> {
         let (path, floor_ms) = {
             let mut state = self.state_now();
-            if state.anchor.is_some() {
-                state.floor_ms = state.now().0;
-            }
-            let due = state.floor_ms >= state.written_ms.saturating_add(FLOOR_STEP_MS);
+            let past_ms = state.past_ms();
+            state.set_floor(past_ms);
+            let due = past_ms >= state.written_ms.saturating_add(FLOOR_STEP_MS);
             match &state.file {
-                Some(path) if due => (path.clone(), state.floor_ms),
+                Some(path) if due => (path.clone(), past_ms),
                 _ => return Ok(()),
             }
         };
@@ -205,12 +234,38 @@ impl State {
 
     fn now(&self) -> UnixMillis {
         let wall_ms = match (self.anchor, &self.base) {
-            (Some((hub_ms, at)), _) => hub_ms.saturating_add(millis(self.elapsed() - at)),
+            (Some(_), _) => 0,
             (None, Base::System { .. }) => system_ms(),
             (None, Base::Manual { wall_ms, .. }) => *wall_ms,
         };
-        UnixMillis(wall_ms.max(self.floor_ms))
+        UnixMillis(wall_ms.max(self.past_ms()))
     }
+
+    fn past_ms(&self) -> u64 {
+        match self.anchor {
+            Some((hub_ms, at)) => {
+                hub_ms.saturating_add(millis(self.elapsed() - at)).max(self.floor_ms)
+            }
+            None => self.floor_ms.saturating_add(millis(self.elapsed() - self.floor_at)),
+        }
+    }
+
+    fn set_floor(&mut self, ms: u64) {
+        (self.floor_ms, self.floor_at) = (ms, self.elapsed());
+    }
+}
+
+fn read_floor(file: &Path) -> Result<u64, ClockError> {
+    let error = |source| ClockError::File { path: file.to_owned(), source };
+    let Some(bytes) = durable::read(file, FLOOR_FILE_BYTES).map_err(error)? else { return Ok(0) };
+    Ok(serde_json::from_slice(&bytes).map_or_else(
+        |error| {
+            let file = file.display();
+            tracing::error!(%file, %error, "the clock's floor is unreadable; going on without");
+            0
+        },
+        |file: FloorFile| file.floor_ms,
+    ))
 }
 
 impl ManualTime {
@@ -270,6 +325,36 @@ mod tests {
         assert_eq!(clock.state(), ClockState::Unsynced);
         clock.synced(UnixMillis(NOON - 1000)).unwrap();
         assert_eq!(clock.state(), ClockState::Synced);
+    }
+
+    #[test]
+    fn without_a_hub_the_floor_moves_on_and_a_wall_clock_ahead_makes_nothing_certain() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("clock.json");
+        let hour = Duration::from_secs(3600);
+        let (clock, time) = Clock::manual_over(UnixMillis(0), file.clone()).unwrap();
+        clock.is_past(UnixMillis(NOON));
+        time.advance(hour);
+        assert_eq!((clock.past(), clock.now()), (UnixMillis(NOON + 3_600_000), clock.past()));
+        time.step_wall(UnixMillis(NOON * 2));
+        assert_eq!(clock.now(), UnixMillis(NOON * 2));
+        assert_eq!(clock.past(), UnixMillis(NOON + 3_600_000));
+        clock.is_past(UnixMillis(5));
+        assert_eq!(clock.past(), UnixMillis(NOON + 3_600_000), "a floor never falls");
+        clock.persist().unwrap();
+        let (again, _) = Clock::manual_over(UnixMillis(0), file).unwrap();
+        assert_eq!(again.now(), UnixMillis(NOON + 3_600_000));
+    }
+
+    #[test]
+    fn a_hub_a_little_behind_the_floor_is_caught_up_with() {
+        let (clock, time) = Clock::manual(UnixMillis(0));
+        clock.is_past(UnixMillis(NOON));
+        clock.synced(UnixMillis(NOON - 60_000)).unwrap();
+        time.advance(Duration::from_secs(30));
+        assert_eq!(clock.now(), UnixMillis(NOON), "it stands until the hub's time is there");
+        time.advance(Duration::from_secs(90));
+        assert_eq!(clock.now(), UnixMillis(NOON + 60_000));
     }
 
     #[test]

@@ -9,21 +9,17 @@
 //! record is written last: until then the device is not enrolled. No secret is logged.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use base64::Engine as _;
-use fleetloop_protocol::api::ApiError;
 use fleetloop_protocol::enrol::{
     ENROL_PATH, ENROL_ROOT_PATH, EnrolRequest, EnrolResponse, proof_message,
 };
 use fleetloop_protocol::token::{EnrolmentToken, TokenError};
-use fleetloop_protocol::{ClockState, DeviceId, Digest, UnixMillis};
+use fleetloop_protocol::{DeviceId, Digest};
 use reqwest::StatusCode;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::server::WebPkiClientVerifier;
 
+use crate::answer::{self, Unread, detail};
+use crate::certificate::{self, Expected};
 use crate::clock::{Clock, ClockError};
 use crate::identity::{DeviceKeys, Enrolment, IdentityDir, IdentityError, ROOT_BYTES, Record};
 use crate::tls::{self, TlsError};
@@ -182,7 +178,7 @@ pub async fn enroll_at(
 }
 
 fn request(token: &EnrolmentToken, keys: &DeviceKeys) -> Result<EnrolRequest, EnrollError> {
-    let csr_pem = keys.certificate_request()?;
+    let csr_pem = keys.tls().certificate_request()?;
     let proof = keys.signing().sign(&proof_message(&token.secret, &csr_pem));
     Ok(EnrolRequest {
         secret: token.secret.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -234,15 +230,14 @@ impl Hub {
         mut response: reqwest::Response,
         limit: u64,
     ) -> Result<(StatusCode, Vec<u8>), EnrollError> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 > limit {
-                let reason = format!("it is longer than {limit} bytes");
-                return Err(EnrollError::BadAnswer { hub: self.url.clone(), reason });
-            }
+        match answer::body(&mut response, limit).await {
+            Ok(body) => Ok((response.status(), body)),
+            Err(Unread::Broken(error)) => Err(self.failed(error)),
+            Err(Unread::TooLong) => Err(EnrollError::BadAnswer {
+                hub: self.url.clone(),
+                reason: format!("it is longer than {limit} bytes"),
+            }),
         }
-        Ok((response.status(), body))
     }
 
     fn failed(&self, source: reqwest::Error) -> EnrollError {
@@ -262,12 +257,6 @@ impl Hub {
     }
 }
 
-fn detail(body: &[u8]) -> String {
-    let text = serde_json::from_slice::<ApiError>(body)
-        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |error| error.message);
-    fleetloop_protocol::limits::shorten(text.trim()).replace(char::is_control, " ")
-}
-
 /// The record, once everything in the answer holds.
 fn check(
     answer: &EnrolResponse,
@@ -275,24 +264,15 @@ fn check(
     keys: &DeviceKeys,
     clock: &Clock,
 ) -> Result<Record, String> {
-    let ca = certificates("CA", &answer.ca_pem)?.swap_remove(0);
+    let ca = certificate::chain("CA", &answer.ca_pem)?.swap_remove(0);
     if Digest::of(&ca) != token.ca {
         return Err("the CA it gives is not the one the token names".into());
     }
-    let chain = certificates("device", &answer.certificate_pem)?;
-    let (leaf, rest) = chain.split_first().ok_or("it gives no device certificate")?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
-        .map_err(|error| format!("the device certificate cannot be read: {error}"))?;
-    if parsed.public_key().raw != keys.tls_public_key_info() {
-        return Err("the certificate it gives is for another key".into());
-    }
-    let names: Vec<_> =
-        parsed.subject().iter_common_name().filter_map(|cn| cn.as_str().ok()).collect();
-    if names != [answer.device.as_str()] {
-        return Err(format!("the certificate is for {names:?}, not for {}", answer.device));
-    }
-    let past = enrolled_at(clock, leaf);
-    verify_client_chain(&ca, leaf, rest, past)?;
+    let chain = certificate::chain("device", &answer.certificate_pem)?;
+    let key_info = keys.tls().public_key_info();
+    let expected = Expected { ca: &ca, device: &answer.device, key_info: &key_info };
+    certificate::check(&chain, &expected, clock)?;
+    let past = clock.past().max(certificate::issued_by(clock, &chain[0]));
     let url = |name: &str, text: &str| {
         let ok = text.starts_with("https://") && url::Url::parse(text).is_ok();
         if ok { Ok(()) } else { Err(format!("{name} {text:?} is not an https address")) }
@@ -317,40 +297,6 @@ fn check(
         root: token.root,
         enrolled_at: past,
     })
-}
-
-fn certificates(name: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("the {name} certificate cannot be read: {error}"))?;
-    if found.is_empty() { Err(format!("it gives no {name} certificate")) } else { Ok(found) }
-}
-
-/// The clock's time or, while that is a guess, at least the start of the certificate's life.
-fn enrolled_at(clock: &Clock, leaf: &CertificateDer<'_>) -> UnixMillis {
-    let now = clock.now();
-    match clock.state() {
-        ClockState::Synced => now,
-        ClockState::Unsynced => now.max(tls::not_before(leaf).unwrap_or(now)),
-    }
-}
-
-fn verify_client_chain(
-    ca: &CertificateDer<'static>,
-    leaf: &CertificateDer<'static>,
-    rest: &[CertificateDer<'static>],
-    now: UnixMillis,
-) -> Result<(), String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.clone()).map_err(|error| format!("the CA cannot be used: {error}"))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| format!("the CA cannot be used: {error}"))?;
-    verifier
-        .verify_client_cert(leaf, rest, tls::unix_time(now))
-        .map(|_| ())
-        .map_err(|error| format!("the device certificate does not hold: {error}"))
 }
 
 #[cfg(test)]

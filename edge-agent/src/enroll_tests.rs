@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use fleetloop_protocol::UnixMillis;
+
 use super::*;
 use crate::identity::Identity;
 use crate::testing::{Ca, SECRET, TestHub, clock};

@@ -15,6 +15,8 @@
 //! waits (link, HTTP). Inference waits for nobody: what it hands on goes through bounded channels
 //! that count what they drop.
 
+mod answer;
+mod certificate;
 pub mod chain;
 pub mod check;
 pub mod clock;
@@ -31,6 +33,7 @@ pub mod link;
 pub mod memory;
 pub mod outbox;
 pub mod reload;
+pub mod renew;
 pub mod results;
 pub mod run;
 pub mod select;

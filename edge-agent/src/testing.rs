@@ -15,6 +15,7 @@ use base64::Engine as _;
 use fleetloop_protocol::enrol::{EnrolRequest, EnrolResponse, proof_message};
 use fleetloop_protocol::keys::PublicKey;
 use fleetloop_protocol::sample::commitment;
+use fleetloop_protocol::renew::{RENEW_PATH, RenewRequest, RenewResponse, renew_message};
 use fleetloop_protocol::token::EnrolmentToken;
 use fleetloop_protocol::upload::SALT_HEADER;
 use fleetloop_protocol::{Digest, UnixMillis};
@@ -52,7 +53,7 @@ impl Ca {
         self.0.as_ref().pem()
     }
 
-    /// A server's configuration for `localhost`; with `mutual` a client certificate is required.
+    /// A server's configuration for `localhost`; with `mutual` a client certificate is asked for.
     fn server(&self, mutual: bool) -> rustls::ServerConfig {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -67,9 +68,9 @@ impl Ca {
         let builder = if mutual {
             let mut roots = RootCertStore::empty();
             roots.add(self.0.as_ref().der().clone()).unwrap();
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.unwrap())
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = verifier.allow_unauthenticated().build().unwrap();
+            builder.with_client_cert_verifier(verifier)
         } else {
             builder.with_no_client_auth()
         };
@@ -92,11 +93,15 @@ pub(crate) struct Inner {
     pub(crate) tuf: BTreeMap<String, Vec<u8>>,
     pub(crate) artefacts: BTreeMap<Digest, Vec<u8>>,
     pub(crate) now: Option<UnixMillis>,
-    /// The next enrolment is carried out and its answer lost.
+    /// The next enrolment or renewal is carried out and its answer lost.
     pub(crate) lose_reply: bool,
     /// The answer names another CA, or certifies another key.
     pub(crate) answer_ca: Option<String>,
     pub(crate) answer_csr: Option<String>,
+    /// The next certificates are another CA's.
+    pub(crate) answer_by: Option<Ca>,
+    /// Nobody's certificate is renewed.
+    pub(crate) refuses: bool,
     /// The next artefact answers break after so many bytes, one entry an answer.
     pub(crate) cut_after: Vec<usize>,
     /// What it says it reads; none as hubs did before they said.
@@ -149,6 +154,7 @@ impl TestHub {
         serve(enrol, hub.ca.server(false), routes);
         let routes = Router::new()
             .route("/time", get(time))
+            .route(RENEW_PATH, post(renewal))
             .route("/tuf/dev/{file}", get(metadata))
             .route("/artefacts/{digest}", get(artefact))
             .route("/payloads/{commitment}", put(upload).head(has_upload))
@@ -229,6 +235,24 @@ async fn enrolment(State(hub): State<TestHub>, Json(request): Json<EnrolRequest>
         channel: "dev".into(),
     })
     .into_response()
+}
+
+/// The hub's rules of renewal: the enrolled key signs.
+async fn renewal(State(hub): State<TestHub>, Json(request): Json<RenewRequest>) -> Response {
+    let mut inner = hub.lock();
+    inner.asked.push((RENEW_PATH.into(), None));
+    let proof = base64::engine::general_purpose::STANDARD.decode(&request.proof).unwrap();
+    let message = renew_message(&request.device, &request.csr_pem);
+    if inner.refuses || !inner.enrolled[0].0.verifies(&message, &proof) {
+        return (StatusCode::FORBIDDEN, "not enrolled").into_response();
+    }
+    if std::mem::take(&mut inner.lose_reply) {
+        return broken(vec![]);
+    }
+    let csr_pem = inner.answer_csr.as_ref().unwrap_or(&request.csr_pem);
+    let ca = inner.answer_by.as_ref().unwrap_or(&hub.ca);
+    let certificate_pem = ca.sign(csr_pem, request.device.as_str()) + &hub.ca.pem();
+    Json(RenewResponse { certificate_pem }).into_response()
 }
 
 async fn time(State(hub): State<TestHub>) -> Json<serde_json::Value> {

@@ -4,26 +4,34 @@
 //! afterwards the device has the certificate. Either way the chain and the host name are verified
 //! by webpki against that one anchor, before a byte of the application is sent.
 //!
+//! The device shows its newest certificate to the broker and to the hub's device listener
+//! ([`device_config`]), and none where the time is asked or a certificate is renewed
+//! ([`anonymous_config`]): it cannot know whether its own has expired before it knows the time.
+//! Whether its certificate is good, the hub judges.
+//!
 //! Time comes from the injected [`Clock`]. While the clock is a guess, the start of the presented
 //! certificate's life counts as past: a device that wakes in 1970 must reach its hub to learn the
-//! time. The end of its life is judged at the guess, which is never below the persisted floor.
+//! time. The end of its life is judged at a time that is certainly past, never at a guess; what
+//! follows from a floor far behind or ahead is in [`crate::clock`].
 
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fleetloop_protocol::{ClockState, Digest, UnixMillis};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
     SignatureScheme,
 };
+use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::identity::Identity;
+use crate::identity::{Identity, Life, TlsPair};
 
 /// How long a TCP and TLS connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,16 +80,42 @@ pub fn enrolment_config(ca: Digest, clock: &Clock) -> Result<ClientConfig, TlsEr
     Ok(builder(verifier).map_err(error)?.with_no_client_auth())
 }
 
-/// Mutual TLS for an enrolled device.
+/// Mutual TLS for an enrolled device: each connection shows the certificate that is the newest when
+/// it begins.
 ///
 /// # Errors
-/// [`TlsError::Config`] when key and certificate do not fit.
+/// [`TlsError::Config`].
 pub fn device_config(identity: &Identity, clock: &Clock) -> Result<ClientConfig, TlsError> {
+    let newest = Arc::new(Newest(identity.tls()));
+    Ok(enrolled(identity, clock)?.with_client_cert_resolver(newest))
+}
+
+/// TLS for an enrolled device that shows no certificate.
+///
+/// # Errors
+/// [`TlsError::Config`].
+pub fn anonymous_config(identity: &Identity, clock: &Clock) -> Result<ClientConfig, TlsError> {
+    Ok(enrolled(identity, clock)?.with_no_client_auth())
+}
+
+fn enrolled(identity: &Identity, clock: &Clock) -> Result<WithVerifier, TlsError> {
     let verifier = HubVerifier::new(identity.record().ca, Some(identity.ca().clone()), clock);
     let error = |source| TlsError::Config { device: identity.device().to_string(), source };
-    builder(verifier)
-        .and_then(|b| b.with_client_auth_cert(identity.chain().to_vec(), identity.tls_key()))
-        .map_err(error)
+    builder(verifier).map_err(error)
+}
+
+/// Shows the newest certificate.
+#[derive(Debug)]
+struct Newest(watch::Receiver<Arc<TlsPair>>);
+
+impl ResolvesClientCert for Newest {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.borrow().certified())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// An HTTPS client over `config`: no proxy, no redirects, a limit on silence and none on the
@@ -138,11 +172,9 @@ pub fn is_wrong_ca(error: &rustls::Error) -> bool {
     }
 }
 
-/// The start of a certificate's life.
-pub(crate) fn not_before(certificate: &CertificateDer<'_>) -> Option<UnixMillis> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let seconds = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0);
-    Some(UnixMillis(seconds.saturating_mul(1000)))
+/// The start of a certificate's life; of one that cannot be read, the beginning of time.
+fn not_before(certificate: &CertificateDer<'_>) -> UnixMillis {
+    Life::of(certificate).map_or(UnixMillis(0), |life| life.not_before)
 }
 
 /// A rustls time.
@@ -198,11 +230,11 @@ impl HubVerifier {
     }
 
     fn now(&self, leaf: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> UnixTime {
-        let mut now = self.clock.now();
-        if self.clock.state() == ClockState::Unsynced {
-            now = now.max(not_before(leaf).unwrap_or(now)).max(not_before(ca).unwrap_or(now));
-        }
-        unix_time(now)
+        let past = self.clock.past();
+        unix_time(match self.clock.state() {
+            ClockState::Synced => past,
+            ClockState::Unsynced => past.max(not_before(leaf)).max(not_before(ca)),
+        })
     }
 }
 

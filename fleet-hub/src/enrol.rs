@@ -27,7 +27,8 @@ use std::sync::Arc;
 use crate::pki::{self, Pki, PkiError};
 use crate::state::{AppState, HubEvent};
 use crate::store::StoreError;
-use crate::store::devices::{self, DeviceRow, NewDevice};
+use crate::store::devices::{self, DeviceRow, NewDevice, NewToken};
+use crate::store::replace;
 
 /// The longest life of a token, in seconds: a day.
 pub const TOKEN_MAX_S: u64 = 24 * 3600;
@@ -75,6 +76,36 @@ pub async fn new_token(
     valid_s: u64,
     who: &str,
 ) -> Result<TokenResponse, EnrolError> {
+    make_token(state, name, None, valid_s, who).await
+}
+
+/// The same for a device that shall take the place of `old`; without a `name` it is called as that.
+///
+/// # Errors
+/// As [`new_token`]; there is no device `old`, or another has taken its place.
+pub async fn replacement_token(
+    state: &AppState,
+    old: &DeviceId,
+    name: Option<&str>,
+    valid_s: u64,
+    who: &str,
+) -> Result<TokenResponse, EnrolError> {
+    let id = old.clone();
+    let find = move |connection: &rusqlite::Connection| {
+        replace::refuse_replaced(connection, &id)?;
+        devices::get(connection, &id)
+    };
+    let found = state.store.read(find).await?;
+    make_token(state, name.unwrap_or(&found.name), Some(old.clone()), valid_s, who).await
+}
+
+async fn make_token(
+    state: &AppState,
+    name: &str,
+    replaces: Option<DeviceId>,
+    valid_s: u64,
+    who: &str,
+) -> Result<TokenResponse, EnrolError> {
     if name.trim().is_empty() || name.len() > TEXT_BYTES {
         return Err(EnrolError::Request(format!(
             "cannot add a device without a name, or with one over {TEXT_BYTES} bytes"
@@ -96,10 +127,8 @@ pub async fn new_token(
     let now = state.clock.now();
     let expires_at = UnixMillis(now.0.saturating_add(valid_s * 1000));
     let (name, who) = (name.to_owned(), who.to_owned());
-    state
-        .store
-        .write(move |tx| devices::add_token(tx, Digest::of(&secret), &name, &who, now, expires_at))
-        .await?;
+    let kept = NewToken { secret_sha256: Digest::of(&secret), name, replaces, expires_at };
+    state.store.write(move |tx| devices::add_token(tx, &kept, &who, now)).await?;
     Ok(TokenResponse { token: token.to_string(), expires_at_ms: expires_at.0 })
 }
 
@@ -145,8 +174,11 @@ pub async fn enrol(
         })
         .await?;
     let id = draw_id()?;
+    let days = state.config.limits.device_certificate_days;
+    let certificate = pki.authority.device(&id, &request.csr_pem, now, days)?;
     let new = NewDevice {
-        certificate_pem: pki.authority.device(&id, &request.csr_pem, now)?,
+        certificate_pem: certificate.pem,
+        certificate_ends: certificate.ends,
         id: id.clone(),
         signing_key: request.signing_key,
         agent_version: request.agent_version.clone(),
@@ -158,6 +190,10 @@ pub async fn enrol(
     if device.id == id {
         tracing::info!(device = %device.id, name = %device.name, "device enrolled");
         state.tell(HubEvent::DeviceEnrolled { device: device.id.clone() });
+        if let Some(old) = &device.replaces {
+            tracing::info!(device = %device.id, %old, "took the old device's place");
+            state.tell(HubEvent::DeviceRevoked { device: old.clone() });
+        }
     }
     Ok(answer(state, pki, device))
 }

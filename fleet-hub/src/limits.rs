@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// The most messages under way at once that can be configured: 13 GB of them.
 const BACKLOG_MAX: usize = 100_000;
 
+/// The longest life of a device's certificate that can be configured, in days: the CA's.
+const CERTIFICATE_DAYS_MAX: u32 = 3650;
+
 /// Limits, the table `[limits]` of `hub.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,6 +34,8 @@ pub struct Limits {
     pub request_bytes: usize,
     /// Quarantined messages kept; the oldest go.
     pub quarantine_rows: u32,
+    /// How long a device's certificate is good for, in days; devices renew theirs at two thirds of it.
+    pub device_certificate_days: u32,
     /// How long a stop waits for work under way, in seconds; what is left is cut off, which loses
     /// nothing that has a receipt.
     pub drain_s: u32,
@@ -49,6 +54,7 @@ impl Default for Limits {
             upload_keep_s: 24 * 3600,
             request_bytes: 16 * 1024 * 1024,
             quarantine_rows: 1000,
+            device_certificate_days: 365,
             drain_s: 10,
         }
     }
@@ -77,6 +83,11 @@ impl Limits {
             if bytes < PAYLOAD_BYTES as u64 {
                 problems.push(format!("limits.{key} must have room for one: {PAYLOAD_BYTES}"));
             }
+        }
+        positive("device_certificate_days", self.device_certificate_days > 0);
+        if self.device_certificate_days > CERTIFICATE_DAYS_MAX {
+            let most = CERTIFICATE_DAYS_MAX;
+            problems.push(format!("limits.device_certificate_days must be at most {most}"));
         }
         if self.backlog_messages > BACKLOG_MAX {
             problems.push(format!("limits.backlog_messages must be at most {BACKLOG_MAX}"));

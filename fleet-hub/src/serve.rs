@@ -18,6 +18,7 @@ use crate::config::{BrokerKind, Config};
 use crate::init::{self, InitError};
 use crate::listeners::{ListenError, Listener, device};
 use crate::mqtt::Client;
+use crate::own_certificates::OwnCertificates;
 use crate::pki::tls::{self, ClientCertificates};
 use crate::pki::{Pki, PkiError};
 use crate::release::{self, ReleaseError};
@@ -208,16 +209,21 @@ fn listen(state: &AppState, pki: &Arc<Pki>) -> Result<(Vec<Listener>, Tasks), Se
     let (admin, admin_task) = Listener::start(
         "people and programs",
         state.config.admin_listen,
-        tls::server(pki, ClientCertificates::NotAsked)?,
+        tls::server(pki, ClientCertificates::NotAsked, &state.clock)?,
         admin,
     )?;
     let (devices, devices_task) = Listener::start(
         "devices",
         state.config.device_listen,
-        tls::server(pki, ClientCertificates::Required)?,
-        device::router(state.clone()),
+        tls::server(pki, ClientCertificates::Asked, &state.clock)?,
+        device::router(state.clone(), Arc::clone(pki)),
     )?;
-    let tasks = vec![("admin listener", admin_task), ("device listener", devices_task)];
+    let own = OwnCertificates::new(state, pki, &admin, &devices);
+    let tasks = vec![
+        ("admin listener", admin_task),
+        ("device listener", devices_task),
+        ("renewal of the hub's certificates", tokio::spawn(own.run(state.stopping.clone()))),
+    ];
     Ok((vec![admin, devices], tasks))
 }
 

@@ -22,6 +22,7 @@ pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod receipt;
+pub mod renew;
 pub mod sample;
 pub mod signed;
 pub mod sketch;

@@ -17,11 +17,56 @@ pub struct DeviceKeys {
     tls: TlsKey,
 }
 
-struct TlsKey(rcgen::KeyPair);
+/// A P-256 key for TLS.
+pub struct TlsKey(rcgen::KeyPair);
 
 impl std::fmt::Debug for TlsKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TlsKey(withheld)")
+    }
+}
+
+impl TlsKey {
+    /// Draws a key.
+    ///
+    /// # Errors
+    /// [`IdentityError::MakeKey`] when the system has no random bytes.
+    pub fn make() -> Result<Self, IdentityError> {
+        rcgen::KeyPair::generate()
+            .map(Self)
+            .map_err(|source| IdentityError::MakeKey { what: "TLS key", source: Box::new(source) })
+    }
+
+    /// The public half as X.509 SubjectPublicKeyInfo, DER.
+    pub fn public_key_info(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
+    }
+
+    /// The key for rustls.
+    pub fn to_der(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.serialize_der()))
+    }
+
+    /// The key in PKCS#8, PEM.
+    pub(super) fn to_pem(&self) -> String {
+        self.0.serialize_pem()
+    }
+
+    /// A PKCS#10 request (PEM) that proves possession of the key. It asks for no name: the hub
+    /// gives one.
+    ///
+    /// # Errors
+    /// [`IdentityError::MakeKey`] when the key cannot sign.
+    pub fn certificate_request(&self) -> Result<String, IdentityError> {
+        let make = || -> Result<String, rcgen::Error> {
+            let mut params = rcgen::CertificateParams::new(Vec::<String>::new())?;
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.serialize_request(&self.0)?.pem()
+        };
+        make().map_err(|source| IdentityError::MakeKey {
+            what: "certificate request",
+            source: Box::new(source),
+        })
     }
 }
 
@@ -48,11 +93,7 @@ impl DeviceKeys {
             durable::write(signing, &pkcs8)?;
         }
         if durable::read(tls, FILE_BYTES)?.is_none() {
-            let pair = rcgen::KeyPair::generate().map_err(|source| IdentityError::MakeKey {
-                what: "TLS key",
-                source: Box::new(source),
-            })?;
-            durable::write(tls, pair.serialize_pem().as_bytes())?;
+            durable::write(tls, TlsKey::make()?.to_pem().as_bytes())?;
         }
         Self::load(signing, tls)
     }
@@ -66,31 +107,9 @@ impl DeviceKeys {
         self.signing
     }
 
-    /// The public half of the TLS key as X.509 SubjectPublicKeyInfo, DER.
-    pub fn tls_public_key_info(&self) -> Vec<u8> {
-        self.tls.0.subject_public_key_info()
-    }
-
-    /// The TLS key for rustls.
-    pub fn tls_key_der(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.tls.0.serialize_der()))
-    }
-
-    /// A PKCS#10 request (PEM) that proves possession of the TLS key. It asks for no name: the hub
-    /// gives one.
-    ///
-    /// # Errors
-    /// [`IdentityError::MakeKey`] when the key cannot sign.
-    pub fn certificate_request(&self) -> Result<String, IdentityError> {
-        let make = || -> Result<String, rcgen::Error> {
-            let mut params = rcgen::CertificateParams::new(Vec::<String>::new())?;
-            params.distinguished_name = rcgen::DistinguishedName::new();
-            params.serialize_request(&self.tls.0)?.pem()
-        };
-        make().map_err(|source| IdentityError::MakeKey {
-            what: "certificate request",
-            source: Box::new(source),
-        })
+    /// The key for TLS.
+    pub fn tls(&self) -> &TlsKey {
+        &self.tls
     }
 }
 

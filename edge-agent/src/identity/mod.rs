@@ -5,6 +5,7 @@
 //!   signing.key                Ed25519, PKCS#8 DER, 0600: samples, reports
 //!   tls.key                    P-256, PKCS#8 PEM, 0600: TLS client
 //!   certificate.pem            the device's certificate, then the CA's
+//!   renewed.pem                a newer key and the certificates for it, once it was renewed
 //!   ca.pem                     the hub's CA, the one the token named
 //!   root.json                  the channel's first root metadata, the one the token named
 //!   identity.json              the enrolment record; written last
@@ -13,8 +14,14 @@
 //! Invariant: a folder with `identity.json` is complete. Without it the device is not enrolled,
 //! whatever else lies there, and enrolling again uses the keys that are there: a power cut or a
 //! lost reply at any moment of enrolment strands nobody. Nothing here prints a key.
+//!
+//! A renewed key and its certificate are one file that is replaced whole, so they always fit: a
+//! power cut at any moment leaves the pair before or the new one, both good. A `renewed.pem` that
+//! cannot be used is left aside for the pair of enrolment, and the certificate is renewed from that:
+//! nothing but the signing key is needed to get another.
 
 mod keys;
+mod pair;
 mod record;
 
 use std::path::{Path, PathBuf};
@@ -22,10 +29,12 @@ use std::sync::Arc;
 
 use fleetloop_protocol::keys::SigningKey;
 use fleetloop_protocol::{DeviceId, Digest};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
 
-pub use keys::DeviceKeys;
+pub use keys::{DeviceKeys, TlsKey};
+pub use pair::{Life, TlsPair};
 pub(crate) use record::FORMAT;
 pub use record::Record;
 
@@ -33,6 +42,8 @@ use crate::durable::{self, DurableError};
 
 /// The largest certificate, key or record a device reads back, in bytes.
 const FILE_BYTES: u64 = 64 * 1024;
+/// The pair that a renewal gave.
+const RENEWED: &str = "renewed.pem";
 /// The largest root metadata a device keeps, in bytes.
 pub const ROOT_BYTES: u64 = 256 * 1024;
 
@@ -136,6 +147,26 @@ impl IdentityDir {
         self.dir.join(name)
     }
 
+    /// The renewed pair, when there is one that can be used.
+    fn renewed(&self) -> Result<Option<TlsPair>, IdentityError> {
+        let path = self.path(RENEWED);
+        let Some(bytes) = durable::read(&path, FILE_BYTES)? else { return Ok(None) };
+        Ok(TlsPair::from_pem(&bytes).map_or_else(
+            |reason| {
+                let file = path.display();
+                tracing::error!(%file, reason, "the renewed certificate is left aside");
+                None
+            },
+            Some,
+        ))
+    }
+
+    fn enrolled_pair(&self, keys: &DeviceKeys) -> Result<TlsPair, IdentityError> {
+        let path = || self.path("certificate.pem");
+        TlsPair::new(self.certificates("certificate.pem")?, keys.tls().to_der())
+            .map_err(|reason| IdentityError::Broken { path: path(), reason })
+    }
+
     fn required(&self, name: &str, limit: u64) -> Result<Vec<u8>, IdentityError> {
         let path = self.path(name);
         durable::read(&path, limit)?
@@ -155,13 +186,13 @@ impl IdentityDir {
     }
 }
 
-/// An enrolled device's identity, read and checked once at start.
+/// An enrolled device's identity, read and checked once at start; only its TLS pair changes.
 #[derive(Debug)]
 pub struct Identity {
+    dir: IdentityDir,
     record: Record,
     signing: Arc<SigningKey>,
-    tls_key: PrivateKeyDer<'static>,
-    chain: Vec<CertificateDer<'static>>,
+    tls: watch::Sender<Arc<TlsPair>>,
     ca: CertificateDer<'static>,
     root_json: Vec<u8>,
 }
@@ -178,7 +209,10 @@ impl Identity {
             .record()?
             .ok_or_else(|| IdentityError::NotEnrolled { dir: dir.data_dir.clone() })?;
         let keys = DeviceKeys::load(&dir.path("signing.key"), &dir.path("tls.key"))?;
-        let chain = dir.certificates("certificate.pem")?;
+        let pair = match dir.renewed()? {
+            Some(pair) => pair,
+            None => dir.enrolled_pair(&keys)?,
+        };
         let ca = dir.certificates("ca.pem")?.swap_remove(0);
         if Digest::of(&ca) != record.ca {
             return Err(IdentityError::Broken {
@@ -193,8 +227,8 @@ impl Identity {
                 reason: "it is not the root metadata the device enrolled with".into(),
             });
         }
-        let tls_key = keys.tls_key_der();
-        Ok(Self { record, signing: keys.into_signing(), tls_key, chain, ca, root_json })
+        let tls = watch::Sender::new(Arc::new(pair));
+        Ok(Self { dir, record, signing: keys.into_signing(), tls, ca, root_json })
     }
 
     /// The name the hub gave.
@@ -212,14 +246,26 @@ impl Identity {
         Arc::clone(&self.signing)
     }
 
-    /// The certificate chain for TLS, the device's first.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
+    /// The newest key and certificate for TLS; told of each that follows.
+    pub fn tls(&self) -> watch::Receiver<Arc<TlsPair>> {
+        self.tls.subscribe()
     }
 
-    /// The key of the chain's first certificate.
-    pub fn tls_key(&self) -> PrivateKeyDer<'static> {
-        self.tls_key.clone_key()
+    /// Takes a renewed key and the certificates (PEM) for it, which were checked: from now on they
+    /// are what is shown, and they are on the disk when this succeeds. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`IdentityError::Broken`] when they do not fit: nothing changed. [`IdentityError::Durable`]
+    /// when the disk refuses: they are shown until the process ends.
+    pub fn renewed(&self, key: &TlsKey, certificate_pem: &str) -> Result<(), IdentityError> {
+        let path = self.dir.path(RENEWED);
+        let text = key.to_pem() + certificate_pem;
+        let pair = TlsPair::from_pem(text.as_bytes())
+            .map_err(|reason| IdentityError::Broken { path: path.clone(), reason })?;
+        // A power cut before the rename within leaves the pair before, which is good until its end.
+        let kept = durable::write(&path, text.as_bytes());
+        self.tls.send_replace(Arc::new(pair));
+        Ok(kept?)
     }
 
     /// The hub's CA.

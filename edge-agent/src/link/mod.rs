@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::hub_keys::HubKeys;
 use fleetloop_protocol::state::Update;
 use fleetloop_protocol::telemetry::Telemetry;
@@ -43,6 +44,7 @@ use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::infer::Inference;
 use crate::outbox::Outbox;
+use crate::renew::Renewer;
 use crate::shutdown::{Shutdown, reached};
 use crate::supervise::Pulse;
 use crate::tls;
@@ -93,6 +95,8 @@ pub struct LinkStatus {
     pub hub_reads_version: Option<u8>,
     /// Messages of the hub that were ignored because they are not trusted, since start.
     pub untrusted: u64,
+    /// When the certificate that is shown ends.
+    pub certificate_ends: UnixMillis,
 }
 
 /// Starts the link and the updater. The task ends by itself once the signal says so: at `Drain`
@@ -107,6 +111,7 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         generation: 0,
         hub_reads_version: None,
         untrusted: 0,
+        certificate_ends: parts.identity.tls().borrow().life().not_after,
     });
     let receiver = status.subscribe();
     let beating = beat(parts.pulse.clone(), parts.clock.clone());
@@ -172,6 +177,8 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
     let mut signal = parts.shutdown.clone();
     let mut progress = updater.progress.clone();
     let mut updater_ends = updater.progress.clone();
+    let renewing = Renewer::new(Arc::clone(&parts.identity), parts.clock.clone()).run();
+    let mut certificate = parts.identity.tls();
     let (link, running) = (Arc::new(updater), parts.inference.running());
     let mut session = Session::new(parts, Arc::clone(&link), running, status.clone());
     let following = follow(&mut progress, status);
@@ -181,6 +188,10 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
             let began = Instant::now();
             let reason = match Box::pin(session.connect_and_run()).await {
                 Ended::Shutdown => return,
+                Ended::Renewed => {
+                    status.send_modify(|status| status.connected = false);
+                    continue;
+                }
                 Ended::Lost(reason) => reason,
             };
             tracing::warn!(reason, "the link is lost");
@@ -192,17 +203,19 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
             if began.elapsed() > GOOD_CONNECTION {
                 backoff.reset();
             }
-            // Cancel-safe: both only wait. Draining without a link has nothing to wait for.
+            // Cancel-safe: all only wait. Draining without a link has nothing to wait for.
             tokio::select! {
                 () = reached(&mut shutdown, Shutdown::Drain) => return,
+                Ok(()) = certificate.changed() => {}
                 () = tokio::time::sleep(backoff.next_wait()) => {}
             }
         }
     };
-    // Cancel-safe: all three are dropped together, at the end of the link.
+    // Cancel-safe: all four are dropped together, at the end of the link.
     tokio::select! {
         () = connecting => {}
         () = following => {}
+        () = renewing => {}
         () = reached(&mut signal, Shutdown::Now) => {}
     }
     // The updater ends at Drain by itself; what it has to write then is on the disk when it is gone.

@@ -26,6 +26,7 @@ use super::uploads::{self, Uploads};
 use super::window::WINDOW;
 use super::{Keys, LinkParts, LinkStatus};
 use crate::chain::chain;
+use crate::identity::TlsPair;
 use crate::outbox::{Outgoing, Refused, Settled};
 use crate::shutdown::{Shutdown, reached};
 use crate::update::driver::Handle;
@@ -43,6 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) enum Ended {
     /// By the signal, after what could be sent was sent.
     Shutdown,
+    /// To be made again with the new certificate.
+    Renewed,
     /// Otherwise; why.
     Lost(String),
 }
@@ -69,27 +72,31 @@ impl Session {
 
     /// Connects and works until the connection or the process ends.
     pub(super) async fn connect_and_run(&mut self) -> Ended {
-        match self.attempt().await {
-            Ok(()) => Ended::Shutdown,
-            Err(reason) => Ended::Lost(reason),
-        }
+        self.attempt().await.unwrap_or_else(Ended::Lost)
     }
 
-    async fn attempt(&mut self) -> Result<(), String> {
+    async fn attempt(&mut self) -> Result<Ended, String> {
         // What was under way on the connection before is offered again.
         self.parts.outbox.connection_lost().await.map_err(|error| chain(&error))?;
+        let certificate = self.parts.identity.tls();
+        let ends = certificate.borrow().life().not_after;
+        self.status.send_modify(|status| status.certificate_ends = ends);
         let mut link = Connection::open(&self.parts.identity, &self.parts.clock)?;
         let mut shutdown = self.parts.shutdown.clone();
         // Cancel-safe: the connection is dropped with the attempt.
         tokio::select! {
             connected = link.connected() => connected?,
-            () = reached(&mut shutdown, Shutdown::Drain) => return Ok(()),
+            () = reached(&mut shutdown, Shutdown::Drain) => return Ok(Ended::Shutdown),
         }
         link.subscribe(&self.parts.identity.record().device)?;
-        self.work(&mut link).await
+        self.work(&mut link, certificate).await
     }
 
-    async fn work(&mut self, link: &mut Connection) -> Result<(), String> {
+    async fn work(
+        &mut self,
+        link: &mut Connection,
+        mut certificate: watch::Receiver<Arc<TlsPair>>,
+    ) -> Result<Ended, String> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let wake = self.parts.outbox.wake();
@@ -120,6 +127,11 @@ impl Session {
                 Some(message) = uploads::next(&mut link.uploads), if slack && known => {
                     self.send(link, message);
                 }
+                Ok(()) = certificate.changed(), if !link.draining => {
+                    tracing::info!("connecting again with the new certificate");
+                    link.disconnect().await?;
+                    return Ok(Ended::Renewed);
+                }
                 () = reached(&mut shutdown, Shutdown::Drain), if !link.draining => {
                     link.draining = true;
                     link.more = true;
@@ -128,7 +140,8 @@ impl Session {
             }
             self.send_from_outbox(link).await?;
             if link.draining && self.is_drained(link) {
-                return link.disconnect().await;
+                link.disconnect().await?;
+                return Ok(Ended::Shutdown);
             }
         }
     }

@@ -61,6 +61,8 @@ impl Agent {
         let source = source::open(&config.source)?;
         let described = source.describe();
         let clock = Clock::system(config.data_dir.join("clock.json"))?;
+        // The hub issued the certificate then: a floor, for a device that never asked the time.
+        clock.is_past(identity.tls().borrow().life().not_before);
         let device = identity.device().clone();
         let outbox = Outbox::open(
             &config.data_dir,

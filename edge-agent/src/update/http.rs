@@ -1,4 +1,5 @@
-//! The hub's device listener over mutual TLS: metadata, time, artefacts.
+//! The hub's device listener over mutual TLS: metadata, artefacts; and the time, without showing a
+//! certificate.
 //!
 //! Every answer has a limit before it is read. A transfer may take as long as it likes, but not be
 //! silent for longer than the client's idle timeout.
@@ -13,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::error::UpdateError;
 use super::tuf::Want;
+use crate::answer::{self, Unread};
 use crate::clock::Clock;
 use crate::durable::{self, DurableError};
 use crate::identity::Identity;
@@ -25,6 +27,8 @@ const TIME_BYTES: u64 = 1024;
 #[derive(Debug, Clone)]
 pub struct HubHttp {
     client: reqwest::Client,
+    /// For a device that does not know yet whether its certificate has expired.
+    anonymous: reqwest::Client,
     base: String,
     channel: String,
 }
@@ -37,8 +41,9 @@ impl HubHttp {
     pub fn new(identity: &Identity, clock: &Clock) -> Result<Self, UpdateError> {
         let record = identity.record();
         let client = tls::http_client(tls::device_config(identity, clock)?)?;
+        let anonymous = tls::http_client(tls::anonymous_config(identity, clock)?)?;
         let (base, channel) = (record.device_url.clone(), record.channel.clone());
-        Ok(Self { client, base, channel })
+        Ok(Self { client, anonymous, base, channel })
     }
 
     /// What time the hub has, and which version it reads.
@@ -47,7 +52,8 @@ impl HubHttp {
     /// [`UpdateError`].
     pub async fn time(&self) -> Result<HubTime, UpdateError> {
         let url = format!("{}/time", self.base);
-        let response = self.get(&url, 0).await?;
+        let response = self.anonymous.get(&url).send().await;
+        let response = response.map_err(|source| unreachable(&url, source))?;
         let body = read(&url, ok(&url, response)?, TIME_BYTES).await?;
         serde_json::from_slice(&body)
             .map_err(|error| UpdateError::BadAnswer { url, reason: error.to_string() })
@@ -269,13 +275,11 @@ async fn chunk(url: &str, response: &mut Response) -> Result<Option<bytes::Bytes
 }
 
 async fn read(url: &str, mut response: Response, limit: u64) -> Result<Vec<u8>, UpdateError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = chunk(url, &mut response).await? {
-        body.extend_from_slice(&chunk);
-        if body.len() as u64 > limit {
+    answer::body(&mut response, limit).await.map_err(|unread| match unread {
+        Unread::Broken(source) => unreachable(url, source),
+        Unread::TooLong => {
             let reason = format!("more than {limit} bytes");
-            return Err(UpdateError::BadAnswer { url: url.to_owned(), reason });
+            UpdateError::BadAnswer { url: url.to_owned(), reason }
         }
-    }
-    Ok(body)
+    })
 }

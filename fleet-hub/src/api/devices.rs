@@ -1,9 +1,9 @@
-//! Devices: tokens for new ones, what is known of each, revoking.
+//! Devices: tokens for new ones, what is known of each, revoking, replacing.
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
-use fleetloop_protocol::api::devices::{Device, TokenRequest, TokenResponse};
+use fleetloop_protocol::api::devices::{Device, ReplaceRequest, TokenRequest, TokenResponse};
 use fleetloop_protocol::{DeviceId, Generation};
 use rusqlite::Connection;
 
@@ -22,6 +22,7 @@ pub fn router() -> Router<AppState> {
         .route("/devices", get(list))
         .route("/devices/{id}", get(show))
         .route("/devices/{id}/revoke", post(revoke))
+        .route("/devices/{id}/replace", post(replace))
 }
 
 async fn token(
@@ -30,11 +31,27 @@ async fn token(
     Json(request): Json<TokenRequest>,
 ) -> Result<axum::Json<TokenResponse>, Failure> {
     let made = enrol::new_token(&state, &request.name, request.valid_s, &caller.name).await;
-    made.map(axum::Json).map_err(|error| match error {
+    made.map(axum::Json).map_err(no_token)
+}
+
+/// The old device works on until the new one enrols with this token.
+async fn replace(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Named(id): Named<DeviceId>,
+    Json(request): Json<ReplaceRequest>,
+) -> Result<axum::Json<TokenResponse>, Failure> {
+    let (name, valid_s) = (request.name.as_deref(), request.valid_s);
+    let made = enrol::replacement_token(&state, &id, name, valid_s, &caller.name).await;
+    made.map(axum::Json).map_err(no_token)
+}
+
+fn no_token(error: EnrolError) -> Failure {
+    match error {
         EnrolError::Request(text) => Failure::invalid(text),
         EnrolError::Store(error) => error.into(),
         other => Failure::internal("make an enrolment token", &other),
-    })
+    }
 }
 
 async fn list(
@@ -93,6 +110,9 @@ fn complete(connection: &Connection, row: DeviceRow) -> Result<Device, StoreErro
         name: row.name,
         state: row.state,
         enrolled_at_ms: row.enrolled_at.0,
+        certificate_ends_ms: row.certificate_ends.map(|at| at.0),
+        replaces: row.replaces,
+        replaced_by: row.replaced_by,
         last_seen_ms: row.last_seen.map(|at| at.0),
         agent_version: row.agent_version,
         running,

@@ -25,7 +25,7 @@ use crate::AppState;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::state::{DesiredPublisher, EVENTS};
-use crate::store::devices::{self, NewDevice};
+use crate::store::devices::{self, NewDevice, NewToken};
 use crate::store::payloads::Blobs;
 use crate::store::uploads::Uploads;
 use crate::store::{Store, ingest, labels, tokens};
@@ -155,6 +155,7 @@ impl Hub {
             id: id.clone(),
             signing_key: key.public(),
             certificate_pem: String::new(),
+            certificate_ends: NOW,
             agent_version: "0.1.0".into(),
             secret_sha256: Digest::of(id.as_str().as_bytes()),
             keys_sha256: Digest::of(b"keys"),
@@ -163,8 +164,10 @@ impl Hub {
         self.state
             .store
             .write(move |tx| {
-                let later = UnixMillis(NOW.0 + 1000);
-                devices::add_token(tx, new.secret_sha256, &name, "t", NOW, later)?;
+                let expires_at = UnixMillis(NOW.0 + 1000);
+                let secret_sha256 = new.secret_sha256;
+                let token = NewToken { secret_sha256, name, replaces: None, expires_at };
+                devices::add_token(tx, &token, "t", NOW)?;
                 devices::add(tx, &new, NOW)
             })
             .await

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::{Dataset, DatasetSummary, FreezeRequest, Split};
-use fleetloop_protocol::api::devices::{Device, DeviceState};
+use fleetloop_protocol::api::devices::{Device, DeviceState, ReplaceRequest};
 use fleetloop_protocol::api::labels::{LabelQueue, LabelRequest, LabelSet};
 use fleetloop_protocol::api::samples::{ImportResponse, Sample, SampleCounts};
 use fleetloop_protocol::sample::Selection;
@@ -33,6 +33,7 @@ async fn no_token_and_an_unknown_token_are_401_and_a_wrong_role_is_403() {
         (Method::POST, "/devices/tokens".into(), false, false),
         (Method::GET, "/devices/dev-a".into(), false, false),
         (Method::POST, "/devices/dev-a/revoke".into(), false, false),
+        (Method::POST, "/devices/dev-a/replace".into(), false, false),
         (Method::GET, "/drift".into(), true, false),
         (Method::GET, "/samples".into(), true, false),
         (Method::GET, format!("/samples/{zero}"), true, false),
@@ -300,4 +301,12 @@ async fn a_revoked_device_stays_revoked_and_its_session_is_told_to_end() {
     let shown: Device = hub.get("/api/v1/devices/dev-a").await.json();
     assert_eq!(shown.state, DeviceState::Revoked);
     assert_eq!(hub.post("/api/v1/devices/dev-b/revoke", &()).await.error(404).code, "not_found");
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_there_cannot_be_replaced() {
+    let hub = Hub::new().await;
+    let request = ReplaceRequest { name: None, valid_s: 60 };
+    let refused = hub.post("/api/v1/devices/dev-x/replace", &request).await.error(404);
+    assert!(refused.message.contains("dev-x"), "{}", refused.message);
 }

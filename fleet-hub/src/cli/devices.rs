@@ -1,7 +1,9 @@
 //! `fleet-hub device …`
 
 use fleetloop_protocol::DeviceId;
-use fleetloop_protocol::api::devices::{Device, DeviceState, TokenRequest, TokenResponse};
+use fleetloop_protocol::api::devices::{
+    Device, DeviceState, ReplaceRequest, TokenRequest, TokenResponse,
+};
 use fleetloop_protocol::state::Update;
 
 use super::client::Client;
@@ -27,6 +29,18 @@ pub enum Command {
     Show {
         /// Its id.
         device: DeviceId,
+    },
+    /// Makes an enrolment token for a device that takes another's place: its orders, its part in
+    /// the rollout, and its name. The old device is shut out when the new one enrols.
+    Replace {
+        /// The old device's id.
+        old: DeviceId,
+        /// What people call the new device; without it, what they called the old one.
+        #[arg(long)]
+        name: Option<String>,
+        /// How long the token is good for, in hours.
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=24))]
+        valid_hours: u64,
     },
     /// Shuts a device out for good: its sessions end and its certificate is worth nothing.
     Revoke {
@@ -55,6 +69,15 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             let found: Device =
                 client.get(&format!("show device {device}"), &format!("/devices/{device}")).await?;
             output.print(&found, |one| show(one, Clock::system().now().0))
+        }
+        Command::Replace { old, name, valid_hours } => {
+            let operation = format!("replace device {old}");
+            let request = ReplaceRequest { name, valid_s: valid_hours * 3600 };
+            let path = format!("/devices/{old}/replace");
+            let answer: TokenResponse = client.post(&operation, &path, &request).await?;
+            output.print(&answer, |answer| {
+                format!("{}\n{old} works on until the new device has enrolled.\n", token(answer))
+            })
         }
         Command::Revoke { device } => {
             let operation = format!("revoke device {device}");
@@ -124,6 +147,13 @@ fn show(device: &Device, now_ms: u64) -> String {
         ("name", device.name.clone()),
         ("state", state(device.state).to_owned()),
         ("enrolled", human::time(device.enrolled_at_ms)),
+        (
+            "certificate",
+            device.certificate_ends_ms.map_or("-".into(), |end| {
+                let verb = if end <= now_ms { "expired" } else { "until" };
+                format!("{verb} {} UTC", human::time(end))
+            }),
+        ),
         ("seen", device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms))),
         ("agent", device.agent_version.clone()),
         ("running", bundle(device.running)),
@@ -132,6 +162,8 @@ fn show(device: &Device, now_ms: u64) -> String {
         ("samples stored", device.samples_stored.to_string()),
         ("refusals", device.refusals.to_string()),
     ];
+    pairs.extend(device.replaces.iter().map(|old| ("replaces", old.to_string())));
+    pairs.extend(device.replaced_by.iter().map(|new| ("replaced by", new.to_string())));
     if let Some(t) = &device.telemetry {
         pairs.extend([
             ("frames in", t.frames_in.to_string()),
@@ -158,6 +190,9 @@ mod tests {
             name: "press 7".into(),
             state: DeviceState::Enrolled,
             enrolled_at_ms: 0,
+            certificate_ends_ms: Some(20_000),
+            replaces: Some("dev-old".parse().unwrap()),
+            replaced_by: None,
             last_seen_ms: Some(10_000),
             agent_version: "0.1.0".into(),
             running: None,
@@ -176,6 +211,14 @@ mod tests {
         assert!(text.contains("press 7"), "{text}");
         assert!(text.contains("30 s ago"), "{text}");
         assert!(list(&[], 0).contains("device add"));
+    }
+
+    #[test]
+    fn a_device_names_the_one_it_replaces_and_when_its_certificate_ends() {
+        let text = show(&device(), 10_000);
+        assert!(text.contains("replaces") && text.contains("dev-old"), "{text}");
+        assert!(text.contains("until 1970-01-01") && !text.contains("replaced by"), "{text}");
+        assert!(show(&device(), 30_000).contains("expired 1970-01-01"));
     }
 
     #[test]

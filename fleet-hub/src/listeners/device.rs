@@ -1,8 +1,16 @@
-//! What a device fetches: release metadata, artefacts, the time; and the payloads it uploads.
+//! What a device asks for: release metadata, artefacts, the time, a new certificate; and the
+//! payloads it uploads.
 //!
 //! Behind mutual TLS; the certificate's name must be an enrolled device at every request, so that a
 //! revoked one is refused on a connection it had open. Nothing is trusted by the device because it
 //! came from here: metadata is signed, artefacts are named by their digest.
+//!
+//! Two roads are open to a client that shows no certificate: `POST /renew`, which proves itself by
+//! the enrolled key, and `GET /time`. A device that woke without a clock cannot know whether its
+//! certificate has expired; it must learn the time before it can tell, and whoever reaches this port
+//! sees the time in every answer anyway. A certificate that is shown must hold on these roads too.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -18,7 +26,9 @@ use fleetloop_protocol::time::HubTime;
 use fleetloop_protocol::{DeviceId, Digest, wire};
 
 use super::range::{Wanted, wanted};
+use super::renew;
 use super::upload;
+use crate::pki::Pki;
 use crate::release;
 use crate::state::AppState;
 use crate::store::{StoreError, devices};
@@ -26,23 +36,25 @@ use crate::store::{StoreError, devices};
 /// The largest metadata file that is served, in bytes.
 const METADATA_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Whose connection it is, by the client's certificate; no name on a listener that asks for none.
+/// Whose connection it is, by the client's certificate; no name when it showed none.
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub(super) common_name: Option<String>,
 }
 
 /// The routes of the device listener.
-pub fn router(state: AppState) -> Router {
-    Router::new()
-        .route("/time", get(time))
+pub fn router(state: AppState, pki: Arc<Pki>) -> Router {
+    let for_enrolled = Router::new()
         .route("/tuf/dev/{file}", get(metadata))
         .route("/artefacts/{digest}", get(artefact))
         .route("/payloads/{commitment}", put(upload::put).head(upload::has))
-        .layer(middleware::from_fn_with_state(state.clone(), only_enrolled))
+        .layer(middleware::from_fn_with_state(state.clone(), only_enrolled));
+    for_enrolled
+        .route("/time", get(time))
         // Uploads are taken piece by piece within limits of their own; nothing else has a body.
         .layer(DefaultBodyLimit::max(0))
-        .with_state(state)
+        .with_state(state.clone())
+        .merge(renew::router(state, pki))
 }
 
 /// Refuses whoever is not an enrolled device; the device's id stands in the request from here on.
@@ -56,7 +68,7 @@ async fn only_enrolled(
         .common_name
         .as_deref()
         .and_then(|name| name.parse().ok())
-        .ok_or_else(|| Refused::forbidden("the certificate names no device"))?;
+        .ok_or_else(|| Refused::forbidden("no certificate, or one that names no device"))?;
     let id = device.clone();
     let row = state.store.read(move |connection| devices::get(connection, &id)).await;
     match row {
@@ -134,7 +146,7 @@ async fn artefact(
 pub(super) struct Refused(pub(super) StatusCode, pub(super) &'static str, pub(super) String);
 
 impl Refused {
-    fn forbidden(message: &str) -> Self {
+    pub(super) fn forbidden(message: &str) -> Self {
         Self(StatusCode::FORBIDDEN, "forbidden", message.to_owned())
     }
 
@@ -142,7 +154,7 @@ impl Refused {
         Self(StatusCode::NOT_FOUND, "not_found", message.to_owned())
     }
 
-    fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn failed(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error, "cannot answer a device");
         let message = "the hub failed; its log says why".to_owned();
         Self(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)

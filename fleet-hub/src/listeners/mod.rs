@@ -1,8 +1,10 @@
-//! The HTTPS listeners: admin (pages, API, enrolment; server TLS) and device (mutual TLS).
+//! The HTTPS listeners: admin (pages, API, enrolment; server TLS) and device (mutual TLS, but for the
+//! time and for renewing a certificate). Their own certificates are changed while they serve.
 
 pub mod device;
 mod peer;
 pub mod range;
+mod renew;
 mod upload;
 
 use std::net::{SocketAddr, TcpListener};
@@ -30,6 +32,7 @@ pub struct ListenError {
 /// A running listener.
 pub struct Listener {
     handle: Handle<SocketAddr>,
+    tls: RustlsConfig,
 }
 
 impl Listener {
@@ -48,7 +51,8 @@ impl Listener {
         let socket = TcpListener::bind(address).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let handle = Handle::new();
-        let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(Arc::new(tls)));
+        let tls = RustlsConfig::from_config(Arc::new(tls));
+        let acceptor = RustlsAcceptor::new(tls.clone());
         let server = axum_server::from_tcp(socket)
             .map_err(failed)?
             .acceptor(PeerAcceptor::new(acceptor))
@@ -59,7 +63,12 @@ impl Listener {
                 tracing::error!(what, %address, %error, "a listener stopped");
             }
         });
-        Ok((Self { handle }, task))
+        Ok((Self { handle, tls }, task))
+    }
+
+    /// What changes the certificate that the listener shows from its next connection on.
+    pub fn certificate(&self) -> RustlsConfig {
+        self.tls.clone()
     }
 
     /// Takes no more connections; those there are may finish within `drain`.

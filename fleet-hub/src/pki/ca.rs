@@ -14,20 +14,26 @@ use rcgen::{
 use super::{PkiError, read, write};
 use crate::durable::Access;
 
-/// How long a device's certificate is good for, in days.
-pub const DEVICE_CERTIFICATE_DAYS: u64 = 365;
-
 /// The common name of the hub's own MQTT client; no device is ever called so.
 pub const HUB_CLIENT: &str = "hub";
 
 /// How long the CA is good for, in days: ten years.
 const CA_DAYS: u64 = 3650;
 
-/// How long the hub's own certificates are good for, in days; every start issues new ones.
-const OWN_DAYS: u64 = 730;
+/// How long the hub's own certificates are good for, in days.
+pub const OWN_DAYS: u64 = 730;
 
 /// A P-256 public key, uncompressed (SEC 1, 2.3.3), in bytes.
 const P256_POINT_BYTES: usize = 65;
+
+/// A certificate that was issued.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The certificate and the CA's.
+    pub pem: String,
+    /// When it ends.
+    pub ends: UnixMillis,
+}
 
 /// The CA's certificate and key.
 pub struct Authority {
@@ -87,7 +93,7 @@ impl Authority {
         self.with_fresh_key(&params)
     }
 
-    /// The certificate (with the CA's, PEM) for `device` and the key that `csr_pem` proves to hold.
+    /// The certificate, good for `days`, for `device` and the key that `csr_pem` proves to hold.
     /// Nothing else of the request counts: name, usage and dates are the hub's.
     ///
     /// # Errors
@@ -97,16 +103,18 @@ impl Authority {
         device: &DeviceId,
         csr_pem: &str,
         now: UnixMillis,
-    ) -> Result<String, PkiError> {
+        days: u32,
+    ) -> Result<Issued, PkiError> {
         let public_key = request_key(csr_pem)?;
         // A day back, for a hub whose clock is set back a little afterwards.
         let from = UnixMillis(now.0.saturating_sub(24 * 3600 * 1000));
-        let mut params = params(device.as_str(), from, now, DEVICE_CERTIFICATE_DAYS)?;
+        let mut params = params(device.as_str(), from, now, days.into())?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&public_key, &self.issuer).map_err(|source| {
             PkiError::Certificate { what: format!("certify device {device}"), source }
         })?;
-        Ok(certificate.pem() + &self.pem)
+        let ends_s = u64::try_from(params.not_after.unix_timestamp()).unwrap_or(0);
+        Ok(Issued { pem: certificate.pem() + &self.pem, ends: UnixMillis(ends_s * 1000) })
     }
 
     fn with_fresh_key(&self, params: &CertificateParams) -> Result<String, PkiError> {

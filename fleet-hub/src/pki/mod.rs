@@ -22,7 +22,7 @@ use fleetloop_protocol::keys::{KeyError, SigningKey};
 use crate::config::{Config, Paths};
 use crate::durable::{self, Access};
 
-pub use ca::{Authority, DEVICE_CERTIFICATE_DAYS, HUB_CLIENT, request_key};
+pub use ca::{Authority, HUB_CLIENT, Issued, OWN_DAYS, request_key};
 
 /// How long the hub's first receipt and assignment keys are good for: rotating them is a release.
 const HUB_KEYS_YEARS: u64 = 10;
@@ -128,8 +128,8 @@ impl Pki {
     }
 
     /// Issues the server's and the hub client's certificate anew, with fresh keys, each file
-    /// replaced whole. `serve` does so at every start, so that neither ever runs out and a changed
-    /// host name takes effect.
+    /// replaced whole. `serve` does so at every start, so that a changed host name takes effect, and
+    /// again at two thirds of their life.
     ///
     /// # Errors
     /// The disk failed.

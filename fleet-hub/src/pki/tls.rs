@@ -3,42 +3,73 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::{Pki, PkiError};
+use crate::clock::Clock;
 
 /// Whether a server asks its clients for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCertificates {
     /// None is asked for: people and programs prove themselves with a token.
     NotAsked,
-    /// Without one that our CA signed there is no connection.
-    Required,
+    /// A client may come without one; one that it shows must be our CA's and good now.
+    Asked,
 }
 
 /// Makes aws-lc-rs the process's TLS provider; again is allowed.
 pub fn install_provider() {
     // An error says that one is installed already, by a test or an embedding program.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = aws_lc_rs::default_provider().install_default();
 }
 
-/// The configuration of an HTTPS listener.
+/// The hub's clock, for the dates of certificates.
+#[derive(Clone)]
+struct Time(Clock);
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Time({:?})", self.0.now())
+    }
+}
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(self.0.now().0)))
+    }
+}
+
+/// The configuration of an HTTPS listener; the dates of certificates are judged by `clock`.
 ///
 /// # Errors
 /// A file is missing or damaged.
-pub fn server(pki: &Pki, clients: ClientCertificates) -> Result<ServerConfig, PkiError> {
+pub fn server(
+    pki: &Pki,
+    clients: ClientCertificates,
+    clock: &Clock,
+) -> Result<ServerConfig, PkiError> {
     let path = pki.server_pem();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let time = Arc::new(Time(clock.clone()));
+    let builder = ServerConfig::builder_with_details(Arc::clone(&provider), time)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&path, error))?;
     let builder = match clients {
-        ClientCertificates::NotAsked => ServerConfig::builder().with_no_client_auth(),
-        ClientCertificates::Required => {
-            let verifier = WebPkiClientVerifier::builder(Arc::new(roots(&pki.ca_pem())?))
+        ClientCertificates::NotAsked => builder.with_no_client_auth(),
+        ClientCertificates::Asked => {
+            let roots = Arc::new(roots(&pki.ca_pem())?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                .allow_unauthenticated()
                 .build()
                 .map_err(|error| failed(&path, error))?;
-            ServerConfig::builder().with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(verifier)
         }
     };
     let (chain, key) = chain_and_key(&path)?;

@@ -204,3 +204,80 @@ async fn the_driver_moves_on_by_what_the_hub_hears() {
     hub.stop.send(true).unwrap();
     driver.await.unwrap();
 }
+
+/// Enrols `new` in the place of `old`, below HTTP.
+async fn replace(hub: &Hub, old: &DeviceId, new: &str) -> Result<DeviceId, StoreError> {
+    let id: DeviceId = new.parse().unwrap();
+    let secret_sha256 = fleetloop_protocol::Digest::of(new.as_bytes());
+    let token = devices::NewToken {
+        secret_sha256,
+        name: "the new one".into(),
+        replaces: Some(old.clone()),
+        expires_at: UnixMillis(u64::MAX >> 1),
+    };
+    let device = devices::NewDevice {
+        id: id.clone(),
+        signing_key: fleetloop_protocol::keys::PublicKey::from_bytes([9; 32]),
+        certificate_pem: String::new(),
+        certificate_ends: UnixMillis(0),
+        agent_version: "0".into(),
+        secret_sha256,
+        keys_sha256: secret_sha256,
+    };
+    let now = hub.state.clock.now();
+    hub.state
+        .store
+        .write(move |tx| {
+            devices::add_token(tx, &token, "admin", now)?;
+            devices::add(tx, &device, now)
+        })
+        .await?;
+    look_at_all(&hub.state).await?;
+    Ok(id)
+}
+
+#[tokio::test]
+async fn a_device_that_replaces_another_gets_its_orders_and_has_yet_to_prove_the_bundle() {
+    let hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let bundle = hub.released("wear", 1).await;
+    let rollout = start(&hub.state, request(bundle, Some(&fleet[0])), "admin").await.unwrap();
+    obey(&hub, &fleet[0]).await;
+    assert_eq!(phase(&hub, rollout.id).await, Phase::Everyone);
+    // The canary proved it, and its successor has not.
+    let new = replace(&hub, &fleet[0], "dev-c").await.unwrap();
+    assert_eq!(desired_of(&hub, &new).await, desired_of(&hub, &fleet[0]).await);
+    obey(&hub, &fleet[1]).await;
+    assert_eq!(phase(&hub, rollout.id).await, Phase::Everyone);
+    obey(&hub, &new).await;
+    assert_eq!(phase(&hub, rollout.id).await, Phase::Done);
+    let (old_id, new_id) = (fleet[0].clone(), new.clone());
+    let rows = hub.state.store.read(move |connection| {
+        Ok((devices::get(connection, &old_id)?, devices::get(connection, &new_id)?))
+    });
+    let (old_row, new_row) = rows.await.unwrap();
+    assert_eq!(
+        (old_row.replaced_by, new_row.replaces),
+        (Some(new.clone()), Some(fleet[0].clone()))
+    );
+    assert_eq!(old_row.state, fleetloop_protocol::api::devices::DeviceState::Revoked);
+    assert_eq!(new_row.name, "the new one");
+}
+
+#[tokio::test]
+async fn a_place_is_taken_once_and_outside_a_rollout_too() {
+    let hub = Hub::new().await;
+    let old = hub.enrol("dev-a").await;
+    let bundle = hub.released("wear", 1).await;
+    rolled_out(&hub, bundle, std::slice::from_ref(&old)).await;
+    let new = replace(&hub, &old, "dev-c").await.unwrap();
+    assert_eq!(desired_of(&hub, &new).await, desired_of(&hub, &old).await);
+    let again = replace(&hub, &old, "dev-d").await;
+    assert!(
+        matches!(&again, Err(StoreError::Conflict { what }) if what.contains("dev-c")),
+        "{again:?}"
+    );
+    let unknown = replace(&hub, &"dev-x".parse().unwrap(), "dev-e").await;
+    assert!(unknown.is_err());
+    replace(&hub, &new, "dev-f").await.unwrap();
+}

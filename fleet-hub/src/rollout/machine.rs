@@ -10,7 +10,7 @@
 //! or a later one, that the bundle is what answers. Whoever was asked to take the bundle is sent
 //! back to what it ran before when the rollout ends otherwise than [`Phase::Done`]; a device whose
 //! former bundle was never released cannot be sent back and is given no assignment, which leaves it
-//! as it is. A revoked device leaves the rollout; a canary that leaves before it proved anything is
+//! as it is. A revoked device leaves the rollout, one that replaces another takes its place in it; a canary that leaves before it proved anything is
 //! followed by the next member.
 //!
 //! Invariants, each with a property test: nobody but the canary is given the bundle before a canary
@@ -78,6 +78,13 @@ pub enum Event {
     DeviceRevoked {
         /// Which device.
         device: DeviceId,
+    },
+    /// Another device took a device's place.
+    DeviceReplaced {
+        /// Which device.
+        device: DeviceId,
+        /// The one in its place.
+        by: DeviceId,
     },
     /// Time went by, or the hub started again.
     Tick,
@@ -173,6 +180,7 @@ pub fn step(state: &State, event: &Event, now: UnixMillis) -> (State, Vec<Effect
             }
         }
         Event::DeviceRevoked { device } => next.members.retain(|m| m.device != *device),
+        Event::DeviceReplaced { device, by } => replace(&mut next, device, by),
         Event::Cancelled => next.phase = Phase::Cancelled,
     }
     if next.is_active() {
@@ -219,6 +227,16 @@ fn take_report(state: &mut State, device: &DeviceId, report: &Report<'_>) -> Opt
         _ => {}
     }
     None
+}
+
+/// The new device stands where the old one stood, but what that proved it has yet to prove.
+fn replace(state: &mut State, old: &DeviceId, new: &DeviceId) {
+    for member in state.members.iter_mut().filter(|m| m.device == *old) {
+        member.device = new.clone();
+        if member.state == MemberState::Proven {
+            member.state = MemberState::Assigned;
+        }
+    }
 }
 
 /// Whether a hub can have given as many orders; a device that claims to have seen more is not

@@ -1,7 +1,8 @@
 //! Devices and enrolment tokens.
 //!
 //! Invariants: a token is used once, by one pair of keys; a revoked device stays revoked; a device
-//! row is never deleted, for samples and audit lines name it.
+//! row is never deleted, for samples and audit lines name it. What a device takes over from the one
+//! it replaces is in [`super::replace`].
 
 use fleetloop_protocol::api::devices::DeviceState;
 use fleetloop_protocol::keys::PublicKey;
@@ -10,7 +11,7 @@ use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{StoreError, as_sql, audit, from_sql};
+use super::{StoreError, as_sql, audit, from_sql, replace};
 
 /// A device as stored.
 #[derive(Debug, Clone)]
@@ -29,6 +30,12 @@ pub struct DeviceRow {
     pub agent_version: String,
     /// When it enrolled.
     pub enrolled_at: UnixMillis,
+    /// When its newest certificate ends, if this is known.
+    pub certificate_ends: Option<UnixMillis>,
+    /// The device whose place it took.
+    pub replaces: Option<DeviceId>,
+    /// The device that took its place.
+    pub replaced_by: Option<DeviceId>,
     /// When it was last heard.
     pub last_seen: Option<UnixMillis>,
     /// Its last signed report.
@@ -43,11 +50,16 @@ pub struct DeviceRow {
 
 const COLUMNS: &str = "id, name, state, signing_key, certificate_pem, agent_version,
     enrolled_at_ms, last_seen_ms, reported, telemetry, refusals,
-    (SELECT count(*) FROM sample WHERE sample.device = device.id)";
+    (SELECT count(*) FROM sample WHERE sample.device = device.id), certificate_ends_ms, replaces,
+    (SELECT other.id FROM device AS other WHERE other.replaces = device.id)";
 
 fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
     let id: String = row.get(0)?;
     let json = |column| -> Result<Option<String>, StoreError> { Ok(row.get(column)?) };
+    let other = |column| -> Result<Option<DeviceId>, StoreError> {
+        let id = row.get::<_, Option<String>>(column)?.map(|id| id.parse());
+        id.transpose().map_err(StoreError::damaged)
+    };
     Ok(DeviceRow {
         id: id.parse().map_err(|_| StoreError::damaged(format_args!("device {id:?}")))?,
         name: row.get(1)?,
@@ -65,6 +77,9 @@ fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
         telemetry: json(9)?.and_then(|text| serde_json::from_str(&text).ok()),
         refusals: from_sql(row.get(10)?),
         samples_stored: from_sql(row.get(11)?),
+        certificate_ends: row.get::<_, Option<i64>>(12)?.map(|ms| UnixMillis(from_sql(ms))),
+        replaces: other(13)?,
+        replaced_by: other(14)?,
     })
 }
 
@@ -135,24 +150,66 @@ pub fn revoke(
     get(tx, id).map(drop)
 }
 
-/// Keeps the hash of a fresh enrolment token's secret.
+/// Keeps the newest certificate of an enrolled device.
+///
+/// # Errors
+/// [`StoreError::NotFound`] when there is no such device, or it is revoked.
+pub fn renew(
+    tx: &Transaction<'_>,
+    id: &DeviceId,
+    certificate_pem: &str,
+    ends: UnixMillis,
+) -> Result<(), StoreError> {
+    let changed = tx.execute(
+        "UPDATE device SET renewed_pem = ?2, certificate_ends_ms = ?3
+         WHERE id = ?1 AND state = 'enrolled'",
+        params![id.as_str(), certificate_pem, as_sql(ends.0)],
+    )?;
+    if changed == 0 {
+        return Err(StoreError::not_found(format!("device {id} among the enrolled ones")));
+    }
+    audit(tx, id.as_str(), "device.renew", id.as_str(), &format!("until {} ms", ends.0))
+}
+
+/// A fresh enrolment token.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// SHA-256 of its secret, all that is kept of it.
+    pub secret_sha256: Digest,
+    /// What people will call the device.
+    pub name: String,
+    /// The device whose place it will take.
+    pub replaces: Option<DeviceId>,
+    /// Until when it is good.
+    pub expires_at: UnixMillis,
+}
+
+/// Keeps a fresh enrolment token.
 ///
 /// # Errors
 /// The database failed.
 pub fn add_token(
     tx: &Transaction<'_>,
-    secret_sha256: Digest,
-    name: &str,
+    token: &NewToken,
     who: &str,
     now: UnixMillis,
-    expires_at: UnixMillis,
 ) -> Result<(), StoreError> {
+    let replaces = token.replaces.as_ref().map(DeviceId::as_str);
     tx.execute(
-        "INSERT INTO enrolment_token (secret_sha256, name, created_by, created_at_ms, expires_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![secret_sha256.as_bytes(), name, who, as_sql(now.0), as_sql(expires_at.0)],
+        "INSERT INTO enrolment_token
+         (secret_sha256, name, created_by, created_at_ms, expires_at_ms, replaces)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            token.secret_sha256.as_bytes(),
+            token.name,
+            who,
+            as_sql(now.0),
+            as_sql(token.expires_at.0),
+            replaces
+        ],
     )?;
-    audit(tx, who, "device.token", name, "")
+    let detail = replaces.map_or(String::new(), |old| format!("in place of {old}"));
+    audit(tx, who, "device.token", &token.name, &detail)
 }
 
 /// What enrolling under a token would do.
@@ -162,6 +219,8 @@ pub enum TokenUse {
     Fresh {
         /// What people call the device.
         name: String,
+        /// The device whose place it takes.
+        replaces: Option<DeviceId>,
     },
     /// The same two keys used it before: the same answer again.
     Again(Box<DeviceRow>),
@@ -170,25 +229,25 @@ pub enum TokenUse {
 /// Looks at a token.
 ///
 /// # Errors
-/// [`StoreError::NotFound`] for an unknown one; [`StoreError::Conflict`] for one that is expired or
-/// used by other keys.
+/// [`StoreError::NotFound`] for an unknown one; [`StoreError::Conflict`] for one that is expired,
+/// used by other keys, or for the place of a device that another took.
 pub fn look_up_token(
     connection: &Connection,
     secret_sha256: Digest,
     keys_sha256: Digest,
     now: UnixMillis,
 ) -> Result<TokenUse, StoreError> {
-    type TokenRow = (String, i64, Option<String>, Option<[u8; 32]>);
+    type TokenRow = (String, i64, Option<String>, Option<[u8; 32]>, Option<String>);
     let row: Option<TokenRow> = connection
         .query_row(
-            "SELECT name, expires_at_ms, device, keys_sha256 FROM enrolment_token
+            "SELECT name, expires_at_ms, device, keys_sha256, replaces FROM enrolment_token
              WHERE secret_sha256 = ?1",
             [secret_sha256.as_bytes()],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
         )
         .optional()?;
     let ask = "ask for a new one with 'fleet-hub device add'";
-    let Some((name, expires_at, used_by, used_keys)) = row else {
+    let Some((name, expires_at, used_by, used_keys, replaces)) = row else {
         return Err(StoreError::not_found(format!("enrolment token; {ask}")));
     };
     if let Some(used_by) = used_by {
@@ -210,7 +269,11 @@ pub fn look_up_token(
             what: format!("cannot enrol: the token is expired; {ask}"),
         });
     }
-    Ok(TokenUse::Fresh { name })
+    let replaces = replaces.map(|old| old.parse()).transpose().map_err(StoreError::damaged)?;
+    if let Some(old) = &replaces {
+        replace::refuse_replaced(connection, old)?;
+    }
+    Ok(TokenUse::Fresh { name, replaces })
 }
 
 /// A device about to be added.
@@ -222,6 +285,8 @@ pub struct NewDevice {
     pub signing_key: PublicKey,
     /// Its TLS certificate, PEM.
     pub certificate_pem: String,
+    /// When that ends.
+    pub certificate_ends: UnixMillis,
     /// Its agent's version.
     pub agent_version: String,
     /// The token it came with.
@@ -230,8 +295,8 @@ pub struct NewDevice {
     pub keys_sha256: Digest,
 }
 
-/// Adds a device and uses up its token, or finds that the same keys did so before. One transaction:
-/// a crash leaves both done or neither.
+/// Adds a device and uses up its token, or finds that the same keys did so before; if it takes
+/// another's place, this happens here too. One transaction: a crash leaves all done or nothing.
 ///
 /// # Errors
 /// As [`look_up_token`], looked at again within the transaction.
@@ -240,20 +305,23 @@ pub fn add(
     new: &NewDevice,
     now: UnixMillis,
 ) -> Result<DeviceRow, StoreError> {
-    let name = match look_up_token(tx, new.secret_sha256, new.keys_sha256, now)? {
+    let (name, replaces) = match look_up_token(tx, new.secret_sha256, new.keys_sha256, now)? {
         TokenUse::Again(device) => return Ok(*device),
-        TokenUse::Fresh { name } => name,
+        TokenUse::Fresh { name, replaces } => (name, replaces),
     };
     tx.execute(
-        "INSERT INTO device (id, name, state, signing_key, certificate_pem, agent_version, enrolled_at_ms)
-         VALUES (?1, ?2, 'enrolled', ?3, ?4, ?5, ?6)",
+        "INSERT INTO device (id, name, state, signing_key, certificate_pem, agent_version,
+             enrolled_at_ms, certificate_ends_ms, replaces)
+         VALUES (?1, ?2, 'enrolled', ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             new.id.as_str(),
             name,
             new.signing_key.as_bytes(),
             new.certificate_pem,
             new.agent_version,
-            as_sql(now.0)
+            as_sql(now.0),
+            as_sql(new.certificate_ends.0),
+            replaces.as_ref().map(DeviceId::as_str)
         ],
     )?;
     tx.execute(
@@ -267,6 +335,9 @@ pub fn add(
         ],
     )?;
     audit(tx, new.id.as_str(), "device.enrol", new.id.as_str(), &name)?;
+    if let Some(old) = &replaces {
+        replace::take_over(tx, old, &new.id, now)?;
+    }
     get(tx, &new.id)
 }
 

@@ -18,6 +18,7 @@ pub mod labels;
 pub mod payloads;
 pub mod registry;
 pub mod releases;
+pub mod replace;
 pub mod rollouts;
 pub mod samples;
 pub mod sessions;
@@ -52,6 +53,7 @@ const MIGRATIONS: &[(u32, &str)] = &[
     (2, include_str!("migrations/0002_api.sql")),
     (3, include_str!("migrations/0003_release.sql")),
     (5, include_str!("migrations/0005_sketches.sql")),
+    (6, include_str!("migrations/0006_renew.sql")),
 ];
 
 /// Why the store could not do it.

@@ -17,9 +17,16 @@ async fn a_device_without_a_certificate_gets_no_session_and_no_answer() {
     let device = rig.enrol().await;
     let naked = device.tls_without_certificate();
     assert!(Mqtt::open(&rig, device.id.as_str(), naked.clone(), None).await.is_err());
-    let url = format!("{}/time", rig.config.device_url());
-    assert!(client(naked).get(&url).send().await.is_err());
-    let answer = device.http().get(&url).send().await.unwrap();
+    // Every route but the two that say why: the time, and renewing, which asks for a proof.
+    let base = rig.config.device_url();
+    let http = client(naked);
+    let artefact = format!("artefacts/{}", fleetloop_protocol::Digest::of(b"x"));
+    for path in ["tuf/dev/1.root.json", "tuf/dev/timestamp.json", artefact.as_str()] {
+        let answer = http.get(format!("{base}/{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 403, "{path}");
+    }
+    assert_eq!(http.get(format!("{base}/time")).send().await.unwrap().status(), 200);
+    let answer = device.http().get(format!("{base}/tuf/dev/1.root.json")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
 }
 
@@ -77,7 +84,7 @@ async fn a_revoked_device_is_kicked_and_refused_everywhere() {
     let rig = Rig::start().await;
     let (device, other) = (rig.enrol().await, rig.enrol().await);
     let http = device.http();
-    let url = format!("{}/time", rig.config.device_url());
+    let url = format!("{}/tuf/dev/1.root.json", rig.config.device_url());
     assert_eq!(http.get(&url).send().await.unwrap().status(), 200);
     let mut session = device.connect(&rig).await;
     let mut others = other.connect(&rig).await;

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use fleetloop_protocol::enrol::{EnrolRequest, EnrolResponse, proof_message};
 use fleetloop_protocol::keys::{KeyRing, SigningKey};
 use fleetloop_protocol::receipt::{Receipt, Refusal};
+use fleetloop_protocol::renew::{RenewRequest, renew_message};
 use fleetloop_protocol::sample::{
     MediaType, Payload, Prediction, SampleHeader, SampleMessage, Selection, commitment,
 };
@@ -66,6 +67,36 @@ impl Device {
             proof: base64::engine::general_purpose::STANDARD.encode(proof),
             agent_version: "test".into(),
         }
+    }
+
+    /// What it sends to have a certificate for `key`, signed by its enrolled key.
+    pub fn renewal(&self, key: &rcgen::KeyPair) -> RenewRequest {
+        let csr = rcgen::CertificateParams::default().serialize_request(key).unwrap();
+        let csr_pem = csr.pem().unwrap();
+        let proof = self.signing.sign(&renew_message(&self.id, &csr_pem));
+        RenewRequest {
+            device: self.id.clone(),
+            csr_pem,
+            proof: base64::engine::general_purpose::STANDARD.encode(proof),
+            agent_version: "test".into(),
+        }
+    }
+
+    /// Goes on with another key and the certificate for it.
+    pub fn renewed(&mut self, key: rcgen::KeyPair, certificate_pem: String) {
+        self.tls_key = key;
+        self.certificate_pem = certificate_pem;
+    }
+
+    /// A copy of the key it has now.
+    pub fn tls_key(&self) -> rcgen::KeyPair {
+        rcgen::KeyPair::from_pem(&self.tls_key.serialize_pem()).unwrap()
+    }
+
+    /// The request for a certificate with the key it has now.
+    pub fn csr_pem(&self) -> String {
+        let csr = rcgen::CertificateParams::default().serialize_request(&self.tls_key).unwrap();
+        csr.pem().unwrap()
     }
 
     /// Takes what the hub answered.

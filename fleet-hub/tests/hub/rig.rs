@@ -22,6 +22,7 @@ pub struct Rig {
     pub hub: Option<Hub>,
     pub config: Config,
     pub keys: HubKeys,
+    clock: Clock,
 }
 
 /// Three ports that are free now.
@@ -53,20 +54,25 @@ impl Rig {
 
     /// A fresh hub whose configuration was changed.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(Clock::system(), change).await
+    }
+
+    /// The same in another time.
+    pub async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
         pki::tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
-        let mut config = init(&options(dir.path()), &Clock::system()).await.unwrap();
+        let mut config = init(&options(dir.path()), &clock).await.unwrap();
         config.limits.disk_floor_bytes = 1024;
         change(&mut config);
         let keys = hub_keys(&config);
-        let mut rig = Self { dir, hub: None, config, keys };
+        let mut rig = Self { dir, hub: None, config, keys, clock };
         rig.serve().await;
         rig
     }
 
     /// Starts the hub again.
     pub async fn serve(&mut self) {
-        let hub = Box::pin(Hub::start(self.config.clone(), Clock::system())).await;
+        let hub = Box::pin(Hub::start(self.config.clone(), self.clock.clone())).await;
         self.hub = Some(hub.unwrap_or_else(|error| panic!("{error:?}")));
     }
 

@@ -16,6 +16,16 @@ pub struct TokenRequest {
     pub valid_s: u64,
 }
 
+/// A request for the enrolment token of a device that takes another's place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRequest {
+    /// What people call the new device; without it, what they called the old one.
+    pub name: Option<String>,
+    /// How long the token is good for, in seconds, at most a day.
+    pub valid_s: u64,
+}
+
 /// A fresh enrolment token. It is shown once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenResponse {
@@ -46,6 +56,13 @@ pub struct Device {
     pub state: DeviceState,
     /// When it enrolled, in milliseconds since 1970.
     pub enrolled_at_ms: u64,
+    /// When the newest certificate it was given ends, in milliseconds since 1970; none when an
+    /// older hub gave it.
+    pub certificate_ends_ms: Option<u64>,
+    /// The device whose place it took.
+    pub replaces: Option<DeviceId>,
+    /// The device that took its place.
+    pub replaced_by: Option<DeviceId>,
     /// When it was last heard, in milliseconds since 1970.
     pub last_seen_ms: Option<u64>,
     /// Its agent's version.
