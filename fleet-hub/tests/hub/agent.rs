@@ -93,6 +93,7 @@ impl Agent {
             threads: Threads(1),
             queue: Arc::new(FrameQueue::new(1)),
             clock: clock.clone(),
+            pulse: Pulse::default(),
             sink: Box::new(Nobody),
             confirm_within: Duration::from_secs(1),
             pulse: Pulse::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use edge_agent::clock::Clock;
 use edge_agent::config::{OutboxConfig, SelectionConfig};
-use edge_agent::decide::Decide;
+use edge_agent::decide::{Decide, Rules};
 use edge_agent::durable;
 use edge_agent::frames::{Arrived, FrameQueue};
 use edge_agent::identity::Identity;
@@ -17,6 +17,7 @@ use edge_agent::link::{self, LinkParts, LinkStatus};
 use edge_agent::outbox::Outbox;
 use edge_agent::results::Results;
 use edge_agent::shutdown::{self, Shutdown};
+use edge_agent::supervise::Pulse;
 use edge_agent::telemetry::Meter;
 use edge_agent::update::Bundles;
 use fleetloop_models::picture::{Channels, Frame};
@@ -40,18 +41,20 @@ pub struct Agent {
     link: tokio::task::JoinHandle<()>,
     shutdown: watch::Sender<Shutdown>,
     _telemetry: mpsc::Sender<Telemetry>,
+    _rules: watch::Sender<Arc<Rules>>,
     pushed: u64,
 }
 
 /// Everything is chosen: some by chance, the others by how uncertain the model was.
-fn selection() -> SelectionConfig {
-    SelectionConfig {
+fn rules() -> Arc<Rules> {
+    let selection = SelectionConfig {
         uncertainty_threshold: 0.0,
         random_rate: 0.3,
         budget_bytes_per_hour: 1 << 30,
         burst_bytes: 1 << 30,
         seed: Some(1),
-    }
+    };
+    Arc::new(Rules { config: Digest::ZERO, selection, mqtt_per_second: 1 })
 }
 
 impl Agent {
@@ -79,13 +82,14 @@ impl Agent {
         let queue = Arc::new(FrameQueue::new(64));
         let meter = Arc::new(Meter::new(clock.monotonic()));
         let (results, results_mqtt) = Results::new(1);
-        let (sink, sampler) =
-            Decide::new(clock.clone(), meter.clone(), results, &selection(), Digest::ZERO, 1);
+        let (rules, latest_rules) = watch::channel(rules());
+        let (sink, sampler) = Decide::new(clock.clone(), meter.clone(), results, latest_rules, 1);
         let inference = Inference::start(Parts {
             runtime: Runtime::load(None).unwrap(),
             threads: Threads(1),
             queue: queue.clone(),
             clock: clock.clone(),
+            pulse: Pulse::default(),
             sink: Box::new(sink),
             confirm_within: Duration::from_secs(60),
         })
@@ -101,6 +105,7 @@ impl Agent {
             inference: inference.clone(),
             results: results_mqtt,
             telemetry: reports,
+            pulse: Pulse::default(),
             shutdown: signal,
         });
         Self {
@@ -115,6 +120,7 @@ impl Agent {
             link,
             shutdown,
             _telemetry: telemetry,
+            _rules: rules,
             pushed: 0,
         }
     }

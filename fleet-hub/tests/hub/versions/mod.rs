@@ -81,11 +81,12 @@ async fn enrolled(rig: &Rig) -> (Device, Mqtt) {
     let pki = Pki::load(&rig.config.paths).unwrap();
     let id: DeviceId = DEVICE.parse().unwrap();
     let now = rig.state().clock.now();
-    let certificate_pem = pki.authority.device(&id, &request.csr_pem, now).unwrap();
+    let issued = pki.authority.device(&id, &request.csr_pem, now, 365).unwrap();
     let new = NewDevice {
         id: id.clone(),
         signing_key: request.signing_key,
-        certificate_pem: certificate_pem.clone(),
+        certificate_pem: issued.pem.clone(),
+        certificate_ends: issued.ends,
         agent_version: request.agent_version,
         secret_sha256: Digest::of(&token.secret),
         keys_sha256: Digest::of(b"its keys"),
@@ -94,7 +95,7 @@ async fn enrolled(rig: &Rig) -> (Device, Mqtt) {
     let (mqtt_host, mqtt_port) = rig.config.mqtt_address();
     device.take(EnrolResponse {
         device: id.clone(),
-        certificate_pem,
+        certificate_pem: issued.pem,
         ca_pem: pki.authority.pem().to_owned(),
         mqtt_host,
         mqtt_port,
