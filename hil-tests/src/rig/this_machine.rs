@@ -164,7 +164,10 @@ impl Rig for ThisMachine {
     fn free_port(&self) -> Result<u16> {
         /// Where the search goes on, in steps that differ between processes.
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let begin = (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
+        // Rigs of processes that were started one after another begin far apart: a port is not
+        // taken before its process listens.
+        let spread = std::process::id().wrapping_mul(61);
+        let begin = (spread % u32::from(PORTS.end - PORTS.start)) as u16;
         for _ in PORTS {
             let step = NEXT.fetch_add(1, Ordering::Relaxed);
             let port = PORTS.start + begin.wrapping_add(step) % (PORTS.end - PORTS.start);

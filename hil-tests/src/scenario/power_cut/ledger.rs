@@ -61,7 +61,8 @@ struct Fields {
     #[serde(default)]
     message: String,
     sample: Option<String>,
-    digest: Option<Digest>,
+    /// In other messages it may be a short one.
+    digest: Option<String>,
 }
 
 impl Ledger {
@@ -139,12 +140,12 @@ impl Ledger {
 }
 
 fn named(fields: &Fields) -> Result<(Id, Digest)> {
-    let (Some(sample), Some(digest)) = (&fields.sample, fields.digest) else {
+    let (Some(sample), Some(digest)) = (&fields.sample, &fields.digest) else {
         bail!("sample or digest is missing");
     };
     let mut parts = sample.rsplit('/');
     let (sequence, epoch) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    Ok(((u64::from_str_radix(epoch, 16)?, sequence.parse()?), digest))
+    Ok(((u64::from_str_radix(epoch, 16)?, sequence.parse()?), digest.parse()?))
 }
 
 #[cfg(test)]
