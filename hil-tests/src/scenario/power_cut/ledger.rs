@@ -81,23 +81,34 @@ impl Ledger {
     /// Reads what was logged since the last time.
     ///
     /// # Errors
-    /// When a line cannot be understood: no word of the agent may go unheard.
+    /// When a line cannot be understood, from then on: no word of the agent may go unheard.
     pub fn read(&mut self) -> Result<()> {
         let Some(mut log) = self.log.take() else { return Ok(()) };
         let path = log.path.display().to_string();
         log.file.read_to_end(&mut log.rest).with_context(|| format!("cannot read {path}"))?;
-        // A line that is being written is read when it is whole.
-        let whole = log.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let lines: Vec<u8> = log.rest.drain(..whole).collect();
+        let taken = self.take_lines(&mut log.rest);
         self.log = Some(log);
-        // Others, ONNX Runtime among them, write plain text to the same place.
-        let said = |line: &&[u8]| line.first() == Some(&b'{');
-        for line in lines.split(|byte| *byte == b'\n').filter(said) {
-            self.take(line).with_context(|| {
-                format!("cannot understand {path}: {}", String::from_utf8_lossy(line))
-            })?;
+        taken.with_context(|| format!("cannot understand {path}"))
+    }
+
+    /// Takes whole lines out of `bytes`; one that is being written is read when it is whole.
+    fn take_lines(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
+        let mut taken = 0;
+        let mut result = Ok(());
+        while let Some(len) = bytes[taken..].iter().position(|byte| *byte == b'\n') {
+            let line = &bytes[taken..taken + len];
+            // Others, ONNX Runtime among them, write plain text to the same place.
+            if line.first() == Some(&b'{') {
+                result =
+                    self.take(line).with_context(|| String::from_utf8_lossy(line).into_owned());
+            }
+            if result.is_err() {
+                break;
+            }
+            taken += len + 1;
         }
-        Ok(())
+        bytes.drain(..taken);
+        result
     }
 
     /// Acknowledged samples of the newest epoch after the last one that was receipted: what a cut
