@@ -76,6 +76,7 @@ impl Limits {
         positive("upload_keep_s", self.upload_keep_s > 0);
         positive("request_bytes", self.request_bytes > 0);
         positive("quarantine_rows", self.quarantine_rows > 0);
+        positive("device_certificate_days", self.device_certificate_days > 0);
         for (key, bytes) in [
             ("upload_device_bytes", self.upload_device_bytes),
             ("upload_total_bytes", self.upload_total_bytes),
@@ -84,7 +85,6 @@ impl Limits {
                 problems.push(format!("limits.{key} must have room for one: {PAYLOAD_BYTES}"));
             }
         }
-        positive("device_certificate_days", self.device_certificate_days > 0);
         if self.device_certificate_days > CERTIFICATE_DAYS_MAX {
             let most = CERTIFICATE_DAYS_MAX;
             problems.push(format!("limits.device_certificate_days must be at most {most}"));

@@ -175,7 +175,7 @@ fn enrol(data: &Path) {
         KeyPair::generate().unwrap(),
     )
     .unwrap();
-    let request = keys.certificate_request().unwrap();
+    let request = keys.tls().certificate_request().unwrap();
     let request = CertificateSigningRequestParams::from_pem(&request).unwrap();
     let certificate = request.signed_by(&ca).unwrap().pem();
     let root_json = root();

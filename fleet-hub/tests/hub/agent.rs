@@ -96,7 +96,6 @@ impl Agent {
             pulse: Pulse::default(),
             sink: Box::new(Nobody),
             confirm_within: Duration::from_secs(1),
-            pulse: Pulse::default(),
         })
         .unwrap();
         let (stop, shutdown) = shutdown::channel();
