@@ -142,7 +142,7 @@ impl Default for InferenceConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Where `/status`, `/results/latest` and `/healthz` are served.
+    /// Where `/status`, `/metrics`, `/healthz` and `/results/latest` are served.
     pub listen: SocketAddr,
 }
 
@@ -172,6 +172,8 @@ impl Default for ResultsConfig {
 pub struct TelemetryConfig {
     /// Seconds between two reports; drift is told from the last 60 of them that saw a frame.
     pub every_s: u32,
+    /// The base address of an OTLP collector (HTTP, protobuf); no spans are made when absent.
+    pub otlp: Option<String>,
 }
 
 impl TelemetryConfig {
@@ -183,7 +185,7 @@ impl TelemetryConfig {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { every_s: 60 }
+        Self { every_s: 60, otlp: None }
     }
 }
 
@@ -320,7 +322,7 @@ const KEYS: [(&str, &[&str]); 8] = [
     ("inference", &["threads", "library", "queue_frames"]),
     ("http", &["listen"]),
     ("results", &["mqtt_per_second"]),
-    ("telemetry", &["every_s"]),
+    ("telemetry", &["every_s", "otlp"]),
 ];
 
 fn keys_of(table: &str) -> Option<&'static [&'static str]> {
@@ -412,8 +414,16 @@ fn check(file: &File) -> Vec<String> {
             (1..=86_400).contains(&file.telemetry.every_s),
             "telemetry.every_s must be between 1 and 86400",
         ),
+        (
+            file.telemetry.otlp.as_deref().is_none_or(is_http),
+            "telemetry.otlp must be an http:// or https:// address",
+        ),
     ];
     rules.into_iter().filter(|(holds, _)| !holds).map(|(_, text)| text.to_owned()).collect()
+}
+
+fn is_http(address: &str) -> bool {
+    url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 #[cfg(test)]
@@ -451,9 +461,17 @@ mod tests {
     #[test]
     fn all_errors_are_reported_together() {
         let text = "data_dir = 'd'\ncolour = 1\n[source]\nkind = 'idx'\nimages = 'i'\nrate_hz = 0\nspeed = 2\n\
-                    [http]\nlisten = '0.0.0.0:80'\n[outbox]\nmax_rows = 0\n";
+                    [http]\nlisten = '0.0.0.0:80'\n[outbox]\nmax_rows = 0\n\
+                    [telemetry]\notlp = 'collector:4318'\n";
         let problems = Config::parse(text, Path::new("")).unwrap_err().to_string();
-        for part in ["colour", "source.speed", "rate_hz", "http.listen", "outbox.max_rows"] {
+        for part in [
+            "colour",
+            "source.speed",
+            "rate_hz",
+            "http.listen",
+            "outbox.max_rows",
+            "telemetry.otlp",
+        ] {
             assert!(problems.contains(part), "{part} is missing in: {problems}");
         }
     }

@@ -53,6 +53,13 @@ pub enum DurableError {
     },
 }
 
+/// The space that the disk of `folder` has left for this process, in bytes; none when the system
+/// does not say.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 impl DurableError {
     pub(crate) fn io(what: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self::Io { what, path: path.to_owned(), source }

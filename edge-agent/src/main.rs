@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_agent::config::Config;
-use edge_agent::{check, enroll, memory, run, status, tls};
+use edge_agent::{check, enroll, memory, otlp, run, status, tls};
+use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Runs a model beside a sensor and sends home what is worth learning from.
 #[derive(Parser)]
@@ -71,8 +74,7 @@ fn main() -> ExitCode {
     memory::give_back_freed();
     tls::install_provider();
     let cli = Cli::parse();
-    log_to_stderr(cli.log);
-    match execute(cli.command) {
+    match execute(cli.command, cli.log) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -81,20 +83,24 @@ fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
+/// Log lines to standard error, and what `spans` makes of them.
+fn start_log(format: LogFormat, spans: Option<impl Layer<Registry> + Send + Sync>) {
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Human => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let lines = match format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
 }
 
-fn execute(command: Command) -> anyhow::Result<ExitCode> {
+fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
+    if !matches!(command, Command::Run(_)) {
+        start_log(log, None::<Identity>);
+    }
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -115,8 +121,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Run(Configured { config: path }) => {
             let config = Config::load(&path)?;
+            let (layer, spans) = config.telemetry.otlp.as_ref().map(|_| otlp::channel()).unzip();
+            start_log(log, layer);
             let runtime = runtime()?;
-            let stopped = runtime.block_on(run::run(&path, &config))?;
+            let stopped = runtime.block_on(run::run(&path, &config, spans))?;
             // What the drain gave up must not hold the process.
             runtime.shutdown_background();
             println!("{}", serde_json::to_string(&stopped)?);

@@ -11,8 +11,10 @@ use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::drift::DriftStatus;
+use crate::health::Health;
 use crate::identity::{Identity, IdentityError};
 use crate::link::LinkStatus;
+use crate::otlp::OtlpStatus;
 use crate::outbox::{self, OutboxStats};
 use crate::reload::Standing;
 use crate::telemetry::Counters;
@@ -82,8 +84,20 @@ pub struct RunningStatus {
     pub link: LinkStatus,
     /// Whether input and answers are what they were; none before the first window.
     pub drift: Option<DriftStatus>,
+    /// Memory the process holds resident now, in bytes.
+    pub rss_bytes: u64,
     /// The most memory the process ever held resident, in bytes.
     pub peak_rss_bytes: u64,
+    /// Space left on the data folder's disk, in bytes; none when the system does not say.
+    pub disk_free_bytes: Option<u64>,
+    /// Seconds since a frame was last answered, or since start.
+    pub silent_s: u64,
+    /// From how many of them on the agent is not healthy.
+    pub silence_limit_s: u64,
+    /// Threads that have ended and should not have.
+    pub threads_ended: Vec<String>,
+    /// Spans to the OTLP collector; none when none was asked for.
+    pub otlp: Option<OtlpStatus>,
 }
 
 /// The agent's status.
@@ -210,6 +224,11 @@ impl Status {
                 )?;
             }
         }
+        if self.running.is_some() {
+            for reason in Health::of(self).reasons {
+                writeln!(out, "unwell   {reason}")?;
+            }
+        }
         self.problems.iter().try_for_each(|problem| writeln!(out, "problem  {problem}"))
     }
 }
@@ -236,7 +255,11 @@ impl RunningStatus {
                 format!(", could not install {}: {reason}", bundle.0.short())
             }
         };
-        writeln!(out, "hub      {hub}, order {}{update}", link.generation)?;
+        let heard = match link.last_heard {
+            Some(at) => format!(", heard {} s ago", self.now.0.saturating_sub(at.0) / 1000),
+            None => ", not heard since start".to_owned(),
+        };
+        writeln!(out, "hub      {hub}{heard}, order {}{update}", link.generation)?;
         if let Some(error) = &link.last_error {
             writeln!(out, "         {error}")?;
         }
@@ -248,7 +271,16 @@ impl RunningStatus {
         if let Some(drift) = &self.drift {
             writeln!(out, "drift    {drift}")?;
         }
-        writeln!(out, "memory   {} MiB at most", self.peak_rss_bytes >> 20)?;
+        writeln!(out, "up       {} s", self.uptime_s)?;
+        let (now, most) = (self.rss_bytes >> 20, self.peak_rss_bytes >> 20);
+        writeln!(out, "memory   {now} MiB, {most} MiB at most")?;
+        if let Some(free) = self.disk_free_bytes {
+            writeln!(out, "disk     {} MiB free", free >> 20)?;
+        }
+        if let Some(otlp) = self.otlp {
+            let OtlpStatus { exported, failed, dropped } = otlp;
+            writeln!(out, "otlp     {exported} spans sent, {failed} failed, {dropped} dropped")?;
+        }
         let counters = &self.counters;
         writeln!(
             out,
@@ -300,6 +332,83 @@ fn describe_outbox(outbox: &OutboxStats, out: &mut String) -> fmt::Result {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::telemetry::peak_rss_bytes;
+
+    /// An agent that does its work, with a number of its own in every field.
+    pub(crate) fn answering() -> Status {
+        let mut status = from_files(Path::new("/none"));
+        status.state = State::Answering;
+        status.device = Some("dev-1".parse().expect("an id"));
+        let digest = BundleDigest(fleetloop_protocol::Digest::of(b"bundle"));
+        status.model = Some(ModelStatus { digest, name: Some("wear 3".into()) });
+        status.outbox = Some(OutboxStats {
+            samples: 11,
+            gaps: 12,
+            uploads: 22,
+            bytes: 13,
+            dead_letters: 14,
+            samples_signed_total: 15,
+            samples_receipted_total: 16,
+            evicted_total: 17,
+            refused_total: 18,
+            damaged_total: 19,
+            dead_dropped_total: 20,
+            append_failed: 21,
+            ..OutboxStats::default()
+        });
+        status.running = Some(RunningStatus {
+            uptime_s: 31,
+            now: UnixMillis(1_800_000_090_000),
+            clock: ClockState::Synced,
+            config: Standing {
+                digest: fleetloop_protocol::Digest::of(b"config"),
+                source: "idx".into(),
+                period_ms: 100,
+                refused: Some("it is not TOML".into()),
+                at_next_start: Vec::new(),
+            },
+            frames: FrameStatus {
+                frames_in: 41,
+                frames_answered: 42,
+                frames_dropped: 43,
+                frames_failed: 44,
+                frames_waiting: 45,
+                frames_late: 46,
+            },
+            counters: Counters {
+                frames_answered: 42,
+                frames_failed: 44,
+                not_selected_budget: 51,
+                not_selected_busy: 52,
+                not_selected_disk: 53,
+                not_selected_size: 54,
+            },
+            results_dropped: 61,
+            link: LinkStatus {
+                connected: true,
+                last_error: None,
+                update: Update::Idle,
+                generation: 62,
+                untrusted: 63,
+                hub_reads_version: None,
+                last_heard: Some(UnixMillis(1_800_000_000_000)),
+            },
+            drift: None,
+            rss_bytes: 71,
+            peak_rss_bytes: peak_rss_bytes(),
+            disk_free_bytes: Some(72),
+            silent_s: 3,
+            silence_limit_s: 60,
+            threads_ended: Vec::new(),
+            otlp: Some(OtlpStatus { exported: 81, failed: 82, dropped: 83 }),
+        });
+        status
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -324,5 +433,17 @@ mod tests {
             let json = serde_json::to_string(&status).unwrap();
             assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
         }
+    }
+
+    #[test]
+    fn a_running_agent_says_what_an_operator_asks_first() {
+        let mut status = testing::answering();
+        let text = status.to_string();
+        for words in ["wear 3", "heard 90 s ago", "31 s", "0 MiB free", "81 spans sent"] {
+            assert!(text.contains(words), "{words} is missing in {text}");
+        }
+        assert!(!text.contains("unwell"), "{text}");
+        status.outbox.as_mut().unwrap().paused = true;
+        assert!(status.to_string().contains("unwell   the disk refuses"), "{status}");
     }
 }

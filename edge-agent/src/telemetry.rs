@@ -1,9 +1,10 @@
 //! What the device counts: counters since start, distributions over a window.
 //!
 //! Latency is kept in a histogram of logarithmic buckets, eight to an octave: a quantile read from
-//! it is at most 1/8 above the true one. The window restarts whenever a report is taken, its sketch
-//! also when another model answers: what was counted of the one before in that window is left out of
-//! the report, and only there.
+//! it is at most 1/8 above the true one, and goes on from start: a window's latencies are what came
+//! since it began. The window restarts whenever a report is taken, its sketch also when another model
+//! answers: what was counted of the one before in that window is left out of the report, and only
+//! there.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,24 +39,47 @@ pub struct Counters {
     pub not_selected_size: u64,
 }
 
+/// What goes on from start.
+#[derive(Debug)]
+struct SinceStart {
+    counters: Counters,
+    latency: [u64; BUCKETS],
+    latency_us: u64,
+    /// When the last answer came, by the monotonic clock.
+    answered_at: Duration,
+}
+
 #[derive(Debug)]
 struct Window {
     since: Duration,
-    latency: [u64; BUCKETS],
+    /// The histogram at its beginning.
+    latency_before: [u64; BUCKETS],
     sketch: Sketch,
     model: Option<BundleDigest>,
 }
 
 impl Window {
-    fn new(since: Duration, model: Option<BundleDigest>) -> Self {
-        Self { since, latency: [0; BUCKETS], sketch: Sketch::default(), model }
+    fn new(since: Duration, latency_before: [u64; BUCKETS], model: Option<BundleDigest>) -> Self {
+        Self { since, latency_before, sketch: Sketch::default(), model }
     }
 }
 
 /// The counting end and the reading end; shared by `Arc`.
 #[derive(Debug)]
 pub struct Meter {
-    inner: Mutex<(Counters, Window)>,
+    inner: Mutex<(SinceStart, Window)>,
+}
+
+/// The latencies of all answers since start, for a Prometheus histogram.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Latencies {
+    /// Upper bounds in seconds, ascending, the last infinite; and the answers up to each that no
+    /// lower one holds.
+    pub buckets: Vec<(f64, u64)>,
+    /// All answers.
+    pub count: u64,
+    /// Their latencies added up, in seconds.
+    pub sum_s: f64,
 }
 
 /// What others count and a report names.
@@ -80,10 +104,16 @@ pub struct Others {
 impl Meter {
     /// A meter whose first window begins at monotonic time `now`.
     pub fn new(now: Duration) -> Self {
-        Self { inner: Mutex::new((Counters::default(), Window::new(now, None))) }
+        let since_start = SinceStart {
+            counters: Counters::default(),
+            latency: [0; BUCKETS],
+            latency_us: 0,
+            answered_at: now,
+        };
+        Self { inner: Mutex::new((since_start, Window::new(now, [0; BUCKETS], None))) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Counters, Window)> {
+    fn lock(&self) -> MutexGuard<'_, (SinceStart, Window)> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,13 +121,15 @@ impl Meter {
     pub fn answered(&self, answer: &Answer) {
         let seen = observe_answer(&answer.frame.frame, &answer.classification);
         self.record(answer.model.digest, answer.latency, &seen);
+        self.lock().0.answered_at = answer.frame.due + answer.latency;
     }
 
     fn record(&self, model: BundleDigest, latency: Duration, seen: &Observation) {
         let mut inner = self.lock();
-        let (counters, window) = &mut *inner;
-        counters.frames_answered += 1;
-        window.latency[bucket(latency)] += 1;
+        let (since_start, window) = &mut *inner;
+        since_start.counters.frames_answered += 1;
+        since_start.latency[bucket(latency)] += 1;
+        since_start.latency_us += u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         if window.model != Some(model) {
             window.sketch = Sketch::default();
             window.model = Some(model);
@@ -107,21 +139,47 @@ impl Meter {
 
     /// Changes the counters.
     pub fn count(&self, change: impl FnOnce(&mut Counters)) {
-        change(&mut self.lock().0);
+        change(&mut self.lock().0.counters);
     }
 
     /// The counters since start.
     pub fn counters(&self) -> Counters {
-        self.lock().0
+        self.lock().0.counters
+    }
+
+    /// When a frame was last answered, by the monotonic clock; the meter's beginning before that.
+    pub fn answered_at(&self) -> Duration {
+        self.lock().0.answered_at
+    }
+
+    /// The latencies since start, by powers of two: each octave of the histogram is one bucket.
+    pub fn latencies(&self) -> Latencies {
+        let (latency, sum_us) = {
+            let inner = self.lock();
+            (inner.0.latency, inner.0.latency_us)
+        };
+        let octaves = latency.chunks(STEPS as usize).enumerate();
+        let mut buckets: Vec<(f64, u64)> = octaves
+            // The first bound is 8 us: below it the histogram counts single microseconds.
+            .map(|(octave, counts)| {
+                let bound_us = f64::from(STEPS) * 2f64.powi(octave as i32);
+                (bound_us / 1e6, counts.iter().sum())
+            })
+            .collect();
+        if let Some((last, _)) = buckets.last_mut() {
+            *last = f64::INFINITY;
+        }
+        Latencies { count: latency.iter().sum(), buckets, sum_s: sum_us as f64 / 1e6 }
     }
 
     /// The report of the window that ends at `now` (monotonic) and `at_ms` (wall); the next begins.
     pub fn report(&self, now: Duration, at_ms: u64, others: Others) -> Telemetry {
         let mut inner = self.lock();
-        let counters = inner.0;
-        let next = Window::new(now, inner.1.model);
+        let (counters, mut latency) = (inner.0.counters, inner.0.latency);
+        let next = Window::new(now, latency, inner.1.model);
         let window = std::mem::replace(&mut inner.1, next);
         drop(inner);
+        latency.iter_mut().zip(window.latency_before).for_each(|(now, before)| *now -= before);
         let seconds = now.saturating_sub(window.since).as_secs();
         Telemetry {
             model: window.model,
@@ -136,8 +194,8 @@ impl Meter {
             outbox_bytes: others.outbox_bytes,
             dead_letters: others.dead_letters,
             peak_rss_bytes: peak_rss_bytes(),
-            latency_us_p50: quantile(&window.latency, 0.5),
-            latency_us_p99: quantile(&window.latency, 0.99),
+            latency_us_p50: quantile(&latency, 0.5),
+            latency_us_p99: quantile(&latency, 0.99),
             sketch: window.sketch,
         }
     }
@@ -181,8 +239,17 @@ fn quantile(histogram: &[u64], q: f64) -> u32 {
 /// The most memory this process ever held resident, from `/proc/self/status`; 0 where there is no
 /// such file.
 pub fn peak_rss_bytes() -> u64 {
+    memory_bytes("VmHWM:")
+}
+
+/// The memory this process holds resident now; 0 as above.
+pub fn rss_bytes() -> u64 {
+    memory_bytes("VmRSS:")
+}
+
+fn memory_bytes(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|found| found.strip_prefix(line));
     let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
@@ -249,6 +316,23 @@ mod tests {
     }
 
     #[test]
+    fn the_histogram_goes_on_over_windows_and_adds_up() {
+        let meter = Meter::new(Duration::ZERO);
+        for us in [0, 7, 8, 1000, 1_000_000] {
+            meter.record(MODEL, Duration::from_micros(us), &seen(2, 0));
+        }
+        meter.report(Duration::from_secs(60), 5, Others::default());
+        meter.record(MODEL, Duration::from_secs(5000), &seen(2, 0));
+        let found = meter.latencies();
+        let up_to =
+            |s: f64| found.buckets.iter().filter(|(le, _)| *le <= s).map(|(_, n)| n).sum::<u64>();
+        assert_eq!((up_to(8e-6), up_to(16e-6), up_to(1.024e-3)), (2, 3, 4));
+        assert_eq!((up_to(1.1), up_to(f64::INFINITY), found.count), (5, 6, 6));
+        assert!((found.sum_s - 5001.001_015).abs() < 1e-9);
+        assert!(found.buckets.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
     fn a_report_with_the_most_classes_fits_a_signed_message() {
         let meter = Meter::new(Duration::ZERO);
         let full = vec![u64::MAX; TELEMETRY_CLASSES];
@@ -266,6 +350,6 @@ mod tests {
 
     #[test]
     fn the_peak_of_memory_is_read() {
-        assert!(peak_rss_bytes() > 1024 * 1024);
+        assert!(rss_bytes() > 1024 * 1024 && peak_rss_bytes() >= rss_bytes());
     }
 }

@@ -93,6 +93,16 @@ impl fmt::Display for SampleId {
     }
 }
 
+/// The W3C trace id of a sample's road, from the sample's id as written: the first 16 bytes of
+/// SHA-256 over `fleetloop sample ` and the id. Device and hub reach the same one by themselves, so
+/// nothing about it travels.
+pub fn trace_id(sample: &str) -> [u8; 16] {
+    let digest = Digest::of(format!("fleetloop sample {sample}").as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.as_bytes()[..16]);
+    id
+}
+
 /// A model as devices know it: the digest of its bundle's manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -132,5 +142,14 @@ mod tests {
             assert!(bad.parse::<DeviceId>().is_err(), "{bad}");
         }
         assert_eq!("dev-7_x".parse::<DeviceId>().unwrap().as_str(), "dev-7_x");
+    }
+
+    #[test]
+    fn a_samples_trace_id_follows_from_its_id_as_written() {
+        let sample =
+            SampleId { device: "dev-1".parse().unwrap(), epoch: Epoch(1), sequence: Sequence(7) };
+        // printf 'fleetloop sample dev-1/0000000000000001/7' | sha256sum
+        let expected = 0xc33f_186a_9a02_f3a6_5a67_0036_54c4_1277_u128;
+        assert_eq!(trace_id(&sample.to_string()), expected.to_be_bytes());
     }
 }

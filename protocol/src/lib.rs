@@ -37,6 +37,6 @@ pub mod v2;
 pub mod wire;
 
 pub use digest::Digest;
-pub use ids::{BundleDigest, DeviceId, Epoch, Generation, KeyId, SampleId, Sequence};
+pub use ids::{BundleDigest, DeviceId, Epoch, Generation, KeyId, SampleId, Sequence, trace_id};
 pub use signed::{Signed, Verified};
 pub use time::{ClockState, UnixMillis};

@@ -330,6 +330,12 @@ impl Inference {
         self.shared.model.borrow().clone()
     }
 
+    /// Whether the worker's thread has ended.
+    pub fn has_ended(&self) -> bool {
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Waits until the worker has answered what the closed queue still held. Blocks.
     pub fn join(&self) {
         let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -97,6 +97,8 @@ pub struct LinkStatus {
     pub untrusted: u64,
     /// When the certificate that is shown ends.
     pub certificate_ends: UnixMillis,
+    /// When the hub last said something that is trusted, since start.
+    pub last_heard: Option<UnixMillis>,
 }
 
 /// Starts the link and the updater. The task ends by itself once the signal says so: at `Drain`
@@ -112,6 +114,7 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         hub_reads_version: None,
         untrusted: 0,
         certificate_ends: parts.identity.tls().borrow().life().not_after,
+        last_heard: None,
     });
     let receiver = status.subscribe();
     let beating = beat(parts.pulse.clone(), parts.clock.clone());

@@ -206,7 +206,10 @@ impl Session {
         let device = self.parts.identity.device();
         let now = self.parts.clock.now();
         match inbox::open(&topic, &publish.payload, device, keys.as_deref(), now) {
-            Ok(inbound) => Some(inbound),
+            Ok(inbound) => {
+                self.status.send_modify(|status| status.last_heard = Some(now));
+                Some(inbound)
+            }
             Err(error) => {
                 tracing::warn!(topic = %topic, reason = chain(&error), "a message is ignored");
                 self.status.send_modify(|status| status.untrusted += 1);
@@ -285,8 +288,12 @@ impl Session {
     /// Publishes a message of the outbox. One that is not sent stays there and is offered again;
     /// the ones beside it go on.
     fn send(&self, link: &mut Connection, message: Outgoing) {
+        let bytes = message.bytes.len();
         if link.publish(&self.topic(message.kind), message.bytes, self.now()) {
             link.window.awaits_receipt(self.now());
+            if let Some(sample) = message.sample {
+                tracing::debug!(%sample, bytes, "sample sent");
+            }
         }
     }
 

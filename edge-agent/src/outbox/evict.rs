@@ -90,21 +90,21 @@ pub(super) fn delete(db: &Connection, meta: &mut Meta, item: &Item) -> rusqlite:
 }
 
 /// Evicts until the limits hold, never a row that `leased` names: the hub may be storing it.
-/// Returns how many went.
+/// Returns which went.
 pub(super) fn to_limits(
     db: &Connection,
     meta: &mut Meta,
     limits: &OutboxConfig,
     signer: &Signer<'_>,
     leased: &dyn Fn(i64) -> bool,
-) -> Result<u64, StepError> {
-    let mut evicted = 0;
+) -> Result<Vec<Sequence>, StepError> {
+    let mut evicted = Vec::new();
     while meta.samples > limits.max_rows || meta.bytes > limits.max_bytes {
         let Some(item) = least_informative(db, meta, leased)? else { break };
         delete(db, meta, &item)?;
         leave_gap(db, meta, &item, GapReason::OutboxFull, signer)?;
         meta.evicted_total += 1;
-        evicted += 1;
+        evicted.push(Sequence(item.first_seq));
     }
     Ok(evicted)
 }

@@ -26,6 +26,7 @@
 //! epoch begins.
 
 mod evict;
+mod road;
 mod schema;
 mod steps;
 mod upload;
@@ -111,6 +112,8 @@ pub struct Outgoing {
     pub bytes: Vec<u8>,
     /// SHA-256 of `bytes`, by which a refusal names it.
     pub message: Digest,
+    /// The sample; none for a gap.
+    pub sample: Option<SampleId>,
 }
 
 /// A payload to upload before its message may be published.
@@ -437,6 +440,11 @@ impl Outbox {
     /// The numbers after the last transaction.
     pub fn stats(&self) -> OutboxStats {
         *self.stats.borrow()
+    }
+
+    /// Whether the writer's thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
     }
 
     /// Finishes what was asked, closes the file and ends the thread. Blocks.

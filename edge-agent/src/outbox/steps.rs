@@ -16,6 +16,7 @@ use fleetloop_protocol::{Digest, SampleId, Sequence, Signed};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::evict::{self, GAP, ITEM, Item, Signer, StepError};
+use super::road::Appended;
 use super::schema::Meta;
 use super::upload;
 use super::writer::{Lease, Writer};
@@ -27,7 +28,7 @@ impl Writer {
         db: &Connection,
         meta: &mut Meta,
         draft: &Draft,
-    ) -> Result<(SampleId, Digest), StepError> {
+    ) -> Result<Appended, StepError> {
         let (id, sealed) = self.seal(meta, draft)?;
         let (random, score) = match draft.selection {
             Selection::Random { .. } => (true, 0.0),
@@ -58,19 +59,20 @@ impl Writer {
         meta.random_samples += u64::from(random);
         meta.bytes += sealed.len;
         meta.signed_total += 1;
-        self.evict(db, meta)?;
-        Ok((id, sealed.body))
+        let evicted = self.evict(db, meta)?;
+        Ok(Appended { id, digest: sealed.body, evicted })
     }
 
-    /// Brings the outbox within its limits.
-    pub(super) fn evict(&self, db: &Connection, meta: &mut Meta) -> Result<(), StepError> {
+    /// Brings the outbox within its limits and says which samples went.
+    pub(super) fn evict(
+        &self,
+        db: &Connection,
+        meta: &mut Meta,
+    ) -> Result<Vec<SampleId>, StepError> {
         // What the hub refused for now it does not have: such a row may go like any other.
         let leased = |id| self.leases.get(&id).is_some_and(|lease| !lease.retry);
         let evicted = evict::to_limits(db, meta, &self.limits, &self.signer(), &leased)?;
-        if evicted > 0 {
-            tracing::debug!(evicted, waiting = meta.samples, "the outbox is at its limit");
-        }
-        Ok(())
+        Ok(evicted.into_iter().map(|sequence| self.id(meta, sequence.0)).collect())
     }
 
     fn seal(&self, meta: &Meta, draft: &Draft) -> Result<(SampleId, Sealed), OutboxError> {
@@ -81,11 +83,7 @@ impl Writer {
             return Err(DecodeError::TooLarge { name: "sample payload", len, limit }.into());
         }
         let salt = random_bytes::<16>()?;
-        let id = SampleId {
-            device: self.device.clone(),
-            epoch: meta.epoch,
-            sequence: Sequence(meta.next_sequence),
-        };
+        let id = self.id(meta, meta.next_sequence);
         let mut predictions = draft.predictions.clone();
         predictions.truncate(HEADER_PREDICTIONS);
         let header = SampleHeader {
@@ -113,6 +111,10 @@ impl Writer {
         let beside = if is_inline { 0 } else { draft.payload.len() };
         let len = (message.len() + beside) as u64;
         Ok((id, Sealed { body, message, digest, len, salt: (!is_inline).then_some(salt) }))
+    }
+
+    pub(super) fn id(&self, meta: &Meta, sequence: u64) -> SampleId {
+        SampleId { device: self.device.clone(), epoch: meta.epoch, sequence: Sequence(sequence) }
     }
 
     pub(super) fn signer(&self) -> Signer<'_> {
@@ -176,8 +178,14 @@ impl Writer {
             .optional()?;
         let Some((item, bytes)) = row else { return Ok(None) };
         if Digest::of(&bytes) == item.message_digest {
-            let kind = if item.kind == GAP { Kind::Gap } else { Kind::Sample };
-            return Ok(Some((item, Outgoing { kind, bytes, message: item.message_digest })));
+            let (kind, sample) = match item.kind {
+                GAP => (Kind::Gap, None),
+                _ => (Kind::Sample, Some(self.id(meta, item.first_seq))),
+            };
+            return Ok(Some((
+                item,
+                Outgoing { kind, bytes, message: item.message_digest, sample },
+            )));
         }
         self.replace_damaged(db, meta, &item)?;
         Ok(None)
@@ -190,7 +198,8 @@ impl Writer {
         meta: &mut Meta,
         item: &Item,
     ) -> Result<(), StepError> {
-        tracing::error!(sequence = item.first_seq, "a row of the outbox is damaged on the disk");
+        let sample = self.id(meta, item.first_seq);
+        tracing::error!(%sample, "a row of the outbox is damaged on the disk");
         evict::delete(db, meta, item)?;
         if item.kind == GAP {
             return evict::sign_anew(db, meta, item, &self.signer());
@@ -221,8 +230,9 @@ impl Writer {
             .optional()?;
         let Some(item) = item else { return Ok(Settled::Unknown) };
         if item.digest != receipt.digest {
+            let sample = self.id(meta, first.0);
             tracing::error!(
-                sequence = first.0, here = %item.digest, hub = %receipt.digest,
+                %sample, here = %item.digest, hub = %receipt.digest,
                 "the hub's receipt names another digest; the sample stays here"
             );
             return Ok(Settled::OtherDigest);
@@ -244,7 +254,9 @@ impl Writer {
             .query_row([refusal.message.as_bytes()], Item::read)
             .optional()?;
         let Some(item) = item else { return Ok(Refused::Unknown) };
-        let (sequence, reason, detail) = (item.first_seq, refusal.reason, &refusal.detail);
+        let sample = self.id(meta, item.first_seq);
+        let (reason, detail) = (refusal.reason, &refusal.detail);
+        let what = if item.kind == GAP { "gap" } else { "sample" };
         if let Some(seconds) = refusal.retry_after_s {
             let wait = Duration::from_secs(u64::from(seconds)).min(LONGEST_RETRY);
             let until = self.shared.clock.monotonic() + wait;
@@ -253,10 +265,10 @@ impl Writer {
                 // The hub's state, not this message's: every other would meet the same.
                 self.hold_until = self.hold_until.max(until);
             }
-            tracing::warn!(sequence, ?reason, detail, wait_s = wait.as_secs(), "refused for now");
+            tracing::warn!(%sample, ?reason, detail, wait_s = wait.as_secs(), "{what} refused for now");
             return Ok(Refused::Retry);
         }
-        tracing::error!(sequence, ?reason, detail, "the hub refused a message for good");
+        tracing::error!(%sample, ?reason, detail, "{what} refused for good");
         if item.kind != GAP {
             self.bury(db, meta, &item, refusal)?;
         }

@@ -83,13 +83,15 @@ impl Writer {
     pub(super) fn uploaded(
         &mut self,
         db: &Connection,
+        meta: &Meta,
         id: i64,
     ) -> Result<Option<Outgoing>, StepError> {
         let outgoing = db
-            .prepare_cached("SELECT message, message_digest FROM item WHERE id = ?1")?
+            .prepare_cached("SELECT message, message_digest, first_seq FROM item WHERE id = ?1")?
             .query_row([id], |row| {
                 let (bytes, message) = (row.get(0)?, Digest::from_bytes(row.get(1)?));
-                Ok(Outgoing { kind: Kind::Sample, bytes, message })
+                let sample = Some(self.id(meta, row.get::<_, i64>(2)?.cast_unsigned()));
+                Ok(Outgoing { kind: Kind::Sample, bytes, message, sample })
             })
             .optional()?;
         if outgoing.is_some() {

@@ -11,12 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fleetloop_protocol::keys::SigningKey;
-use fleetloop_protocol::receipt::{Receipt, Refusal, Subject};
-use fleetloop_protocol::{DeviceId, Digest, Epoch, SampleId};
+use fleetloop_protocol::receipt::{Receipt, Refusal};
+use fleetloop_protocol::{DeviceId, Epoch, SampleId};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::evict::StepError;
+use super::road::{self, Appended};
 use super::schema::{self, Meta};
 use super::{
     Draft, OutboxError, OutboxStats, Outgoing, PROBE_EVERY, Refused, Settled, Shared, Upload,
@@ -45,13 +46,13 @@ pub(super) enum Command {
 
 /// What a command came to, answered after the commit.
 enum Outcome {
-    /// A sample and its header's digest.
-    Appended(SampleId, Digest),
+    Appended(Appended),
     Batch(Vec<Outgoing>),
     Upload(Option<Upload>),
     Uploaded(Option<Outgoing>),
     Settled(Settled),
     Refused(Refused),
+    Evicted(Vec<SampleId>),
     Done,
 }
 
@@ -318,13 +319,15 @@ impl Writer {
                 if self.paused_now() {
                     return Err(OutboxError::Disk { path: self.path.clone() }.into());
                 }
-                self.append(db, meta, draft).map(|(id, digest)| Outcome::Appended(id, digest))
+                self.append(db, meta, draft).map(Outcome::Appended)
             }
             Command::NextBatch { max_rows, max_bytes, .. } => {
                 self.next_batch(db, meta, *max_rows, *max_bytes).map(Outcome::Batch)
             }
             Command::NextUpload { .. } => self.next_upload(db, meta).map(Outcome::Upload),
-            Command::Uploaded { upload, .. } => self.uploaded(db, *upload).map(Outcome::Uploaded),
+            Command::Uploaded { upload, .. } => {
+                self.uploaded(db, meta, *upload).map(Outcome::Uploaded)
+            }
             Command::Postpone { upload, wait, .. } => {
                 self.postpone(*upload, *wait);
                 Ok(Outcome::Done)
@@ -338,7 +341,7 @@ impl Writer {
             Command::SetLimits { limits } => {
                 // They hold even if the disk refuses to evict now: the next append tries again.
                 self.limits = limits.clone();
-                self.evict(db, meta).map(|()| Outcome::Done)
+                self.evict(db, meta).map(Outcome::Evicted)
             }
             Command::Flush { .. } | Command::Close => Ok(Outcome::Done),
         }
@@ -359,20 +362,18 @@ impl Command {
 /// disk: whoever reads it may rely on it through a power cut.
 fn answer(command: Command, outcome: Result<Outcome, OutboxError>) {
     match (command, outcome) {
-        (Command::Append { reply, .. }, Ok(Outcome::Appended(id, digest))) => {
-            tracing::debug!(sample = %id, %digest, "sample stored");
-            drop(reply.send(Ok(id)));
+        (Command::Append { draft, reply }, Ok(Outcome::Appended(appended))) => {
+            appended.log(&draft);
+            drop(reply.send(Ok(appended.id)));
         }
         (Command::NextBatch { reply, .. }, Ok(Outcome::Batch(batch))) => {
             drop(reply.send(Ok(batch)));
         }
         (Command::NextUpload { reply }, Ok(Outcome::Upload(u))) => drop(reply.send(Ok(u))),
         (Command::Uploaded { reply, .. }, Ok(Outcome::Uploaded(o))) => drop(reply.send(Ok(o))),
-        (Command::Settle { reply, receipt }, Ok(Outcome::Settled(s))) => {
-            if let (Settled::Deleted, Subject::Sample(id)) = (s, &receipt.subject) {
-                tracing::debug!(sample = %id, digest = %receipt.digest, "sample receipted");
-            }
-            drop(reply.send(Ok(s)));
+        (Command::Settle { receipt, reply }, Ok(Outcome::Settled(settled))) => {
+            road::settled(&receipt, settled);
+            drop(reply.send(Ok(settled)));
         }
         (Command::Refuse { reply, .. }, Ok(Outcome::Refused(r))) => drop(reply.send(Ok(r))),
         (
@@ -387,6 +388,7 @@ fn answer(command: Command, outcome: Result<Outcome, OutboxError>) {
         (Command::Uploaded { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::Settle { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
         (Command::Refuse { reply, .. }, outcome) => drop(reply.send(Err(no(outcome)))),
+        (Command::SetLimits { .. }, Ok(Outcome::Evicted(samples))) => road::evicted(&samples),
         (Command::SetLimits { .. } | Command::Close, _) => {}
     }
 }

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, HttpConfig, InferenceConfig, OutboxConfig, SourceConfig};
+use crate::config::{
+    Config, HttpConfig, InferenceConfig, OutboxConfig, SourceConfig, TelemetryConfig,
+};
 use crate::decide::Rules;
 
 /// Something that an owner takes over between two frames.
@@ -50,9 +52,10 @@ pub fn plan(now: &Config, new: Config) -> Plan {
         inference: InferenceConfig { threads, library, queue_frames },
         http: HttpConfig { listen },
         results,
-        telemetry,
+        telemetry: TelemetryConfig { every_s, otlp },
         digest,
     } = new;
+    let telemetry = TelemetryConfig { every_s, ..now.telemetry.clone() };
     if outbox != now.outbox {
         changes.push(Change::Outbox(outbox.clone()));
     }
@@ -72,6 +75,7 @@ pub fn plan(now: &Config, new: Config) -> Plan {
         ("inference.threads", threads != now.inference.threads),
         ("inference.library", library != now.inference.library),
         ("http.listen", listen != now.http.listen),
+        ("telemetry.otlp", otlp != now.telemetry.otlp),
     ];
     let at_next_start =
         waits.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect();

@@ -58,10 +58,16 @@ pub struct Standing {
     pub digest: Digest,
     /// Where frames come from.
     pub source: String,
+    /// Milliseconds between two of them.
+    pub period_ms: u64,
     /// Why the file as it is now is not in force, if it is not.
     pub refused: Option<String>,
     /// Keys whose new values take effect at the next start.
     pub at_next_start: Vec<String>,
+}
+
+fn period_ms(rate_hz: f64) -> u64 {
+    (1000.0 / rate_hz) as u64
 }
 
 /// Who takes over what.
@@ -113,6 +119,7 @@ pub fn spawn(
     let standing = watch::Sender::new(Standing {
         digest: config.digest,
         source: described,
+        period_ms: period_ms(config.source.rate_hz()),
         refused: None,
         at_next_start: Vec::new(),
     });
@@ -205,6 +212,7 @@ impl Keeper {
         self.config = in_force;
         self.standing.send_modify(|standing| {
             standing.digest = self.config.digest;
+            standing.period_ms = period_ms(self.config.source.rate_hz());
             standing.refused = None;
             standing.at_next_start = at_next_start;
             if let Some(source) = source {

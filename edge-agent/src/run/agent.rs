@@ -8,10 +8,11 @@ use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
 use fleetloop_models::session::{Runtime, Threads};
+use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::telemetry::Telemetry;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::observed::Observed;
 use super::{DRAIN, RunError, Stopped};
@@ -24,6 +25,7 @@ use crate::http::{self, Shown};
 use crate::identity::Identity;
 use crate::infer::{self, Inference};
 use crate::link::{self, LinkParts};
+use crate::otlp::{self, Export, Seen};
 use crate::outbox::Outbox;
 use crate::reload::{self, Owners, Reload};
 use crate::results::{Latest, Results};
@@ -44,6 +46,7 @@ pub(super) struct Agent {
     threads: Vec<Thread<()>>,
     link: JoinHandle<()>,
     http: JoinHandle<std::io::Result<()>>,
+    otlp: Option<JoinHandle<()>>,
     telemetry: mpsc::Sender<Telemetry>,
     drift: drift::Driver,
     telemetry_every: watch::Receiver<Duration>,
@@ -54,7 +57,11 @@ pub(super) struct Agent {
 
 impl Agent {
     /// `config` was read from `path`, which is followed from here on.
-    pub(super) async fn start(path: &Path, config: &Config) -> Result<Self, RunError> {
+    pub(super) async fn start(
+        path: &Path,
+        config: &Config,
+        spans: Option<Export>,
+    ) -> Result<Self, RunError> {
         let identity = Arc::new(Identity::load(&config.data_dir)?);
         let runtime = Runtime::load(config.inference.library.as_deref())?;
         let listener = http::bind(config.http.listen).await?;
@@ -87,6 +94,7 @@ impl Agent {
                 .map_err(|source| RunError::Thread("reload", source))?;
         let (shutdown, signal) = shutdown::channel();
         let link_pulse = Pulse::default();
+        let (seen, otlp) = export(config, spans, &device, &clock, &signal)?.unzip();
         let (telemetry, telemetry_link) = mpsc::channel(TELEMETRY_WAITING);
         let (link_status, link) = link::start(LinkParts {
             data_dir: config.data_dir.clone(),
@@ -113,6 +121,7 @@ impl Agent {
             results_dropped: road.results_dropped,
             link: link_status,
             drift: drift_shown,
+            otlp: seen,
         });
         let said = parts.clone();
         let (alive, watcher) = supervise::spawn(
@@ -127,9 +136,12 @@ impl Agent {
             ToServiceManager,
         )
         .map_err(|source| RunError::Thread("supervision", source))?;
-        let observed = parts.clone();
-        let shown =
-            Shown { status: Arc::new(move || observed.status()), latest: road.latest.clone() };
+        let (observed, measured) = (parts.clone(), parts.clone());
+        let shown = Shown {
+            status: Arc::new(move || observed.status()),
+            latencies: Arc::new(move || measured.meter.latencies()),
+            latest: road.latest.clone(),
+        };
         let http = tokio::spawn(http::serve(listener, shown, signal));
         tracing::info!(device = %parts.device, http = %config.http.listen, "the agent runs");
         let Road { queue, inference, mut threads, .. } = road;
@@ -142,6 +154,7 @@ impl Agent {
             threads,
             link,
             http,
+            otlp,
             telemetry,
             drift,
             telemetry_every: telemetry_every.subscribe(),
@@ -180,11 +193,23 @@ impl Agent {
 
     pub(super) async fn stop(self) -> Stopped {
         let Self {
-            parts, outbox, inference, queue, threads, link, http, telemetry, shutdown, ..
+            parts,
+            outbox,
+            inference,
+            queue,
+            threads,
+            link,
+            http,
+            otlp,
+            telemetry,
+            shutdown,
+            ..
         } = self;
         // Their threads end with them.
         drop((self.reload, self.alive));
-        let aborts = [link.abort_handle(), http.abort_handle()];
+        let tasks = [link.abort_handle(), http.abort_handle()].into_iter();
+        let aborts: Vec<AbortHandle> =
+            tasks.chain(otlp.as_ref().map(JoinHandle::abort_handle)).collect();
         let drained = tokio::time::timeout(DRAIN, async {
             queue.close();
             let work = tokio::task::spawn_blocking(move || {
@@ -205,7 +230,11 @@ impl Agent {
         shutdown.send_replace(Shutdown::Now);
         // Two seconds for an open connection of a slow reader.
         drop(tokio::time::timeout(Duration::from_secs(2), http).await);
-        aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        if let Some(otlp) = otlp {
+            // A collector that does not answer costs the last spans, not the end.
+            drop(tokio::time::timeout(Duration::from_secs(2), otlp).await);
+        }
+        aborts.iter().for_each(AbortHandle::abort);
         let last = parts.clone();
         let closed = tokio::task::spawn_blocking(move || {
             last.outbox.close();
@@ -214,6 +243,21 @@ impl Agent {
         drop(tokio::time::timeout(DRAIN, closed).await);
         parts.stopped()
     }
+}
+
+/// Starts sending spans, if the configuration names a collector.
+fn export(
+    config: &Config,
+    spans: Option<Export>,
+    device: &DeviceId,
+    clock: &Clock,
+    signal: &watch::Receiver<Shutdown>,
+) -> Result<Option<(Seen, JoinHandle<()>)>, RunError> {
+    let (Some(spans), Some(collector)) = (spans, &config.telemetry.otlp) else { return Ok(None) };
+    let exporter = otlp::exporter(collector, device)?;
+    let seen = spans.seen();
+    let task = tokio::spawn(spans.run(exporter, clock.clone(), signal.clone()));
+    Ok(Some((seen, task)))
 }
 
 fn persist(clock: &Clock) {

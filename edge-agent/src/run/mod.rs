@@ -21,6 +21,7 @@ use crate::clock::ClockError;
 use crate::config::Config;
 use crate::http::HttpError;
 use crate::identity::IdentityError;
+use crate::otlp::{Export, OtlpError};
 use crate::outbox::OutboxError;
 use crate::source::SourceError;
 use crate::supervise;
@@ -53,6 +54,9 @@ pub enum RunError {
     /// The port is taken.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The OTLP collector's address or variables cannot be used.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// No random bytes for the seed.
     #[error("cannot seed the selection")]
     Seed(#[from] KeyError),
@@ -84,15 +88,16 @@ pub struct Stopped {
     pub peak_rss_bytes: u64,
 }
 
-/// Runs the agent until a signal ends it. `config` was read from `path`, which is followed.
+/// Runs the agent until a signal ends it. `config` was read from `path`, which is followed;
+/// `spans` come from the log's OTLP layer, if there is one.
 ///
 /// # Errors
 /// [`RunError`] when it cannot start; once it runs, it runs.
-pub async fn run(path: &Path, config: &Config) -> Result<Stopped, RunError> {
+pub async fn run(path: &Path, config: &Config, spans: Option<Export>) -> Result<Stopped, RunError> {
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut hangup = on_signal(SignalKind::hangup())?;
-    let mut agent = Agent::start(path, config).await?;
+    let mut agent = Box::pin(Agent::start(path, config, spans)).await?;
     let mut every = agent.telemetry_every();
     let mut reports = reports_every(*every.borrow_and_update());
     let mut floor = tokio::time::interval(FLOOR_EVERY);

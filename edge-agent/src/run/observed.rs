@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::telemetry::Telemetry;
@@ -11,14 +12,17 @@ use tokio::sync::watch;
 use super::Stopped;
 use crate::clock::Clock;
 use crate::drift::DriftStatus;
+use crate::durable;
 use crate::frames::FrameQueue;
+use crate::health;
 use crate::infer::Inference;
 use crate::link::LinkStatus;
+use crate::otlp::Seen;
 use crate::outbox::Outbox;
 use crate::reload::Standing;
 use crate::source::SourceCounts;
 use crate::status::{FrameStatus, ModelStatus, RunningStatus, State, Status};
-use crate::telemetry::{Meter, Others, peak_rss_bytes};
+use crate::telemetry::{Meter, Others, peak_rss_bytes, rss_bytes};
 
 /// What status and telemetry are read from.
 pub(super) struct Observed {
@@ -34,6 +38,7 @@ pub(super) struct Observed {
     pub results_dropped: Arc<AtomicU64>,
     pub link: watch::Receiver<LinkStatus>,
     pub drift: watch::Receiver<Option<DriftStatus>>,
+    pub otlp: Option<Seen>,
 }
 
 impl Observed {
@@ -89,7 +94,13 @@ impl Observed {
                 results_dropped: self.results_dropped.load(Ordering::Relaxed),
                 link: self.link.borrow().clone(),
                 drift: self.drift.borrow().clone(),
+                rss_bytes: rss_bytes(),
                 peak_rss_bytes: peak_rss_bytes(),
+                disk_free_bytes: durable::free_bytes(&self.data_dir),
+                silent_s: self.silent().as_secs(),
+                silence_limit_s: health::silence_limit(self.period()).as_secs(),
+                threads_ended: self.threads_ended(),
+                otlp: self.otlp.as_ref().map(Seen::status),
             }),
             problems: Vec::new(),
         }
@@ -102,6 +113,22 @@ impl Observed {
             Some(model) => format!("{} {} answers; hub {hub}", model.name, model.version),
             None => format!("no model yet; hub {hub}"),
         }
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_millis(self.config.borrow().period_ms)
+    }
+
+    fn silent(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.meter.answered_at())
+    }
+
+    fn threads_ended(&self) -> Vec<String> {
+        [("inference", self.inference.has_ended()), ("outbox", self.outbox.has_ended())]
+            .into_iter()
+            .filter(|(_, ended)| *ended)
+            .map(|(name, _)| name.to_owned())
+            .collect()
     }
 
     pub(super) fn stopped(&self) -> Stopped {

@@ -10,6 +10,7 @@ pub mod models;
 pub mod reports;
 pub mod rollouts;
 pub mod samples;
+pub mod status;
 
 use serde::{Deserialize, Serialize};
 

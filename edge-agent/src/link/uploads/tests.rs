@@ -40,6 +40,7 @@ impl Bench {
             generation: 0,
             hub_reads_version: None,
             untrusted: 0,
+            last_heard: None,
         });
         hub.asked();
         Self { hub, dir, clock, time, outbox, key, status }
