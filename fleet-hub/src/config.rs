@@ -34,6 +34,27 @@ pub struct ConfigFile {
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
+    /// What is sent about the hub itself.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// The base address of an OTLP collector (HTTP, protobuf); no spans are made when absent.
+    pub otlp: Option<String>,
+}
+
+impl Telemetry {
+    fn problems(&self) -> Option<String> {
+        let is_http = |address: &String| {
+            url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+        };
+        let bad = self.otlp.as_ref().filter(|address| !is_http(address))?;
+        Some(format!("telemetry.otlp = {bad:?} is not an http:// or https:// address"))
+    }
 }
 
 fn embedded() -> String {
@@ -71,6 +92,8 @@ pub struct Config {
     pub broker: BrokerKind,
     /// Limits.
     pub limits: Limits,
+    /// What is sent about the hub itself.
+    pub telemetry: Telemetry,
 }
 
 /// Why the configuration cannot be used.
@@ -145,6 +168,7 @@ impl Config {
             problems.push(format!("host = {:?} is neither a host name nor an address", file.host));
         }
         problems.extend(file.limits.problems());
+        problems.extend(file.telemetry.problems());
         match (admin, device, mqtt, broker) {
             (Some(admin_listen), Some(device_listen), Some(mqtt_listen), Some(broker))
                 if problems.is_empty() =>
@@ -157,6 +181,7 @@ impl Config {
                     mqtt_listen,
                     broker,
                     limits: file.limits,
+                    telemetry: file.telemetry,
                 })
             }
             _ => Err(ConfigError::Invalid { path, problems }),

@@ -11,7 +11,7 @@ use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::{ApiAccess, Role};
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ConfigFile, FILE};
+use crate::config::{Config, ConfigError, ConfigFile, FILE, Telemetry};
 use crate::durable::{self, Access};
 use crate::limits::Limits;
 use crate::pki::{Pki, PkiError};
@@ -121,6 +121,7 @@ pub async fn init(options: &InitOptions, clock: &Clock) -> Result<Config, InitEr
         mqtt_listen: options.mqtt_listen.clone(),
         broker: options.broker.clone(),
         limits: Limits::default(),
+        telemetry: Telemetry::default(),
     };
     let toml = toml::to_string(&file).map_err(|source| InitError::Toml { what: FILE, source })?;
     let config = Config::parse(&options.data, &toml)?;

@@ -26,7 +26,9 @@ pub mod jobs;
 pub mod labelling;
 pub mod limits;
 pub mod listeners;
+pub mod metrics;
 pub mod mqtt;
+pub mod otlp;
 pub mod own_certificates;
 pub mod pages;
 pub mod pki;
@@ -36,6 +38,7 @@ pub mod renew;
 pub mod rollout;
 pub mod serve;
 pub mod state;
+pub mod status;
 pub mod store;
 pub mod worker;
 

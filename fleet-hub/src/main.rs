@@ -11,8 +11,11 @@ use fleet_hub::clock::Clock;
 use fleet_hub::config::Config;
 use fleet_hub::init::{InitOptions, init};
 use fleet_hub::serve::Hub;
-use fleet_hub::{cli, pki, worker};
+use fleet_hub::{cli, otlp, pki, worker};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Takes in what a fleet signs, has it labelled and learned from, and rolls the result out again.
 #[derive(Debug, Parser)]
@@ -85,7 +88,6 @@ struct ServeArgs {
 fn main() -> ExitCode {
     let program = Program::parse();
     pki::tls::install_provider();
-    set_up_log(program.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -106,22 +108,28 @@ fn main() -> ExitCode {
 }
 
 async fn run(program: Program) -> anyhow::Result<()> {
+    if !matches!(program.command, Command::Serve(_)) {
+        start_log(program.log, None::<Identity>);
+    }
     match program.command {
         Command::Init(args) => Box::pin(run_init(args)).await,
-        Command::Serve(args) => Box::pin(run_serve(args)).await,
+        Command::Serve(args) => Box::pin(run_serve(args, program.log)).await,
         Command::Ask(command) => Box::pin(cli::run(program.access, command)).await,
     }
 }
 
-fn set_up_log(log: Log) {
+/// Log lines to standard error, and what `spans` makes of them.
+fn start_log(log: Log, spans: Option<impl Layer<Registry> + Send + Sync>) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| "info,rmqtt=warn,rmqtt_net=error,rmqtt_codec=warn".into());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let lines = lines.with_ansi(std::io::stderr().is_terminal());
-    match log {
-        Log::Human => lines.init(),
-        Log::Json => lines.json().init(),
-    }
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let lines = match log {
+        Log::Human => lines.boxed(),
+        Log::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
 }
 
 async fn run_init(args: InitArgs) -> anyhow::Result<()> {
@@ -142,12 +150,14 @@ async fn run_init(args: InitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run_serve(args: ServeArgs) -> anyhow::Result<()> {
+async fn run_serve(args: ServeArgs, log: Log) -> anyhow::Result<()> {
     let config = Config::load(&args.data)?;
+    let (layer, spans) = config.telemetry.otlp.as_ref().map(|_| otlp::channel()).unzip();
+    start_log(log, layer);
     let drain = Duration::from_secs(config.limits.drain_s.into());
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut hub = Box::pin(Hub::start(config, Clock::system())).await?;
+    let mut hub = Box::pin(Hub::start_with(config, Clock::system(), spans)).await?;
     let state = hub.state().clone();
     let worker = (!args.no_worker).then(|| {
         let access = state.config.paths.data.join("worker.toml");

@@ -18,11 +18,13 @@ use crate::config::{BrokerKind, Config};
 use crate::init::{self, InitError};
 use crate::listeners::{ListenError, Listener, device};
 use crate::mqtt::Client;
+use crate::otlp::{self, Export, OtlpError};
 use crate::own_certificates::OwnCertificates;
 use crate::pki::tls::{self, ClientCertificates};
 use crate::pki::{Pki, PkiError};
 use crate::release::{self, ReleaseError};
 use crate::state::{AppState, DesiredPublisher, EVENTS};
+use crate::status::Vitals;
 use crate::store::payloads::Blobs;
 use crate::store::uploads::Uploads;
 use crate::store::{Store, StoreError};
@@ -64,6 +66,9 @@ pub enum ServeError {
     /// The embedded broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The OTLP collector's address or variables cannot be used.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -82,6 +87,8 @@ pub enum ServeError {
 pub struct Hub {
     state: AppState,
     stopping: watch::Sender<bool>,
+    /// Becomes true once nothing more happens that the OTLP export should send.
+    ended: watch::Sender<bool>,
     broker: Option<Broker>,
     client: Client,
     listeners: Vec<Listener>,
@@ -96,6 +103,18 @@ impl Hub {
     /// # Errors
     /// [`ServeError`]: nothing is left running.
     pub async fn start(config: Config, clock: Clock) -> Result<Self, ServeError> {
+        Box::pin(Self::start_with(config, clock, None)).await
+    }
+
+    /// The same; `spans` come from the log's OTLP layer, if there is one.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        config: Config,
+        clock: Clock,
+        spans: Option<Export>,
+    ) -> Result<Self, ServeError> {
         init::refuse_unfinished(&config.paths.data)?;
         release::refuse_root_key_inside(&config.paths.data)?;
         let lock = lock(&config)?;
@@ -104,7 +123,9 @@ impl Hub {
         let pki = pki.shared();
         let (desired, orders) = DesiredPublisher::channel();
         let (stopping, stopping_rx) = watch::channel(false);
-        let state = open(config, clock, desired, stopping_rx)?;
+        let mut state = open(config, clock, desired, stopping_rx)?;
+        let ended = watch::Sender::new(false);
+        let spans = export(&mut state, spans, ended.subscribe())?;
         release::reconcile(&state).await?;
         let broker = match state.config.broker {
             BrokerKind::Embedded => Some(Broker::start(&state, &pki).await?),
@@ -114,7 +135,8 @@ impl Hub {
         let client = Client::start(state.clone(), pki, orders)?;
         let mut connected = client.connected();
         tasks.push(("rollout driver", tokio::spawn(drive(state.clone()))));
-        let hub = Self { state, stopping, broker, client, listeners, tasks, _lock: lock };
+        tasks.extend(spans);
+        let hub = Self { state, stopping, ended, broker, client, listeners, tasks, _lock: lock };
         // An external broker may be away; the hub serves people meanwhile.
         if hub.broker.is_some() {
             let waited = tokio::time::timeout(CONNECT, connected.wait_for(|up| *up)).await;
@@ -168,6 +190,7 @@ impl Hub {
         if let Some(broker) = self.broker {
             broker.stop().await;
         }
+        self.ended.send_replace(true);
         let deadline = tokio::time::Instant::now() + drain;
         for (what, mut task) in self.tasks {
             if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
@@ -188,6 +211,7 @@ fn open(
     let (paths, floor) = (&config.paths, config.limits.disk_floor_bytes);
     let payloads = Blobs::open("payload", &paths.payloads(), floor)?;
     Ok(AppState {
+        vitals: Vitals::new(config.limits.backlog_messages),
         store: Store::open(&paths.data)?,
         uploads: Uploads::open(&paths.uploads(), &config.limits, payloads.clone())?,
         payloads,
@@ -198,6 +222,21 @@ fn open(
         stopping,
         config: Arc::new(config),
     })
+}
+
+/// Starts sending spans, if the configuration names a collector.
+fn export(
+    state: &mut AppState,
+    spans: Option<Export>,
+    ended: watch::Receiver<bool>,
+) -> Result<Option<(&'static str, JoinHandle<()>)>, OtlpError> {
+    let (Some(spans), Some(collector)) = (spans, &state.config.telemetry.otlp) else {
+        return Ok(None);
+    };
+    let exporter = otlp::exporter(collector, &state.config.host)?;
+    state.vitals.otlp = Some(spans.seen());
+    let task = spans.run(exporter, state.clock.clone(), ended);
+    Ok(Some(("OTLP export", tokio::spawn(task))))
 }
 
 /// What runs for ever, by name.

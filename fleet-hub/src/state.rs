@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::status::Vitals;
 use crate::store::Store;
 use crate::store::payloads::Blobs;
 use crate::store::uploads::Uploads;
@@ -94,6 +95,8 @@ pub struct AppState {
     pub desired: DesiredPublisher,
     /// Becomes true once, when the hub stops.
     pub stopping: watch::Receiver<bool>,
+    /// What the running parts show of themselves.
+    pub vitals: Vitals,
 }
 
 impl AppState {

@@ -4,7 +4,7 @@
 //! and thereby says, in its signature, who may call it. No token or an unknown one is 401, a role
 //! that may not is 403; both before the body is read.
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, MatchedPath};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use fleetloop_protocol::api::Role;
@@ -62,7 +62,9 @@ impl FromRequestParts<AppState> for Caller {
 
 /// What was asked, as the beginning of an error. The router strips what it nests the API under.
 fn ask(parts: &Parts) -> String {
-    format!("cannot {} {PREFIX}{}", parts.method, parts.uri.path())
+    let matched = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let prefix = if matched.starts_with(PREFIX) { PREFIX } else { "" };
+    format!("cannot {} {prefix}{}", parts.method, parts.uri.path())
 }
 
 fn bearer(parts: &Parts) -> Option<String> {

@@ -121,6 +121,9 @@ async fn freeze(
     };
     state.artefacts.put(digest, Bytes::from(bytes)).await?;
     let stored = state.store.write(move |tx| datasets::insert(tx, &summary)).await?;
+    for item in &dataset.items {
+        tracing::debug!(digest = %item.sample, dataset = %digest, "frozen into a dataset");
+    }
     Ok(axum::Json(stored))
 }
 

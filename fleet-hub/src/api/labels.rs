@@ -71,7 +71,7 @@ async fn give(
     State(state): State<AppState>,
     Json(request): Json<LabelRequest>,
 ) -> Result<axum::Json<Sample>, Failure> {
-    let now = state.clock.now();
+    let (now, by) = (state.clock.now(), caller.name.clone());
     let sample = state
         .store
         .write(move |tx| {
@@ -79,6 +79,9 @@ async fn give(
             samples::get(tx, request.sample)
         })
         .await?;
+    if let (Some(id), Some(label)) = (&sample.id, &sample.label) {
+        tracing::debug!(sample = %id, digest = %sample.sample, label, by, "sample labelled");
+    }
     Ok(axum::Json(sample))
 }
 

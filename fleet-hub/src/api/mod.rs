@@ -15,6 +15,7 @@ pub mod extract;
 pub mod labels;
 pub mod payloads;
 pub mod samples;
+pub mod status;
 
 #[cfg(test)]
 mod backup_tests;
@@ -26,7 +27,6 @@ mod tests;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::Uri;
-use axum::routing::get;
 
 use crate::AppState;
 use error::Failure;
@@ -34,7 +34,7 @@ use error::Failure;
 /// Where the API begins.
 pub const PREFIX: &str = "/api/v1";
 
-/// Everything the admin listener serves but enrolment: `/api/v1`, the page, `/healthz`.
+/// Everything the admin listener serves but enrolment: `/api/v1`, the page, `/metrics`, `/healthz`.
 pub fn router(state: AppState) -> Router {
     let limit = DefaultBodyLimit::max(state.config.limits.request_bytes);
     let v1 = Router::new()
@@ -46,6 +46,7 @@ pub fn router(state: AppState) -> Router {
         .merge(datasets::router())
         .merge(artefacts::router())
         .merge(backup::router())
+        .merge(status::router())
         .merge(crate::jobs::http::router())
         .merge(crate::registry::http::router())
         .merge(crate::release::http::router())
@@ -54,7 +55,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(wrong_method);
     Router::new()
         .nest(PREFIX, v1)
-        .route("/healthz", get(async || "ok\n"))
+        .merge(status::beside())
         .merge(crate::pages::router())
         .layer(limit)
         .with_state(state)

@@ -25,6 +25,7 @@ use crate::AppState;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::state::{DesiredPublisher, EVENTS};
+use crate::status::Vitals;
 use crate::store::devices::{self, NewDevice, NewToken};
 use crate::store::payloads::Blobs;
 use crate::store::uploads::Uploads;
@@ -78,6 +79,7 @@ fn state(dir: &Path) -> AppState {
     let config = Config::load(dir).unwrap();
     let (desired, _) = DesiredPublisher::channel();
     let payloads = Blobs::open("payload", &config.paths.payloads(), 0).unwrap();
+    let vitals = Vitals::new(config.limits.backlog_messages);
     AppState {
         store: Store::open(dir).unwrap(),
         uploads: Uploads::open(&config.paths.uploads(), &config.limits, payloads.clone()).unwrap(),
@@ -88,6 +90,7 @@ fn state(dir: &Path) -> AppState {
         events: tokio::sync::broadcast::channel(EVENTS).0,
         desired,
         stopping: tokio::sync::watch::channel(false).1,
+        vitals,
     }
 }
 

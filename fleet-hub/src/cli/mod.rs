@@ -19,6 +19,7 @@ pub mod releases;
 pub mod resolve;
 pub mod rollouts;
 pub mod samples;
+pub mod status;
 pub mod table;
 pub mod training;
 
@@ -41,6 +42,8 @@ pub struct Access {
 /// What an admin, or whoever labels, asks of a hub.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
+    /// How the hub is, in numbers.
+    Status,
     /// Devices: let in, look at, shut out.
     #[command(subcommand)]
     Device(devices::Command),
@@ -92,6 +95,7 @@ pub async fn run(access: Access, command: Command) -> anyhow::Result<()> {
     let client = Client::open(&path)?;
     let output = if access.json { Output::Json } else { Output::Human };
     match command {
+        Command::Status => status::run(&client, output).await,
         Command::Device(command) => devices::run(&client, output, command).await,
         Command::Drift(args) => drift::run(&client, output, args).await,
         Command::Sample(command) => samples::run(&client, output, command).await,

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fleetloop_protocol::gap::Gap;
@@ -20,7 +20,6 @@ use fleetloop_protocol::state::{Desired, Reported};
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::topic::{Kind, Topic};
 use fleetloop_protocol::{DeviceId, Digest, Verified};
-use tokio::sync::Semaphore;
 
 use super::answers::Answers;
 use crate::state::{AppState, HubEvent};
@@ -36,8 +35,6 @@ const FLUSH: Duration = Duration::from_millis(200);
 pub(super) struct Ingest {
     state: AppState,
     answers: Answers,
-    /// One permit a message under way.
-    backlog: Arc<Semaphore>,
     /// Keys of devices seen since the start. A device's key never changes; whether the device may
     /// still send is asked of the database in the transaction that stores.
     keys: Arc<RwLock<HashMap<DeviceId, PublicKey>>>,
@@ -65,8 +62,7 @@ impl From<VerifyError> for Rejected {
 
 impl Ingest {
     pub(super) fn new(state: AppState, answers: Answers) -> Self {
-        let backlog = Arc::new(Semaphore::new(state.config.limits.backlog_messages));
-        Self { state, answers, backlog, keys: Arc::default() }
+        Self { state, answers, keys: Arc::default() }
     }
 
     /// Takes one message. Never waits: above the backlog it is refused for now.
@@ -76,7 +72,7 @@ impl Ingest {
             tracing::warn!(topic = %String::from_utf8_lossy(topic), "a message on no topic of ours");
             return;
         };
-        let Ok(permit) = Arc::clone(&self.backlog).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.state.vitals.backlog).try_acquire_owned() else {
             let busy = self.refusal(&payload, RefusalReason::Busy, "the hub is behind");
             self.answers.try_refusal(&topic.device, &busy);
             return;
@@ -92,7 +88,7 @@ impl Ingest {
     pub(super) async fn drain(&self) {
         let all = u32::try_from(self.state.config.limits.backlog_messages).unwrap_or(u32::MAX);
         // Whoever holds all permits lets nobody in.
-        let permits = self.backlog.acquire_many(all).await;
+        let permits = self.state.vitals.backlog.acquire_many(all).await;
         self.answers.drained().await;
         // The link has the last answers in its hands; a moment to write them.
         tokio::time::sleep(FLUSH).await;
@@ -130,8 +126,27 @@ impl Ingest {
     }
 
     async fn sample(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
+        let received = Instant::now();
         let sample = Arc::new(VerifiedSample::open(bytes, device, &self.ring(device).await?)?);
-        let looked_up = Arc::clone(&sample);
+        let identity = sample.header().get().id.to_string();
+        tracing::debug!(sample = %identity, bytes = bytes.len(), "sample received");
+        let result = self.accept(device, bytes, &sample, &identity, received).await;
+        if let Err(Rejected::Refused(reason, detail)) = &result {
+            tracing::debug!(sample = %identity, ?reason, detail, "sample refused");
+        }
+        result
+    }
+
+    /// Stores a verified sample, received at that moment, and answers it.
+    async fn accept(
+        &self,
+        device: &DeviceId,
+        bytes: &[u8],
+        sample: &Arc<VerifiedSample>,
+        identity: &str,
+        received: Instant,
+    ) -> Result<(), Rejected> {
+        let looked_up = Arc::clone(sample);
         let known =
             self.state.store.read(move |connection| rows::look_up(connection, &looked_up)).await?;
         let digest = sample.header().body_digest();
@@ -148,12 +163,20 @@ impl Ingest {
         let outcome = match known {
             Some(outcome) => outcome,
             None => {
-                let payload_digest = self.payload(&sample).await?;
-                let (stored, signed) = (Arc::clone(&sample), receipt.clone());
-                self.state
+                let payload_digest = self.payload(sample).await?;
+                let (stored, signed) = (Arc::clone(sample), receipt.clone());
+                let outcome = self
+                    .state
                     .store
                     .write(move |tx| rows::store_sample(tx, &stored, payload_digest, &signed, now))
-                    .await?
+                    .await?;
+                if outcome == Outcome::Stored {
+                    let took_us = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    tracing::debug!(
+                        sample = identity, %digest, payload = %payload_digest, took_us, "sample stored"
+                    );
+                }
+                outcome
             }
         };
         if *sample.payload() == Payload::Uploaded {
@@ -163,9 +186,8 @@ impl Ingest {
         if outcome == Outcome::Stored {
             self.state.tell(HubEvent::SampleStored { sample: digest });
         }
-        let identity = sample.header().get().id.to_string();
         let envelope = sample.header().envelope();
-        self.settle(device, bytes, outcome, receipt, (identity, digest, envelope)).await
+        self.settle(device, bytes, outcome, receipt, (identity.to_owned(), digest, envelope)).await
     }
 
     /// Brings a sample's payload to the disk and names it.
@@ -226,13 +248,17 @@ impl Ingest {
         (identity, found, envelope): (String, Digest, &[u8]),
     ) -> Result<(), Rejected> {
         match outcome {
-            Outcome::Stored => self.answers.receipt(device, fresh).await,
+            Outcome::Stored => {
+                self.answers.receipt(device, fresh).await;
+                tracing::debug!(sample = %identity, repeated = false, "receipt sent");
+            }
             Outcome::Repeated { receipt } => {
                 self.state.store.write(|tx| rows::count(tx, "repeated")).await?;
                 self.answers.receipt(device, receipt).await;
+                tracing::debug!(sample = %identity, repeated = true, "receipt sent");
             }
             Outcome::Conflict { stored } => {
-                tracing::warn!(%device, %identity, %stored, %found, "ALARM: one identity with two digests; quarantined");
+                tracing::warn!(%device, sample = %identity, %stored, %found, "ALARM: one identity with two digests; quarantined");
                 let contradiction = Contradiction {
                     message: Digest::of(message),
                     device: device.clone(),

@@ -27,7 +27,7 @@ use crate::state::AppState;
 
 /// The running client.
 pub struct Client {
-    connected: watch::Receiver<bool>,
+    connected: watch::Sender<bool>,
     ingest: ingest::Ingest,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -46,10 +46,10 @@ impl Client {
         let address = state.config.own_mqtt_address();
         let (link, publisher) = link::channel(&address, tls);
         let (answers, outgoing) = answers::channel(pki);
+        let connected = state.vitals.connected.clone();
         let ingest = ingest::Ingest::new(state, answers.clone());
-        let (connected_tx, connected) = watch::channel(false);
         let tasks = vec![
-            tokio::spawn(link.run(publisher.clone(), ingest.clone(), connected_tx)),
+            tokio::spawn(link.run(publisher.clone(), ingest.clone(), connected.clone())),
             tokio::spawn(link::publish(publisher, outgoing)),
             tokio::spawn(answers::sign_orders(answers, orders)),
         ];
@@ -58,7 +58,7 @@ impl Client {
 
     /// Turns true while the client is connected and subscribed.
     pub fn connected(&self) -> watch::Receiver<bool> {
-        self.connected.clone()
+        self.connected.subscribe()
     }
 
     /// Waits until a task of the client ends, which none should.

@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::state::DesiredPublisher;
+use crate::status::Vitals;
 use crate::store::Store;
 use crate::store::payloads::Blobs;
 use crate::store::uploads::Uploads;
@@ -166,6 +167,7 @@ fn open(
     let (stop, stopping) = watch::channel(false);
     let payloads = Blobs::open("payload", &data.join("payloads"), 0).unwrap();
     let state = AppState {
+        vitals: Vitals::new(config.limits.backlog_messages),
         store: Store::open(data).unwrap(),
         uploads: Uploads::open(&data.join("uploads"), &config.limits, payloads.clone()).unwrap(),
         config: Arc::new(config),

@@ -15,6 +15,7 @@ pub mod devices;
 pub mod ingest;
 pub mod jobs;
 pub mod labels;
+pub mod numbers;
 pub mod payloads;
 pub mod registry;
 pub mod releases;

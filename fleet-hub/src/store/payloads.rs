@@ -176,17 +176,24 @@ impl Blobs {
         Ok(result.into_stream().map_err(std::io::Error::other).boxed())
     }
 
+    /// The space that the disk has left, in bytes.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|error| StoreError::Io {
+            what: format!("ask for the free space of {}", self.root.display()),
+            source: error.into(),
+        })?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Whether the disk has room for `len` more bytes above the floor.
     ///
     /// # Errors
     /// [`StoreError::Full`] when not.
     pub fn room_for(&self, len: u64) -> Result<(), StoreError> {
-        let stat = rustix::fs::statvfs(&self.root).map_err(|error| StoreError::Io {
-            what: format!("ask for the free space of {}", self.root.display()),
-            source: error.into(),
-        })?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free < self.floor_bytes.saturating_add(len) {
+        if self.free_bytes()? < self.floor_bytes.saturating_add(len) {
             return Err(StoreError::Full { what: self.what.to_owned() });
         }
         Ok(())

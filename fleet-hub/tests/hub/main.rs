@@ -14,6 +14,7 @@ mod month;
 mod renewal;
 mod replacement;
 mod rig;
+mod seen;
 mod setup;
 mod topics;
 mod uploads;

@@ -1,0 +1,118 @@
+//! `fleet-hub status`
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use fleetloop_protocol::api::status::HubStatus;
+
+use super::client::Client;
+use super::human;
+use super::output::Output;
+
+/// Asks the hub how it is.
+///
+/// # Errors
+/// The hub was not reached or refused.
+pub async fn run(client: &Client, output: Output) -> anyhow::Result<()> {
+    let status: HubStatus = client.get("ask for the hub's status", "/status").await?;
+    output.print(&status, describe)
+}
+
+fn describe(status: &HubStatus) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        // Writing to a text does not fail.
+        let _ = writeln!(out, "{name:<9}{text}");
+    };
+    line("hub", format!("{}, up {} s", status.version, status.uptime_s));
+    for reason in &status.health.reasons {
+        line("unwell", reason.clone());
+    }
+    let broker = if status.broker_connected { "connected" } else { "not connected" };
+    let (under_way, limit) = (status.messages_under_way, status.messages_limit);
+    line("broker", format!("{broker}; {under_way} of {limit} messages under way"));
+    let (enrolled, revoked) = (status.devices_enrolled, status.devices_revoked);
+    line(
+        "devices",
+        format!(
+            "{} of {enrolled} heard within three minutes; {revoked} revoked",
+            status.devices_connected
+        ),
+    );
+    let samples = &status.samples;
+    line(
+        "samples",
+        format!(
+            "{} of the fleet ({} labelled), {} imported; {} gaps",
+            samples.fleet, samples.fleet_labelled, samples.imported, samples.gaps
+        ),
+    );
+    line(
+        "messages",
+        format!(
+            "{} repeated, {} refused{}, {} quarantined",
+            samples.repeated,
+            samples.refused,
+            bracketed(&status.refused_by_reason),
+            samples.quarantined
+        ),
+    );
+    line("jobs", sum(&status.jobs));
+    line(
+        "models",
+        format!("{}, {} released; {} datasets", status.models, status.releases, status.datasets),
+    );
+    line("rollouts", sum(&status.rollouts));
+    let free = status.disk_free_bytes.map_or("unknown".to_owned(), human::bytes);
+    line(
+        "disk",
+        format!(
+            "{free} free, floor {}; database {}",
+            human::bytes(status.disk_floor_bytes),
+            human::bytes(status.database_bytes)
+        ),
+    );
+    line("memory", human::bytes(status.rss_bytes));
+    if let Some(otlp) = &status.otlp {
+        let (sent, failed, dropped) = (otlp.exported, otlp.failed, otlp.dropped);
+        line("otlp", format!("{sent} spans sent, {failed} failed, {dropped} dropped"));
+    }
+    out
+}
+
+fn bracketed(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() { String::new() } else { format!(" ({})", parts(counts)) }
+}
+
+fn sum(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() { "none".to_owned() } else { parts(counts) }
+}
+
+fn parts(counts: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetloop_protocol::api::status::Health;
+
+    use super::*;
+
+    #[test]
+    fn an_operator_reads_what_is_wrong_before_any_number() {
+        let status = HubStatus {
+            version: "0.1.0".into(),
+            uptime_s: 9,
+            health: Health { healthy: false, reasons: vec!["the broker is not connected".into()] },
+            refused_by_reason: [("busy".to_owned(), 4)].into(),
+            jobs: [("queued".to_owned(), 1), ("done".to_owned(), 2)].into(),
+            ..HubStatus::default()
+        };
+        let text = describe(&status);
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("hub      0.1.0, up 9 s"));
+        assert_eq!(lines.next(), Some("unwell   the broker is not connected"));
+        assert!(text.contains("refused (4 busy)") && text.contains("2 done, 1 queued"), "{text}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The database in numbers, for [`mod@crate::status`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetloop_protocol::UnixMillis;
+use fleetloop_protocol::api::status::HubStatus;
+use rusqlite::{Connection, Params};
+
+use super::{StoreError, as_sql, from_sql, samples};
+
+/// A device heard within this time counts as connected: three of its reports, whatever broker
+/// carries them.
+pub const HEARD_WITHIN: Duration = Duration::from_secs(180);
+
+/// What the database knows of a status; the other fields keep their defaults.
+///
+/// # Errors
+/// The database failed.
+pub fn numbers(connection: &Connection, now: UnixMillis) -> Result<HubStatus, StoreError> {
+    let one = |sql: &str| number(connection, sql, []);
+    let since = now.0.saturating_sub(HEARD_WITHIN.as_millis() as u64);
+    let devices = by_name(connection, "SELECT state, count(*) FROM device GROUP BY state")?;
+    let devices = |state: &str| devices.get(state).copied().unwrap_or(0);
+    Ok(HubStatus {
+        samples: samples::counts(connection)?,
+        refused_by_reason: by_name(
+            connection,
+            "SELECT substr(name, 9), value FROM counter WHERE name LIKE 'refused.%'",
+        )?,
+        labels: one("SELECT count(*) FROM label")?,
+        devices_enrolled: devices("enrolled"),
+        devices_revoked: devices("revoked"),
+        devices_connected: number(
+            connection,
+            "SELECT count(*) FROM device WHERE state = 'enrolled' AND last_seen_ms >= ?1",
+            [as_sql(since)],
+        )?,
+        datasets: one("SELECT count(*) FROM dataset")?,
+        jobs: by_name(connection, "SELECT state, count(*) FROM job GROUP BY state")?,
+        models: one("SELECT count(*) FROM model")?,
+        releases: one("SELECT count(*) FROM release WHERE state = 'released'")?,
+        rollouts: by_name(
+            connection,
+            "SELECT json_extract(phase, '$.phase'), count(*) FROM rollout GROUP BY 1",
+        )?,
+        database_bytes: one(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+        )?,
+        ..HubStatus::default()
+    })
+}
+
+fn number(connection: &Connection, sql: &str, params: impl Params) -> Result<u64, StoreError> {
+    let value = connection.prepare_cached(sql)?.query_row(params, |row| row.get(0))?;
+    Ok(from_sql(value))
+}
+
+fn by_name(connection: &Connection, sql: &str) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, from_sql(row.get(1)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
