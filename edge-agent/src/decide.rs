@@ -22,6 +22,7 @@ use crate::config::{Config, SelectionConfig};
 use crate::frames::Arrived;
 use crate::infer::{Answer, Sink};
 use crate::outbox::{Draft, Outbox, OutboxError};
+use crate::priority;
 use crate::results::{ResultRecord, Results};
 use crate::select::{Budget, Selector};
 use crate::telemetry::Meter;
@@ -155,6 +156,7 @@ impl Sampler {
     /// The system's, when it has no thread to give.
     pub fn spawn(mut self, outbox: Outbox) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("sampler".into()).spawn(move || {
+            priority::give_way();
             while let Ok(chosen) = self.chosen.recv() {
                 self.store(chosen, &outbox);
             }

@@ -35,6 +35,7 @@ pub mod memory;
 pub mod metrics;
 pub mod otlp;
 pub mod outbox;
+pub mod priority;
 pub mod reload;
 pub mod renew;
 pub mod results;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_agent::config::Config;
-use edge_agent::{check, enroll, memory, otlp, run, status, tls};
+use edge_agent::{check, enroll, memory, otlp, priority, run, status, tls};
 use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -104,6 +104,7 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .on_thread_start(priority::give_way)
             .enable_all()
             .build()
             .context("cannot start the asynchronous runtime")

@@ -8,6 +8,7 @@ use fleetloop_models::session::{Runtime, Session, Threads};
 use tokio::sync::oneshot;
 
 use crate::chain::chain;
+use crate::priority;
 
 use super::optimised::Optimised;
 use super::{Candidate, ModelInfo, Proven, Shared, SwapError};
@@ -88,6 +89,10 @@ pub(super) fn spawn(
     verdict: oneshot::Sender<Result<(), SwapError>>,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("loader".into()).spawn(move || {
+        if shared.threads == Threads(1) {
+            // Otherwise the session's own threads, which answer frames, would give way as well.
+            priority::give_way();
+        }
         let proven = match prove(&shared.runtime, shared.threads, &bundle, kept) {
             Ok(proven) => Box::new(proven),
             Err(error) => return drop(verdict.send(Err(error))),

@@ -117,9 +117,12 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         last_heard: None,
     });
     let receiver = status.subscribe();
+    // On the caller's thread, not on one of the runtime's, which give way: a loaded session's own
+    // threads would do so too.
+    let updater = start_updater(&parts);
     let beating = beat(parts.pulse.clone(), parts.clock.clone());
     let working = async move {
-        let updater = match start_updater(&parts) {
+        let updater = match updater {
             Ok(updater) => updater,
             Err(reason) => {
                 // Inference and selection go on; the outbox keeps what it has.

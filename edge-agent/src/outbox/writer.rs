@@ -118,6 +118,7 @@ impl Writer {
     }
 
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        crate::priority::give_way();
         if self.meta.samples + self.meta.gaps > 0 {
             self.shared.wake.notify_one();
         }
