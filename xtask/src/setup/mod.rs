@@ -8,6 +8,7 @@ mod backend_tests;
 mod fashion_mnist;
 mod models;
 mod onnxruntime;
+mod rig_tools;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub fn run() -> Result<()> {
     if !shell::exists("python3") {
         bail!("cannot find python3: install Python 3 with pip ('apt-get install python3-pip')");
     }
+    rig_tools::run();
     onnxruntime::run()?;
     fashion_mnist::run()?;
     backend_tests::run()?;
