@@ -3,6 +3,7 @@
 //! Both sides run in turns, a few steps each, and the medians over the rounds are compared, so that
 //! what else the machine does meets both alike. All benchmarks give [`Table`]s of one form.
 
+mod agent;
 mod table;
 mod trainer;
 
@@ -18,6 +19,8 @@ pub use table::{Peer, Row, Table};
 pub enum Bench {
     /// Training steps, beside PyTorch on the same ONNX file
     Trainer(Options<trainer::Trainer>),
+    /// Frame latency of a device while something disturbs, beside that of a quiet one
+    Agent(Options<agent::Agent>),
 }
 
 /// What every benchmark takes.
@@ -35,10 +38,12 @@ pub struct Options<T: Args> {
 /// # Errors
 /// When a side cannot be built, installed or run, or the two do not do the same work.
 pub fn run(bench: &Bench) -> Result<()> {
-    let Bench::Trainer(options) = bench;
-    let table = trainer::run(&options.own)?;
+    let (table, json) = match bench {
+        Bench::Trainer(options) => (trainer::run(&options.own)?, &options.json),
+        Bench::Agent(options) => (agent::run(&options.own)?, &options.json),
+    };
     print!("{table}");
-    if let Some(path) = &options.json {
+    if let Some(path) = json {
         let text = serde_json::to_string_pretty(&table)?;
         let failed = || format!("cannot write {}", path.display());
         // A file of figures is made anew by running again; nothing depends on it.

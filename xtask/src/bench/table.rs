@@ -39,7 +39,7 @@ pub struct Row {
     pub ours: f64,
     /// The peer's.
     pub peer: f64,
-    /// Ours divided by the peer's.
+    /// Ours divided by the peer's; 1 where both are the same, 0 included.
     pub ratio: f64,
 }
 
@@ -60,7 +60,8 @@ impl Row {
         unit: &'static str,
         [ours, peer]: [f64; 2],
     ) -> Self {
-        Self { case: case.to_owned(), metric, unit, ours, peer, ratio: ours / peer }
+        let ratio = if ours == peer { 1.0 } else { ours / peer };
+        Self { case: case.to_owned(), metric, unit, ours, peer, ratio }
     }
 }
 
@@ -93,6 +94,7 @@ impl fmt::Display for Table {
         let gigabytes = memory_bytes / 1_000_000_000;
         writeln!(f, "{processors} × {processor}, {gigabytes} GB, {system}")?;
         let peer = format!("{} {}", self.peer.name, self.peer.version);
+        let peer = peer.trim_end();
         writeln!(f, "{:14} {:32} {:>10} {peer:>20} {:>7}", "case", "metric", "ours", "ratio")?;
         for row in &self.rows {
             let metric = format!("{}, {}", row.metric, row.unit);

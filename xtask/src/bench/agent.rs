@@ -1,0 +1,150 @@
+//! What a device's frames wait for: frame latency while something disturbs, beside frame latency
+//! while all is quiet; and the start with a full outbox beside the start with an empty one.
+//!
+//! The measuring is `hil_tests::scenario::nothing_waits`, run by the built program against the real
+//! agent and hub. The case `nothing` is quiet on both sides: its ratio is the noise of the machine.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use super::table::{Machine, median};
+use super::{Peer, Row, Table};
+use crate::{demo, shell};
+
+/// The aim for the 99th percentile and for the start, as the table's reader is told.
+const AIM: &str = "aim: frame latency p99 at most 1.5 times the quiet one, no frame dropped, a first \
+                   answer within 2000 ms";
+
+/// The scenario that measures.
+const SCENARIO: &str = "nothing-waits";
+
+/// Options of the benchmark.
+#[derive(Debug, Args)]
+pub struct Agent {
+    /// Rounds, in each of which every disturbance takes a turn after a quiet phase
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+/// What the program prints.
+#[derive(Debug, Deserialize)]
+struct Figures {
+    capacity_hz: f64,
+    rate_hz: f64,
+    turns: Vec<Turn>,
+    starts: Starts,
+}
+
+#[derive(Debug, Deserialize)]
+struct Turn {
+    disturbance: String,
+    quiet: Phase,
+    disturbed: Phase,
+}
+
+#[derive(Debug, Deserialize)]
+struct Phase {
+    dropped: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Starts {
+    full_ms: Vec<f64>,
+    empty_ms: Vec<f64>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When the programs cannot be built, or a part of the scenario fails.
+pub fn run(options: &Agent) -> Result<Table> {
+    let program = demo::built()?;
+    let folder = shell::cache().join("bench");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let file = folder.join("agent.json");
+    let rounds = options.rounds.to_string();
+    let arguments = ["hil", SCENARIO, "--soak", &rounds, "--json"];
+    shell::run(shell::program(&program).args(arguments).arg(&file))?;
+    let figures = read(&file)?;
+    eprintln!("{AIM}");
+    let peer = Peer { name: "quiet", version: String::new() };
+    Ok(Table { bench: "agent", machine: Machine::here(), peer, rows: rows(&figures) })
+}
+
+fn read(file: &Path) -> Result<Figures> {
+    let cannot = || format!("cannot understand the figures in {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(cannot)?;
+    let mut told: serde_json::Value = serde_json::from_str(&text).with_context(cannot)?;
+    let told = told["scenarios"][SCENARIO]["told"].take();
+    // A skipped scenario has told why, in words.
+    told.as_str().map_or(Ok(()), |why| bail!("{SCENARIO} cannot be run here: {why}"))?;
+    serde_json::from_value(told).with_context(cannot)
+}
+
+fn rows(figures: &Figures) -> Vec<Row> {
+    let mut rows = vec![Row::new(
+        "load",
+        "frames/s of capacity",
+        "1/s",
+        [figures.rate_hz, figures.capacity_hz],
+    )];
+    let mut cases: Vec<&str> = Vec::new();
+    for turn in &figures.turns {
+        if !cases.contains(&turn.disturbance.as_str()) {
+            cases.push(&turn.disturbance);
+        }
+    }
+    for case in cases {
+        let turns = || figures.turns.iter().filter(|turn| turn.disturbance == case);
+        let middle = |value: fn(&Phase) -> f64| {
+            let side =
+                |phase: fn(&Turn) -> &Phase| median(turns().map(|t| value(phase(t))).collect());
+            [side(|turn| &turn.disturbed), side(|turn| &turn.quiet)]
+        };
+        let milliseconds = |us: [f64; 2]| us.map(|us| us / 1e3);
+        let dropped = [
+            turns().map(|turn| turn.disturbed.dropped).sum(),
+            turns().map(|turn| turn.quiet.dropped).sum(),
+        ];
+        rows.extend([
+            Row::new(case, "frame latency p50", "ms", milliseconds(middle(|phase| phase.p50_us))),
+            Row::new(case, "frame latency p99", "ms", milliseconds(middle(|phase| phase.p99_us))),
+            Row::new(case, "frames dropped, all rounds", "n", dropped),
+        ]);
+    }
+    let starts = [&figures.starts.full_ms, &figures.starts.empty_ms].map(|ms| median(ms.clone()));
+    rows.push(Row::new("full outbox", "start to first answer", "ms", starts));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_the_median_of_its_rounds_and_the_sum_of_its_drops() {
+        let turn = |disturbed: [f64; 2], quiet: [f64; 2]| {
+            let phase = |[p99_us, dropped]: [f64; 2]| Phase { dropped, p50_us: 1e3, p99_us };
+            let disturbance = "swap".to_owned();
+            Turn { disturbance, quiet: phase(quiet), disturbed: phase(disturbed) }
+        };
+        let turns = vec![
+            turn([9e3, 1.0], [4e3, 0.0]),
+            turn([6e3, 2.0], [5e3, 0.0]),
+            turn([7e3, 0.0], [4e3, 0.0]),
+        ];
+        let starts = Starts { full_ms: vec![300.0], empty_ms: vec![200.0] };
+        let rows = rows(&Figures { capacity_hz: 100.0, rate_hz: 70.0, turns, starts });
+        let find = |metric: &str| rows.iter().find(|row| row.metric == metric).unwrap();
+        assert_eq!(find("frame latency p99").ratio, 1.75);
+        assert_eq!(find("frame latency p50").ratio, 1.0);
+        assert_eq!(find("frames dropped, all rounds").ours, 3.0);
+        assert_eq!(find("start to first answer").ratio, 1.5);
+    }
+}
