@@ -1,19 +1,22 @@
 //! A device: `edge-agent enroll`, `check` and `run`, with a configuration of its own.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::Assets;
+use super::{AgentStatus, Assets};
 use crate::api::Local;
-use crate::files;
-use crate::rig::{Ended, Launch, Process, Program, Rig, Signal, Volume, log_tail};
+use crate::rig::{Ended, Launch, Network, Process, Program, Rig, Signal, Volume, log_tail};
+use crate::{files, wait};
 
 /// How long enrolling or checking may take.
 const COMMAND: Duration = Duration::from_secs(60);
+
+/// How often it is asked how it is.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long an agent may take to drain and end when it is asked to.
 const END: Duration = Duration::from_secs(60);
@@ -34,6 +37,17 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Every frame is signed and kept: the most that a device can do.
+    pub const fn everything() -> Self {
+        Self {
+            uncertainty_threshold: 1.0,
+            random_rate: 1.0,
+            budget_bytes_per_hour: 1 << 40,
+            burst_bytes: 1 << 40,
+            seed: 7,
+        }
+    }
+
     /// The same, but next to nothing is chosen: for emptying an outbox.
     pub fn silent(self) -> Self {
         Self { uncertainty_threshold: 1.0, random_rate: 0.0, ..self }
@@ -46,7 +60,10 @@ pub struct AgentConfig {
     data_dir: PathBuf,
     source: Source,
     selection: Selection,
-    inference: Inference,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbox: Option<Outbox>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inference: Option<Inference>,
     http: Http,
     telemetry: Telemetry,
 }
@@ -81,6 +98,12 @@ struct Telemetry {
     every_s: u32,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Outbox {
+    max_bytes: u64,
+    max_rows: u64,
+}
+
 /// An agent's last words, on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub struct Stopped {
@@ -90,6 +113,8 @@ pub struct Stopped {
     pub frames_answered: u64,
     /// Frames that were dropped since this start.
     pub frames_dropped: u64,
+    /// Frames that a model took and did not answer.
+    pub frames_failed: u64,
     /// Samples signed since the device enrolled; survives every restart.
     pub samples_signed_total: u64,
     /// Samples receipted since the device enrolled; survives every restart.
@@ -100,22 +125,18 @@ pub struct Stopped {
     pub peak_rss_bytes: u64,
 }
 
-/// What a running agent says of itself, as far as scenarios ask.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct AgentStatus {
-    /// `answering`, `no_model_yet` …
-    pub state: String,
-    /// What waits for the hub.
-    pub outbox: Option<Waiting>,
+/// A frame that was answered, as `/results/latest` lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Answered {
+    /// Its number since the agent started.
+    pub frame: u64,
+    /// From the moment it was due to the answer, in microseconds.
+    pub latency_us: u64,
 }
 
-/// What waits in an outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Waiting {
-    /// Samples.
-    pub samples: u64,
-    /// Gap records.
-    pub gaps: u64,
+impl Answered {
+    /// How many the agent keeps.
+    pub const KEPT: usize = 256;
 }
 
 /// What `edge-agent check --json` measured.
@@ -133,6 +154,8 @@ pub struct Agent<'r> {
     assets: Assets,
     config: AgentConfig,
     log_filter: Option<String>,
+    network: Option<Network>,
+    nice: Option<i32>,
     process: Option<Process>,
 }
 
@@ -154,12 +177,22 @@ impl<'r> Agent<'r> {
             data_dir: folder.join("data"),
             source: Source { kind: "idx", images: folder.join("images.idx"), rate_hz },
             selection,
-            inference: Inference::at(rate_hz),
+            outbox: None,
+            inference: Some(Inference::at(rate_hz)),
             http: Http { listen: format!("127.0.0.1:{}", rig.free_port()?) },
             telemetry: Telemetry { every_s: 5 },
         };
         let (name, assets) = (name.to_owned(), assets.clone());
-        let agent = Self { rig, name, assets, config, log_filter: None, process: None };
+        let agent = Self {
+            rig,
+            name,
+            assets,
+            config,
+            log_filter: None,
+            network: None,
+            nice: None,
+            process: None,
+        };
         agent.write_config()?;
         Ok(agent)
     }
@@ -194,7 +227,7 @@ impl<'r> Agent<'r> {
     /// When the configuration cannot be written.
     pub fn set_rate(&mut self, rate_hz: f64) -> Result<()> {
         self.config.source.rate_hz = rate_hz;
-        self.config.inference = Inference::at(rate_hz);
+        self.config.inference = Some(Inference::at(rate_hz));
         self.write_config()
     }
 
@@ -207,6 +240,40 @@ impl<'r> Agent<'r> {
         self.write_config()
     }
 
+    /// Changes how much its outbox holds; counts from its next start.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn set_outbox(&mut self, max_bytes: u64, max_rows: u64) -> Result<()> {
+        self.config.outbox = Some(Outbox { max_bytes, max_rows });
+        self.write_config()
+    }
+
+    /// Lets as many frames wait for the model as the product does by default; counts from its next
+    /// start.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn set_queue_to_default(&mut self) -> Result<()> {
+        self.config.inference = None;
+        self.write_config()
+    }
+
+    /// Where it keeps its data.
+    pub fn data(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    /// Reaches its hub by `network` from its next start on.
+    pub fn set_network(&mut self, network: &Network) {
+        self.network = Some(network.clone());
+    }
+
+    /// Gives all its processes the priority `nice` from their next start on.
+    pub fn set_nice(&mut self, nice: i32) {
+        self.nice = Some(nice);
+    }
+
     fn config_path(&self) -> PathBuf {
         self.rig.folder().join(&self.name).join("agent.toml")
     }
@@ -217,8 +284,11 @@ impl<'r> Agent<'r> {
     }
 
     fn launch(&self, name: &str, arguments: Vec<OsString>) -> Launch {
-        Launch::new(name, Program::Agent, arguments)
-            .env("FLEETLOOP_ORT_LIB", &self.assets.onnxruntime)
+        let mut launch = Launch::new(name, Program::Agent, arguments)
+            .env("FLEETLOOP_ORT_LIB", &self.assets.onnxruntime);
+        launch.network.clone_from(&self.network);
+        launch.nice = self.nice;
+        launch
     }
 
     /// Enrols it with a token.
@@ -282,6 +352,44 @@ impl<'r> Agent<'r> {
     /// When it does not answer.
     pub fn status(&self, client: &Local) -> Result<AgentStatus> {
         client.get(&format!("http://{}/status", self.config.http.listen))
+    }
+
+    /// Where its local HTTP port answers with its last results, all of which it keeps.
+    pub fn latest_url(&self) -> String {
+        format!("http://{}/results/latest?n={}", self.config.http.listen, Answered::KEPT)
+    }
+
+    /// What `edge-agent status` says, which reaches it wherever it runs; of its files when it does
+    /// not run.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn told(&self) -> Result<AgentStatus> {
+        let config = self.config_path().into_os_string();
+        let arguments = vec!["status".into(), "--config".into(), config, "--json".into()];
+        let launch = self.launch(&format!("{}-status", self.name), arguments);
+        let printed = self.rig.run(&launch, COMMAND)?;
+        serde_json::from_str(&printed)
+            .with_context(|| format!("cannot understand the status of {}: {printed}", self.name))
+    }
+
+    /// Waits until what it is told is as `wanted` says; `what` tells for what.
+    ///
+    /// # Errors
+    /// When it does not become so within `limit`, or the agent ends.
+    pub fn becomes(
+        &self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&AgentStatus) -> bool,
+    ) -> Result<AgentStatus> {
+        let what = format!("{} to {what}", self.name);
+        let found = wait::until(&what, limit, LOOK, || {
+            self.must_run()?;
+            Ok(Some(self.told()?).filter(&wanted))
+        });
+        self.must_run()?;
+        found
     }
 
     /// Fails when it should run and does not.

@@ -1,15 +1,18 @@
 //! A hub: `fleet-hub init`, `fleet-hub serve`, and what an admin asks of it, with `--json`.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use fleetloop_protocol::SampleId;
+use fleetloop_protocol::api::samples::{Sample, SampleCounts};
 use serde::de::DeserializeOwned;
 
 use crate::api::ApiClient;
 use crate::rig::{Ended, Launch, Process, Program, Rig, Signal, Volume, log_tail};
-use crate::wait;
+use crate::{files, wait};
 
 /// How long a hub may take until it serves: certificates are made, a database is opened.
 const READY: Duration = Duration::from_secs(60);
@@ -17,13 +20,39 @@ const READY: Duration = Duration::from_secs(60);
 /// How long one admin command may take; the longest imports thousands of pictures.
 const COMMAND: Duration = Duration::from_secs(180);
 
+/// What [`Hub::eager`] lets it ask for, in seconds.
+const RETRY_FULL_S: i64 = 2;
+
+/// How many samples are listed at once.
+const PAGE: usize = 500;
+
 /// How long a hub may take to end when it is asked to.
 const END: Duration = Duration::from_secs(30);
+
+/// Where a hub lies and listens.
+#[derive(Debug, Clone)]
+pub struct HubPlace {
+    /// The folder it makes for its data.
+    pub data: PathBuf,
+    /// The host in its certificate, and where devices and people reach it.
+    pub host: String,
+    /// The address of its three listeners.
+    pub listen: IpAddr,
+}
+
+impl HubPlace {
+    /// In the rig's folder, on loopback.
+    pub fn loopback(rig: &dyn Rig) -> Self {
+        let data = rig.folder().join("hub");
+        Self { data, host: "localhost".to_owned(), listen: Ipv4Addr::LOCALHOST.into() }
+    }
+}
 
 /// A hub and how it is reached.
 pub struct Hub<'r> {
     rig: &'r dyn Rig,
     data: PathBuf,
+    nice: Option<i32>,
     process: Option<Process>,
     api: ApiClient,
 }
@@ -43,19 +72,47 @@ impl<'r> Hub<'r> {
     /// # Errors
     /// As [`Self::init`].
     pub fn init_in(rig: &'r dyn Rig, data: PathBuf, labels: &[&str]) -> Result<Self> {
+        Self::init_at(rig, &HubPlace { data, ..HubPlace::loopback(rig) }, labels)
+    }
+
+    /// The same at `place`.
+    ///
+    /// # Errors
+    /// As [`Self::init`].
+    pub fn init_at(rig: &'r dyn Rig, place: &HubPlace, labels: &[&str]) -> Result<Self> {
+        let data = place.data.clone();
         let offline = rig.folder().join("offline-keys");
         let mut arguments: Vec<OsString> = vec!["init".into()];
         let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
         add("--data", data.clone().into());
         add("--offline-keys", offline.into());
-        add("--host", "localhost".into());
+        add("--host", place.host.clone().into());
         add("--labels", labels.join(",").into());
         for listener in ["--admin-listen", "--device-listen", "--mqtt-listen"] {
-            add(listener, format!("127.0.0.1:{}", rig.free_port()?).into());
+            add(listener, SocketAddr::new(place.listen, rig.free_port()?).to_string().into());
         }
         rig.run(&Launch::new("hub-init", Program::Hub, arguments), COMMAND)?;
         let api = ApiClient::open(&data.join("admin.toml"))?;
-        Ok(Self { rig, data, process: None, api })
+        Ok(Self { rig, data, nice: None, process: None, api })
+    }
+
+    /// Gives its process the priority `nice` from its next start on.
+    pub fn set_nice(&mut self, nice: i32) {
+        self.nice = Some(nice);
+    }
+
+    /// Lets it ask devices back soon after its disk was full; before it starts.
+    ///
+    /// # Errors
+    /// When its configuration cannot be changed.
+    pub fn eager(&self) -> Result<()> {
+        let path = self.data.join("hub.toml");
+        let cannot = || format!("cannot change {}", path.display());
+        let text = std::fs::read_to_string(&path).with_context(cannot)?;
+        let mut file: toml::Table = text.parse().with_context(cannot)?;
+        let limits = file.get_mut("limits").and_then(toml::Value::as_table_mut);
+        limits.with_context(cannot)?.insert("retry_full_s".to_owned(), RETRY_FULL_S.into());
+        files::replace(&path, toml::to_string(&file).with_context(cannot)?.as_bytes())
     }
 
     /// Starts it and waits until it serves.
@@ -74,7 +131,9 @@ impl<'r> Hub<'r> {
     pub fn begin(&mut self) -> Result<()> {
         let data = self.data.clone().into_os_string();
         let arguments = ["serve".into(), "--data".into(), data, "--no-worker".into()];
-        self.process = Some(self.rig.start(&Launch::new("hub", Program::Hub, arguments))?);
+        let mut launch = Launch::new("hub", Program::Hub, arguments);
+        launch.nice = self.nice;
+        self.process = Some(self.rig.start(&launch)?);
         Ok(())
     }
 
@@ -158,6 +217,14 @@ impl<'r> Hub<'r> {
         self.process.take().context("the hub does not run")
     }
 
+    /// Stops it where it is, so that it accepts and reads nothing, or lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn stall(&self, stalled: bool) -> Result<()> {
+        self.rig.signal(self.running()?, if stalled { Signal::Stop } else { Signal::Continue })
+    }
+
     /// Its access file for a role: `admin`, `annotator` or `worker`.
     pub fn access(&self, role: &str) -> PathBuf {
         self.data.join(format!("{role}.toml"))
@@ -171,6 +238,28 @@ impl<'r> Hub<'r> {
     /// Its API, with the admin's token.
     pub fn api(&self) -> &ApiClient {
         &self.api
+    }
+
+    /// Every sample of a device that it lists, as often as it stands there.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or counts otherwise than it lists.
+    pub fn stored(&self) -> Result<Vec<SampleId>> {
+        let mut ids = Vec::new();
+        loop {
+            let path = format!("samples?group=fleet&limit={PAGE}&offset={}", ids.len());
+            let page: Vec<Sample> = self.api.get(&path)?;
+            if page.is_empty() {
+                break;
+            }
+            for sample in page {
+                ids.push(sample.id.context("a sample of the fleet has no identity")?);
+            }
+        }
+        let counts: SampleCounts = self.api.get("sample-counts")?;
+        let (counted, listed) = (counts.fleet, ids.len() as u64);
+        ensure!(counted == listed, "the hub counts {counted} samples and lists {listed}");
+        Ok(ids)
     }
 
     /// Runs an admin command and reads the document it prints.

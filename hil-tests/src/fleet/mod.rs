@@ -2,10 +2,16 @@
 
 mod agent;
 mod hub;
+pub mod models;
+mod plant;
+pub mod rollout;
+mod status;
 mod worker;
 
-pub use agent::{Agent, AgentConfig, AgentStatus, Capacity, Selection, Stopped, Waiting};
-pub use hub::Hub;
+pub use agent::{Agent, AgentConfig, Answered, Capacity, Selection, Stopped};
+pub use hub::{Hub, HubPlace};
+pub use plant::{Plant, test_bundles};
+pub use status::{AgentStatus, Frames, Waiting};
 pub use worker::Worker;
 
 use std::path::{Path, PathBuf};

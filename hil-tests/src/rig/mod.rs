@@ -10,11 +10,14 @@
 //! [`Rig::stop_all`] ends what runs and refuses what would be started after it.
 
 pub mod leash;
+mod network;
 mod system;
 mod this_machine;
+mod tool;
 mod volumes;
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,6 +61,10 @@ pub struct Launch {
     pub arguments: Vec<OsString>,
     /// Added to its environment.
     pub environment: Vec<(String, OsString)>,
+    /// The network it sees, when it is not the rig's own.
+    pub network: Option<Network>,
+    /// Its priority, -20 (first) to 19 (last), when it is not the rig's own.
+    pub nice: Option<i32>,
 }
 
 impl Launch {
@@ -68,7 +75,14 @@ impl Launch {
         arguments: impl IntoIterator<Item = S>,
     ) -> Self {
         let arguments = arguments.into_iter().map(Into::into).collect();
-        Self { name: name.to_owned(), program, arguments, environment: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            program,
+            arguments,
+            environment: Vec::new(),
+            network: None,
+            nice: None,
+        }
     }
 
     /// The same with one more variable.
@@ -98,6 +112,10 @@ pub enum Signal {
     Terminate,
     /// End, unasked: SIGKILL.
     Kill,
+    /// Stand still: SIGSTOP.
+    Stop,
+    /// Go on: SIGCONT.
+    Continue,
 }
 
 /// How a process ended.
@@ -114,6 +132,8 @@ pub enum Ended {
 pub enum Ability {
     /// Has volumes whose power can be cut.
     PowerCut,
+    /// Has networks whose link can be broken.
+    BrokenLink,
 }
 
 /// A file system of its own, on which the data of a device or of the hub lies.
@@ -123,6 +143,28 @@ pub struct Volume {
     pub name: String,
     /// Where it lies, for processes of the rig.
     pub folder: PathBuf,
+}
+
+/// A network of its own, by which devices reach the rig, where the hub runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The process that holds it.
+    pub id: u32,
+    /// The rig's address in it.
+    pub rig: IpAddr,
+}
+
+/// What becomes of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// As it should be.
+    Up,
+    /// Nothing passes.
+    Down,
+    /// 256 kbit/s.
+    Slow,
+    /// A fifth of the packets is lost, each way.
+    Lossy,
 }
 
 /// A place where the product's processes run.
@@ -181,6 +223,42 @@ pub trait Rig: Send + Sync {
     /// # Errors
     /// When the file system does not come back.
     fn restore(&self, volume: &Volume) -> Result<()>;
+
+    /// Takes all room on a volume.
+    ///
+    /// # Errors
+    /// When the rig cannot do it.
+    fn fill(&self, volume: &Volume) -> Result<()>;
+
+    /// Gives the room on a volume back.
+    ///
+    /// # Errors
+    /// When the rig cannot do it.
+    fn make_room(&self, volume: &Volume) -> Result<()>;
+
+    /// A network with a link that is up.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn network(&self) -> Result<Network>;
+
+    /// Does something to a network's link.
+    ///
+    /// # Errors
+    /// When the rig cannot do it.
+    fn set_link(&self, network: &Network, state: LinkState) -> Result<()>;
+
+    /// The memory that a process holds now, in bytes.
+    ///
+    /// # Errors
+    /// When the process has ended or the rig cannot tell.
+    fn resident_bytes(&self, process: &Process) -> Result<u64>;
+
+    /// Lets a running process have `more_bytes` of address space beyond what it has, and no more.
+    ///
+    /// # Errors
+    /// When the process has ended or the rig cannot do it.
+    fn limit_memory(&self, process: &Process, more_bytes: u64) -> Result<()>;
 
     /// Ends every process: asks first, then forces those that are left after `grace`. Volumes go
     /// with them.

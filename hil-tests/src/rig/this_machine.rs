@@ -6,23 +6,26 @@
 //! makes a rig, and what it starts afterwards, see its volumes; other threads do not.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use rustix::process::{Pid, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, kill_process_group, prlimit};
 
 use super::volumes::Volumes;
-use super::{Ability, Ended, Launch, Process, Rig, Signal, Volume};
+use super::{
+    Ability, Ended, Launch, LinkState, Network, Process, Program, Rig, Signal, Volume, network,
+};
 
 /// The ports that are tried: not privileged, and below Linux's range for outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
@@ -35,6 +38,7 @@ pub struct ThisMachine {
     folder: PathBuf,
     demo: PathBuf,
     volumes: Volumes,
+    networks: AtomicU8,
     spawner: Option<(SyncSender<Order>, JoinHandle<()>)>,
     state: Mutex<State>,
 }
@@ -76,6 +80,7 @@ impl ThisMachine {
             folder: folder.to_owned(),
             demo: demo.to_owned(),
             volumes,
+            networks: AtomicU8::new(0),
             spawner: Some((orders, thread)),
             state: Mutex::default(),
         })
@@ -87,21 +92,20 @@ impl ThisMachine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn command(&self, launch: &Launch, files: &(PathBuf, PathBuf)) -> Result<Command> {
+    fn command(
+        &self,
+        launch: &Launch,
+        words: &[OsString],
+        files: &(PathBuf, PathBuf),
+    ) -> Result<Command> {
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot create {}", path.display()))
         };
-        let program = self.demo.with_file_name(launch.program.file_name());
-        if !program.is_file() {
-            let program = program.display();
-            bail!("cannot find {program}: run 'cargo build --release --workspace' first");
-        }
         let mut command = Command::new(&self.demo);
         command
             .arg("leash")
             .arg(std::process::id().to_string())
-            .arg(program)
-            .args(&launch.arguments)
+            .args(words)
             .envs(launch.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.folder)
             .process_group(0)
@@ -109,6 +113,28 @@ impl ThisMachine {
             .stdout(create(&files.0)?)
             .stderr(create(&files.1)?);
         Ok(command)
+    }
+
+    /// Starts `words` on the leash, with the names and the environment of `launch`.
+    fn start_as(&self, launch: &Launch, words: Vec<OsString>) -> Result<Process> {
+        let mut state = self.state();
+        if state.stopped {
+            bail!("cannot start {}: the run was stopped", launch.name);
+        }
+        let count = state.starts.entry(launch.name.clone()).or_default();
+        *count += 1;
+        let file =
+            |kind: &str| self.folder.join("logs").join(format!("{}.{count}.{kind}", launch.name));
+        let files = (file("out"), file("log"));
+        let command = self.command(launch, &words, &files)?;
+        let child = self
+            .spawn(command)
+            .with_context(|| format!("cannot start {}", super::describe(launch)))?;
+        let id = child.id();
+        state.ended.remove(&id);
+        state.running.insert(id, child);
+        let (output, log) = files;
+        Ok(Process { name: launch.name.clone(), id, output, log })
     }
 
     fn spawn(&self, command: Command) -> io::Result<Child> {
@@ -149,6 +175,17 @@ impl State {
     }
 }
 
+/// A line of what the kernel says of a process's memory, in bytes.
+fn memory(process: &Process, line: &str) -> Result<u64> {
+    let cannot = || format!("cannot tell the memory of {}", process.name);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id));
+    let status = status.with_context(cannot)?;
+    let found = status.lines().find_map(|found| found.strip_prefix(line));
+    let kibibytes =
+        found.and_then(|found| found.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kibibytes.map(|kibibytes| kibibytes * 1024).with_context(cannot)
+}
+
 fn how(status: ExitStatus) -> Ended {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ended::Exited(code),
@@ -179,24 +216,19 @@ impl Rig for ThisMachine {
     }
 
     fn start(&self, launch: &Launch) -> Result<Process> {
-        let mut state = self.state();
-        if state.stopped {
-            bail!("cannot start {}: the run was stopped", launch.name);
+        let program = self.demo.with_file_name(launch.program.file_name());
+        if !program.is_file() {
+            let program = program.display();
+            bail!("cannot find {program}: run 'cargo build --release --workspace' first");
         }
-        let count = state.starts.entry(launch.name.clone()).or_default();
-        *count += 1;
-        let file =
-            |kind: &str| self.folder.join("logs").join(format!("{}.{count}.{kind}", launch.name));
-        let files = (file("out"), file("log"));
-        let command = self.command(launch, &files)?;
-        let child = self
-            .spawn(command)
-            .with_context(|| format!("cannot start {}", super::describe(launch)))?;
-        let id = child.id();
-        state.ended.remove(&id);
-        state.running.insert(id, child);
-        let (output, log) = files;
-        Ok(Process { name: launch.name.clone(), id, output, log })
+        let mut words: Vec<OsString> = Vec::new();
+        words.extend(launch.network.iter().flat_map(|network| network::enter(network.id)));
+        if let Some(nice) = launch.nice {
+            words.extend(["nice".into(), "-n".into(), nice.to_string().into()]);
+        }
+        words.push(program.into());
+        words.extend(launch.arguments.iter().cloned());
+        self.start_as(launch, words)
     }
 
     fn signal(&self, process: &Process, signal: Signal) -> Result<()> {
@@ -207,6 +239,8 @@ impl Rig for ThisMachine {
             match signal {
                 Signal::Terminate => rustix::process::Signal::TERM,
                 Signal::Kill => rustix::process::Signal::KILL,
+                Signal::Stop => rustix::process::Signal::STOP,
+                Signal::Continue => rustix::process::Signal::CONT,
             },
         );
         Ok(())
@@ -230,6 +264,7 @@ impl Rig for ThisMachine {
     fn lacks(&self, ability: Ability) -> Option<String> {
         match ability {
             Ability::PowerCut => Volumes::lacking(),
+            Ability::BrokenLink => network::lacking(),
         }
     }
 
@@ -250,6 +285,38 @@ impl Rig for ThisMachine {
 
     fn restore(&self, volume: &Volume) -> Result<()> {
         self.volumes.restore(volume)
+    }
+
+    fn fill(&self, volume: &Volume) -> Result<()> {
+        Volumes::fill(volume)
+    }
+
+    fn make_room(&self, volume: &Volume) -> Result<()> {
+        Volumes::make_room(volume)
+    }
+
+    fn network(&self) -> Result<Network> {
+        let number = self.networks.fetch_add(1, Ordering::Relaxed);
+        let launch = Launch::new("network", Program::Demo, Vec::<OsString>::new());
+        let holder = self.start_as(&launch, network::holder().into())?;
+        network::join(&holder, number)
+    }
+
+    fn set_link(&self, network: &Network, state: LinkState) -> Result<()> {
+        network::set(network, state)
+    }
+
+    fn resident_bytes(&self, process: &Process) -> Result<u64> {
+        memory(process, "VmRSS:")
+    }
+
+    fn limit_memory(&self, process: &Process, more_bytes: u64) -> Result<()> {
+        let limit = Some(memory(process, "VmSize:")? + more_bytes);
+        let pid = i32::try_from(process.id).ok().and_then(Pid::from_raw);
+        let rlimit = Rlimit { current: limit, maximum: limit };
+        prlimit(pid, Resource::As, rlimit)
+            .map(drop)
+            .with_context(|| format!("cannot limit the memory of {}", process.name))
     }
 
     fn stop_all(&self, grace: Duration) {

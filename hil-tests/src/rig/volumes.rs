@@ -20,7 +20,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
+use super::tool::tool;
 use super::{Volume, system};
 use crate::{files, wait};
 
@@ -29,6 +32,12 @@ const SIZE_BYTES: u64 = 4 << 30;
 
 /// Set where mounting is known to be impossible.
 const NO_MOUNT: &str = "FLEETLOOP_NO_MOUNT";
+
+/// The file that fills a full volume.
+const FILLER: &str = "filler";
+
+/// The smallest piece of room, in bytes: a block of the file system.
+const SMALLEST: u64 = 4096;
 
 /// How long a killed process may hold its files on the way out.
 const BUSY: Duration = Duration::from_secs(20);
@@ -124,6 +133,27 @@ impl Volumes {
         }
     }
 
+    /// Leaves no room on it. Room is taken in ever smaller pieces, none of which is written.
+    pub(super) fn fill(volume: &Volume) -> Result<()> {
+        let cannot = || format!("cannot fill volume {}", volume.name);
+        let file = File::create(volume.folder.join(FILLER)).with_context(cannot)?;
+        let (mut taken, mut piece) = (0, SIZE_BYTES);
+        while piece >= SMALLEST {
+            match fallocate(&file, FallocateFlags::empty(), taken, piece) {
+                Ok(()) => taken += piece,
+                Err(Errno::NOSPC) => piece /= 2,
+                Err(error) => return Err(error).with_context(cannot),
+            }
+        }
+        file.sync_all().with_context(cannot)
+    }
+
+    /// Takes back what [`Self::fill`] took.
+    pub(super) fn make_room(volume: &Volume) -> Result<()> {
+        std::fs::remove_file(volume.folder.join(FILLER))
+            .with_context(|| format!("cannot make room on volume {}", volume.name))
+    }
+
     fn unmount(&self, folder: &Path) -> Result<()> {
         let what = format!("{} to be unmounted", folder.display());
         wait::until(&what, BUSY, Duration::from_millis(10), || {
@@ -143,15 +173,4 @@ impl Volumes {
 fn is_mounted(folder: &Path) -> bool {
     let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
     folder.parent().is_some_and(|above| device(folder) != device(above))
-}
-
-/// Runs a program of the system to its end.
-fn tool(command: &mut Command) -> Result<()> {
-    let line = format!("{command:?}");
-    let output = command.output().with_context(|| format!("cannot start {line}"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{line} failed ({}): {}", output.status, said.trim());
-    }
-    Ok(())
 }

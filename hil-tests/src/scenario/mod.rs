@@ -4,6 +4,9 @@
 //! and what must come of it.
 
 pub mod close_the_loop;
+pub mod faults;
+pub mod flat_memory;
+pub mod nothing_waits;
 pub mod power_cut;
 
 use anyhow::Result;
@@ -65,6 +68,26 @@ pub const ALL: &[Scenario] = &[
         run: |setting| cut_power(setting, power_cut::Side::Hub),
     },
     Scenario {
+        name: "faults",
+        about: "breaks links, disks, files and processes of a device and its hub, one by one",
+        needs: &[],
+        run: faults,
+    },
+    Scenario {
+        name: "nothing-waits",
+        about: "frame latency while something disturbs, beside that of a quiet device; --soak says \
+                how many rounds",
+        needs: &[Ability::PowerCut],
+        run: nothing_waits,
+    },
+    Scenario {
+        name: "flat-memory",
+        about: "watches the memory of a device at work, with faults in between; --soak says how many \
+                minutes",
+        needs: &[],
+        run: flat_memory,
+    },
+    Scenario {
         name: "close-the-loop",
         about: "a fleet's world changes, it learns and recovers, killed on the way",
         needs: &[],
@@ -90,6 +113,28 @@ fn cut_power(setting: &Setting<'_>, side: power_cut::Side) -> Result<Outcome> {
     let plan = power_cut::Plan { cuts: setting.soak.unwrap_or(small.cuts), ..small };
     let figures = power_cut::run(setting.rig, plan, setting.assets, setting.progress)?;
     Ok(Outcome { lines: figures.lines(), missed: figures.missed(), figures: to_json(&figures)? })
+}
+
+fn faults(setting: &Setting<'_>) -> Result<Outcome> {
+    let figures = faults::run(setting.rig, setting.assets, setting.progress)?;
+    Ok(Outcome { lines: figures.to_string(), missed: Vec::new(), figures: to_json(&figures)? })
+}
+
+/// Figures only: what they must reach is judged where it is known how quiet the machine was.
+fn nothing_waits(setting: &Setting<'_>) -> Result<Outcome> {
+    let usual = nothing_waits::Plan::default();
+    let rounds = setting.soak.map_or(Ok(usual.rounds), u32::try_from)?;
+    let plan = nothing_waits::Plan { rounds, ..usual };
+    let figures = nothing_waits::run(setting.rig, plan, setting.assets, setting.progress)?;
+    Ok(Outcome { lines: figures.to_string(), missed: Vec::new(), figures: to_json(&figures)? })
+}
+
+fn flat_memory(setting: &Setting<'_>) -> Result<Outcome> {
+    let plan = flat_memory::Plan::of_minutes(setting.soak.unwrap_or(5));
+    let figures = flat_memory::run(setting.rig, plan, setting.assets, setting.progress)?;
+    let grown = "memory grew by more than it may".to_owned();
+    let missed = if figures.trend.is_flat() { Vec::new() } else { vec![grown] };
+    Ok(Outcome { lines: figures.to_string(), missed, figures: to_json(&figures)? })
 }
 
 fn close_the_loop(setting: &Setting<'_>) -> Result<Outcome> {

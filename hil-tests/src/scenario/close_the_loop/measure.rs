@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use fleetloop_models::bundle::Manifest;
 use fleetloop_protocol::BundleDigest;
-use fleetloop_protocol::api::samples::Sample;
 use serde::Deserialize;
 
 use super::{AgentFigures, Figures, Models, Run};
@@ -24,9 +23,6 @@ const EMPTYINGS: usize = 5;
 
 /// How long such a start lasts.
 const EMPTYING: Duration = Duration::from_secs(10);
-
-/// How many samples are listed at once.
-const PAGE: usize = 500;
 
 /// What `trainer eval --json` says.
 #[derive(Deserialize)]
@@ -51,12 +47,6 @@ struct Accuracies {
     drifted: f64,
 }
 
-/// What the hub lists.
-struct Stored {
-    rows: u64,
-    distinct: u64,
-}
-
 impl Run<'_> {
     /// Stops the devices, counts, and measures both models on unseen pictures.
     pub(super) fn measure(
@@ -68,7 +58,8 @@ impl Run<'_> {
         self.stage("stop the devices and count");
         self.stop_agents()?;
         self.empty_outboxes()?;
-        let stored = self.stored()?;
+        let stored = self.hub.stored()?;
+        let distinct = stored.iter().collect::<HashSet<_>>().len() as u64;
         self.stage(&format!("measure both models on {} unseen pictures", self.plan.test));
         let [before, after] = self.accuracies(models)?;
         let agents: Vec<AgentFigures> = self
@@ -85,10 +76,10 @@ impl Run<'_> {
             accuracy_clean_before: before.clean,
             accuracy_clean_after: after.clean,
             samples_sent: sent,
-            samples_stored: stored.rows,
+            samples_stored: stored.len() as u64,
             samples_receipted: receipted.map(|words| words.samples_receipted_total).sum(),
-            samples_lost: sent.saturating_sub(stored.distinct),
-            samples_duplicated: stored.rows - stored.distinct,
+            samples_lost: sent.saturating_sub(distinct),
+            samples_duplicated: stored.len() as u64 - distinct,
             frames_in: agents.iter().map(|agent| agent.frames_in).sum(),
             frames_answered: agents.iter().map(|agent| agent.frames_answered).sum(),
             labels_used,
@@ -118,26 +109,6 @@ impl Run<'_> {
             self.stop_agents()?;
         }
         Ok(())
-    }
-
-    fn stored(&self) -> Result<Stored> {
-        let (mut rows, mut distinct) = (0, HashSet::new());
-        loop {
-            let path = format!("samples?group=fleet&limit={PAGE}&offset={rows}");
-            let page: Vec<Sample> = self.hub.api().get(&path)?;
-            if page.is_empty() {
-                break;
-            }
-            rows += page.len() as u64;
-            for sample in page {
-                distinct.insert(sample.id.context("a sample of the fleet has no identity")?);
-            }
-        }
-        let counted = self.counts()?.fleet;
-        if counted != rows {
-            bail!("the hub counts {counted} samples and lists {rows}");
-        }
-        Ok(Stored { rows, distinct: distinct.len() as u64 })
     }
 
     /// What both models make of unseen pictures, the first model first.

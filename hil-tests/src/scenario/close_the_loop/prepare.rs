@@ -9,19 +9,15 @@ use fleetloop_protocol::api::devices::TokenResponse;
 use fleetloop_protocol::api::jobs::{Job, JobId, JobState};
 use fleetloop_protocol::api::models::Release;
 use fleetloop_protocol::api::reports::Verdict;
-use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout};
 use fleetloop_protocol::api::samples::ImportResponse;
 
 use super::{MODEL, Rate, Run};
-use crate::fleet::{Agent, Selection, Stopped};
+use crate::fleet::{Agent, Selection, Stopped, rollout};
 use crate::pictures::{self, Part};
 use crate::wait;
 
 /// How long one training may take.
 const TRAINING: Duration = Duration::from_secs(600);
-
-/// How long one rollout may take: a device that was killed must come back first.
-const ROLLOUT: Duration = Duration::from_secs(180);
 
 /// How often the hub is asked how far something is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -160,27 +156,7 @@ impl Run<'_> {
 
     /// Rolls a released model out and waits until every device has proven it.
     pub(super) fn roll_out(&self, bundle: BundleDigest) -> Result<()> {
-        let rollout: Rollout = self.hub.admin(["rollout", "start", &bundle.to_string()])?;
-        let path = format!("rollouts/{}", rollout.id.0);
-        let mut told = None;
-        let rollout = wait::until("a rollout", ROLLOUT, LOOK, || {
-            self.all_run()?;
-            let rollout: Rollout = self.hub.api().get(&path)?;
-            let proven = rollout.members.iter().filter(|m| m.state == MemberState::Proven).count();
-            let all = rollout.members.len();
-            let text = format!("{proven} of {all} devices answer with it");
-            self.progress.at(Some(proven as f32 / all.max(1) as f32), &text);
-            if told != Some(proven) && proven > 0 {
-                self.progress.note(&text);
-                told = Some(proven);
-            }
-            let over = !matches!(rollout.phase, Phase::Canary | Phase::Everyone);
-            Ok(over.then_some(rollout))
-        })?;
-        match rollout.phase {
-            Phase::Done => Ok(()),
-            phase => bail!("the rollout ended otherwise: {phase:?}"),
-        }
+        rollout::roll_out(&self.hub, bundle, self.progress, &|| self.all_run())
     }
 
     fn choose_rate(&mut self) -> Result<()> {

@@ -1,0 +1,89 @@
+//! A plant for scenarios that need devices with a model and nobody who trains one: a hub with
+//! released bundles, and devices that are enrolled with it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use fleetloop_protocol::BundleDigest;
+use fleetloop_protocol::api::devices::TokenResponse;
+
+use super::{Agent, Assets, Hub, HubPlace, Selection, rollout};
+use crate::progress::Progress;
+use crate::rig::Rig;
+
+/// The labels of [`test_bundles`].
+const LABELS: [&str; 3] = ["good", "scratched", "dented"];
+
+/// The two versions of the small model that the tests of `models/` use: 28×28 grey pixels, three
+/// classes, ten kilobytes.
+pub fn test_bundles() -> [PathBuf; 2] {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let data = here.parent().unwrap_or(here).join("models/tests/data");
+    [data.join("linear-1"), data.join("linear-2")]
+}
+
+/// A hub that serves, and what it has released.
+pub struct Plant<'r> {
+    rig: &'r dyn Rig,
+    assets: Assets,
+    progress: &'r dyn Progress,
+    /// The hub.
+    pub hub: Hub<'r>,
+    /// What it has released, in the order of the folders.
+    pub bundles: Vec<BundleDigest>,
+}
+
+impl<'r> Plant<'r> {
+    /// Makes a hub at `place`, has `prepare` say what is special about it, starts it and has it
+    /// release the bundles in `folders`.
+    ///
+    /// # Errors
+    /// When the hub cannot be made or refuses.
+    pub fn build(
+        rig: &'r dyn Rig,
+        assets: &Assets,
+        progress: &'r dyn Progress,
+        place: &HubPlace,
+        folders: &[PathBuf],
+        prepare: impl FnOnce(&mut Hub<'r>) -> Result<()>,
+    ) -> Result<Self> {
+        let mut hub = Hub::init_at(rig, place, &LABELS)?;
+        prepare(&mut hub)?;
+        hub.start()?;
+        let bundles: Result<Vec<_>> =
+            folders.iter().map(|folder| rollout::release_unjudged(&hub, folder)).collect();
+        Ok(Self { rig, assets: assets.clone(), progress, hub, bundles: bundles? })
+    }
+
+    /// Who watches.
+    pub fn progress(&self) -> &'r dyn Progress {
+        self.progress
+    }
+
+    /// Makes a device, has `prepare` say what is special about it, and enrols it; it does not run
+    /// yet and has no model.
+    ///
+    /// # Errors
+    /// When its files cannot be written or the hub does not take it.
+    pub fn enrol(
+        &self,
+        name: &str,
+        selection: Selection,
+        rate_hz: f64,
+        prepare: impl FnOnce(&mut Agent<'r>) -> Result<()>,
+    ) -> Result<Agent<'r>> {
+        let mut agent = Agent::new(self.rig, name, &self.assets, selection, rate_hz)?;
+        prepare(&mut agent)?;
+        let token: TokenResponse = self.hub.admin(["device", "add", name])?;
+        agent.enrol(&token.token)?;
+        Ok(agent)
+    }
+
+    /// Rolls out one of [`Self::bundles`] to all devices.
+    ///
+    /// # Errors
+    /// When the rollout does not end well, or `agent` has ended.
+    pub fn roll_out(&self, bundle: BundleDigest, agent: &Agent<'_>) -> Result<()> {
+        rollout::roll_out(&self.hub, bundle, self.progress, &|| agent.must_run())
+    }
+}

@@ -1,0 +1,188 @@
+//! Inference waits for nothing: how long a frame takes while all is quiet, and while the link
+//! stalls, a model is swapped, the disk is full, or a long outbox drains; and how soon the first
+//! frame is answered when the outbox is full.
+//!
+//! One agent at a share of its capacity, which signs and sends some of its frames; a hub on the same machine. Quiet and
+//! disturbed phases take turns, so that what else the machine does meets both alike; one of the
+//! disturbances is none at all, and its ratio says how far two quiet phases lie apart. Frame
+//! latency is the agent's own figure (due → answered), read for every frame from its local port.
+
+mod phases;
+mod start;
+mod watch;
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::api::Local;
+use crate::fleet::{Agent, AgentStatus, Assets, HubPlace, Plant, Selection, models};
+use crate::pictures::{Part, paths};
+use crate::progress::Progress;
+use crate::rig::{Rig, Volume};
+
+pub use phases::{Disturbance, Phase};
+pub use start::Starts;
+
+/// Frames a second until the capacity is known.
+const FIRST_RATE_HZ: f64 = 20.0;
+
+/// How long the agent may take for anything that it does by itself.
+const SOON: Duration = Duration::from_secs(120);
+
+/// The agent goes before what else runs on this machine, the hub included, which would be on
+/// another; needs root, and is a note in the log without.
+const NICE: i32 = -10;
+
+/// The hub keeps up on a busy machine.
+const HUB_NICE: i32 = -5;
+
+/// How large a run is.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// How often every disturbance takes its turn.
+    pub rounds: u32,
+    /// How long a phase lasts.
+    pub phase: Duration,
+    /// How long the hub is away before the outbox drains.
+    pub away: Duration,
+    /// The share of the capacity at which frames arrive.
+    pub load: f64,
+    /// How many frames a second are signed and kept, besides while the outbox is filled.
+    pub samples_hz: f64,
+    /// How large the outbox is that the agent starts with.
+    pub outbox_bytes: u64,
+    /// How often it is started with it, and with an empty one.
+    pub starts: u32,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            rounds: 3,
+            phase: Duration::from_secs(8),
+            away: Duration::from_secs(30),
+            load: 0.7,
+            samples_hz: 60.0,
+            outbox_bytes: 1_000_000_000,
+            starts: 3,
+        }
+    }
+}
+
+/// What a run measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Figures {
+    /// Frames a second that the device can do, by `edge-agent check`.
+    pub capacity_hz: f64,
+    /// Frames a second that arrived.
+    pub rate_hz: f64,
+    /// Every turn, in order.
+    pub turns: Vec<Turn>,
+    /// The starts.
+    pub starts: Starts,
+}
+
+/// A quiet phase and the disturbed one after it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Turn {
+    /// What disturbed.
+    pub disturbance: Disturbance,
+    /// Before.
+    pub quiet: Phase,
+    /// During.
+    pub disturbed: Phase,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { capacity_hz, rate_hz, turns, starts } = self;
+        writeln!(f, "{rate_hz:.0} frames a second, of {capacity_hz:.0} that the device can do")?;
+        for Turn { disturbance, quiet, disturbed } in turns {
+            let ratio = disturbed.p99_us as f64 / quiet.p99_us as f64;
+            writeln!(
+                f,
+                "{:13} p99 {:7} µs, quiet {:7} µs: {ratio:5.2}; dropped {}, quiet {}",
+                disturbance.name(),
+                disturbed.p99_us,
+                quiet.p99_us,
+                disturbed.dropped,
+                quiet.dropped
+            )?;
+        }
+        let Starts { outbox_bytes, outbox_samples, full_ms, empty_ms } = starts;
+        let megabytes = outbox_bytes / 1_000_000;
+        writeln!(
+            f,
+            "first answer with {megabytes} MB of {outbox_samples} samples: {full_ms:.0?} ms"
+        )?;
+        writeln!(f, "first answer with an empty outbox: {empty_ms:.0?} ms")
+    }
+}
+
+/// A run under way.
+struct Run<'r> {
+    rig: &'r dyn Rig,
+    plan: Plan,
+    progress: &'r dyn Progress,
+    plant: Plant<'r>,
+    volume: Volume,
+    agent: Agent<'r>,
+    local: Local,
+    rate_hz: f64,
+}
+
+/// Measures.
+///
+/// # Errors
+/// When a part fails, or a disturbance did not disturb.
+pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) -> Result<Figures> {
+    progress.stage(1, 4, "make two models, a hub and a device");
+    let folders = models::mobile(rig, assets)?;
+    let plant = Plant::build(rig, assets, progress, &HubPlace::loopback(rig), &folders, |hub| {
+        hub.set_nice(HUB_NICE);
+        Ok(())
+    })?;
+    let volume = rig.volume("device")?;
+    let mut agent = plant.enrol("agent-1", Selection::everything(), FIRST_RATE_HZ, |agent| {
+        agent.set_nice(NICE);
+        agent.set_data(volume.folder.join("data"))
+    })?;
+    let (images, _) = paths(&assets.fashion_mnist, Part::Test);
+    std::fs::copy(images, agent.images()).context("cannot copy pictures for the device")?;
+    agent.start()?;
+    plant.roll_out(plant.bundles[0], &agent)?;
+    agent.ask_to_stop()?;
+    agent.stopped()?;
+    let local = Local::new()?;
+    let mut run = Run { rig, plan, progress, plant, volume, agent, local, rate_hz: FIRST_RATE_HZ };
+    progress.stage(2, 4, "start with a full outbox and with an empty one");
+    let starts = run.starts()?;
+    progress.stage(3, 4, "measure what the device can do");
+    let capacity_hz = run.choose_rate()?;
+    progress.stage(4, 4, "disturb it");
+    let turns = run.turns()?;
+    Ok(Figures { capacity_hz, rate_hz: run.rate_hz, turns, starts })
+}
+
+impl Run<'_> {
+    fn status(&self) -> Result<AgentStatus> {
+        self.agent.status(&self.local)
+    }
+
+    fn choose_rate(&mut self) -> Result<f64> {
+        let check = self.agent.start_check()?;
+        let capacity_hz = self.agent.capacity(&check)?.frames_per_second;
+        ensure!(capacity_hz.is_finite() && capacity_hz > 1.0, "{capacity_hz} frames/s is no rate");
+        self.rate_hz = (capacity_hz * self.plan.load).floor();
+        self.progress
+            .note(&format!("{capacity_hz:.0} frames/s; {:.0} a second will arrive", self.rate_hz));
+        let random_rate = (self.plan.samples_hz / self.rate_hz).min(1.0) as f32;
+        self.agent.set_selection(Selection { random_rate, ..Selection::everything() })?;
+        self.agent.set_rate(self.rate_hz)?;
+        self.agent.set_queue_to_default()?;
+        Ok(capacity_hz)
+    }
+}

@@ -1,0 +1,212 @@
+//! Phases: what disturbs, and what frames took meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::watch::Watch;
+use super::{Run, SOON, Turn};
+use crate::wait;
+
+/// How often the agent is asked how far something is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What disturbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disturbance {
+    /// Nothing: how far two quiet phases lie apart.
+    Nothing,
+    /// The broker's socket takes connections and is not read.
+    StalledLink,
+    /// One model after another is rolled out.
+    Swap,
+    /// The volume of the agent's data is full.
+    FullDisk,
+    /// The hub is back, and what waited is sent.
+    Drain,
+}
+
+impl Disturbance {
+    /// All, in their order.
+    pub const ALL: [Self; 5] =
+        [Self::Nothing, Self::StalledLink, Self::Swap, Self::FullDisk, Self::Drain];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::StalledLink => "stalled link",
+            Self::Swap => "swap",
+            Self::FullDisk => "full disk",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// What frames took in a phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Frames whose latency was read.
+    pub frames: u64,
+    /// Frames that were dropped.
+    pub dropped: u64,
+    /// The middle latency, in microseconds.
+    pub p50_us: u64,
+    /// The latency that 99 of 100 frames do not exceed, in microseconds.
+    pub p99_us: u64,
+    /// The longest, in microseconds.
+    pub max_us: u64,
+    /// How often what disturbs happened: swaps, or samples that were sent.
+    pub times: u64,
+}
+
+impl Phase {
+    fn of(mut latencies: Vec<u64>) -> Self {
+        latencies.sort_unstable();
+        let at = |share: f64| {
+            let rank = (latencies.len() as f64 * share).ceil() as usize;
+            latencies.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+        };
+        let (p50_us, p99_us, max_us) = (at(0.5), at(0.99), at(1.0));
+        Self { frames: latencies.len() as u64, p50_us, p99_us, max_us, ..Self::default() }
+    }
+}
+
+impl Run<'_> {
+    /// All turns.
+    pub(super) fn turns(&mut self) -> Result<Vec<Turn>> {
+        self.agent.start()?;
+        self.settle()?;
+        let watch = Watch::begin(self.agent.latest_url(), self.rate_hz)?;
+        let mut turns = Vec::new();
+        for round in 1..=self.plan.rounds {
+            for disturbance in Disturbance::ALL {
+                let text = format!("round {round} of {}: {}", self.plan.rounds, disturbance.name());
+                self.progress.at(None, &text);
+                let quiet = self.phase(&watch, |run| run.pass())?;
+                let disturbed = self.disturb(&watch, disturbance)?;
+                self.progress.note(&format!(
+                    "{text}: p99 {} µs quiet, {} µs disturbed, {} and {} dropped",
+                    quiet.p99_us, disturbed.p99_us, quiet.dropped, disturbed.dropped
+                ));
+                turns.push(Turn { disturbance, quiet, disturbed });
+                self.settle()?;
+            }
+        }
+        drop(watch);
+        self.agent.ask_to_stop()?;
+        self.agent.stopped()?;
+        Ok(turns)
+    }
+
+    fn disturb(&mut self, watch: &Watch, disturbance: Disturbance) -> Result<Phase> {
+        match disturbance {
+            Disturbance::Nothing => self.phase(watch, |run| run.pass()),
+            Disturbance::StalledLink => {
+                self.plant.hub.stall(true)?;
+                let phase = self.phase(watch, |run| run.pass());
+                self.plant.hub.stall(false)?;
+                phase
+            }
+            Disturbance::Swap => self.phase(watch, |run| run.swap()),
+            Disturbance::FullDisk => {
+                self.rig.fill(&self.volume)?;
+                let phase = self.phase(watch, |run| run.pass())?;
+                let paused = self.status()?.outbox.is_some_and(|outbox| outbox.paused);
+                ensure!(paused, "the disk was not full: the outbox went on");
+                self.rig.make_room(&self.volume)?;
+                Ok(phase)
+            }
+            Disturbance::Drain => {
+                self.plant.hub.kill()?;
+                std::thread::sleep(self.plan.away);
+                self.plant.hub.start()?;
+                self.until_it("finds the hub", |status| status.connected())?;
+                let (most, phase) = (self.waiting()?, self.phase(watch, |run| run.drain())?);
+                let sent = most.saturating_sub(self.waiting()?);
+                ensure!(sent > most / 2, "of {most} samples only {sent} were sent");
+                Ok(Phase { times: sent, ..phase })
+            }
+        }
+    }
+
+    /// A phase: what frames took while `work` was done, and how often it did it.
+    fn phase(
+        &mut self,
+        watch: &Watch,
+        work: impl FnOnce(&mut Self) -> Result<u64>,
+    ) -> Result<Phase> {
+        let before = self.dropped()?;
+        watch.take();
+        let times = work(self)?;
+        let phase = Phase::of(watch.take());
+        ensure!(phase.frames > 100, "only {} frames were answered in a phase", phase.frames);
+        Ok(Phase { dropped: self.dropped()? - before, times, ..phase })
+    }
+
+    fn pass(&self) -> Result<u64> {
+        std::thread::sleep(self.plan.phase);
+        self.agent.must_run()?;
+        Ok(0)
+    }
+
+    fn swap(&self) -> Result<u64> {
+        let begun = Instant::now();
+        let mut swaps = 0;
+        while begun.elapsed() < self.plan.phase {
+            let now = self.status()?.answering();
+            let other = self.plant.bundles.iter().find(|bundle| Some(**bundle) != now);
+            self.plant.roll_out(*other.unwrap_or(&self.plant.bundles[0]), &self.agent)?;
+            swaps += 1;
+        }
+        Ok(swaps)
+    }
+
+    fn drain(&self) -> Result<u64> {
+        self.until_it("sends what waited", |status| {
+            status.outbox.is_some_and(|outbox| (outbox.samples as f64) < self.plan.samples_hz)
+        })?;
+        Ok(0)
+    }
+
+    /// Waits until all is as it was before.
+    fn settle(&self) -> Result<()> {
+        self.until_it("has settled", |status| {
+            let little = status.outbox.is_some_and(|o| (o.samples as f64) < self.plan.samples_hz);
+            little && status.connected() && status.answering().is_some()
+        })
+    }
+
+    fn until_it(
+        &self,
+        does: &str,
+        wanted: impl Fn(&crate::fleet::AgentStatus) -> bool,
+    ) -> Result<()> {
+        wait::until(&format!("an agent that {does}"), SOON, LOOK, || {
+            self.agent.must_run()?;
+            Ok(wanted(&self.status()?).then_some(()))
+        })
+    }
+
+    fn waiting(&self) -> Result<u64> {
+        Ok(self.status()?.outbox.map_or(0, |outbox| outbox.samples))
+    }
+
+    fn dropped(&self) -> Result<u64> {
+        Ok(self.status()?.frames().map_or(0, |frames| frames.frames_dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_a_latency_that_was_seen() {
+        let phase = Phase::of((1..=200).rev().collect());
+        assert_eq!((phase.p50_us, phase.p99_us, phase.max_us), (100, 198, 200));
+        assert_eq!(Phase::of(Vec::new()).p99_us, 0);
+    }
+}
