@@ -91,10 +91,11 @@ impl World<'_> {
         let life = self.ledger.life;
         let at_risk = self.ledger.open();
         let aimed = match state {
-            State::StartUp => !life.connected,
-            State::Steady => life.connected,
+            // The link may have been lost since: without its disk an agent sends nothing.
+            State::StartUp => !life.reached,
+            State::Steady => life.receipts > 0,
             State::Swap => life.swapping,
-            State::CatchingUp => life.connected && at_risk >= BEHIND,
+            State::CatchingUp => life.receipts > 0 && at_risk >= BEHIND,
             State::Stopping => life.stopping && ended != Ended::Exited(0),
             State::Alone => true,
         };

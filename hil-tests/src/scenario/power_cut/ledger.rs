@@ -34,7 +34,9 @@ pub struct Ledger {
 /// What the current process said of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Life {
-    /// It reaches the hub.
+    /// It has reached the hub.
+    pub reached: bool,
+    /// It reaches the hub now.
     pub connected: bool,
     /// Receipts it accepted since it does.
     pub receipts: usize,
@@ -139,7 +141,9 @@ impl Ledger {
                 self.receipted.insert(id, digest);
                 self.life.receipts += 1;
             }
-            "connected" => (self.life.connected, self.life.receipts) = (true, 0),
+            "connected" => {
+                (self.life.reached, self.life.connected, self.life.receipts) = (true, true, 0);
+            }
             "the link is lost" => self.life.connected = false,
             "a new order" => self.life.swapping = true,
             "a bundle is installed and answers" => self.life.swapping = false,
