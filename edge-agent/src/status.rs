@@ -392,6 +392,7 @@ pub(crate) mod testing {
                 update: Update::Idle,
                 generation: 62,
                 untrusted: 63,
+                certificate_ends: UnixMillis(1_900_000_000_000),
                 hub_reads_version: None,
                 last_heard: Some(UnixMillis(1_800_000_000_000)),
             },

@@ -56,7 +56,9 @@ impl Rig for Telling {
 fn log(rig: &dyn Rig, name: &str) -> Vec<Value> {
     let path = rig.folder().join(format!("logs/{name}.1.log"));
     let text = std::fs::read_to_string(path).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    // ONNX Runtime writes plain text to the same place.
+    let lines = text.lines().filter(|line| line.starts_with('{'));
+    let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.map(|mut line| line["fields"].take()).collect()
 }
 

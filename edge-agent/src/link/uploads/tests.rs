@@ -40,6 +40,7 @@ impl Bench {
             generation: 0,
             hub_reads_version: None,
             untrusted: 0,
+            certificate_ends: UnixMillis(0),
             last_heard: None,
         });
         hub.asked();
