@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn each_thing_that_keeps_it_from_its_work_is_a_reason_of_its_own() {
-        let broken: [(&str, fn(&mut Status)); 5] = [
+        type Breaks = fn(&mut Status);
+        let broken: [(&str, Breaks); 5] = [
             ("no model answers", |status| status.state = State::NoModelYet),
             ("for 61 s", |status| status.running.as_mut().unwrap().silent_s = 61),
             ("the disk refuses", |status| status.outbox.as_mut().unwrap().paused = true),

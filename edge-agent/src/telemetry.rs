@@ -328,7 +328,7 @@ mod tests {
             |s: f64| found.buckets.iter().filter(|(le, _)| *le <= s).map(|(_, n)| n).sum::<u64>();
         assert_eq!((up_to(8e-6), up_to(16e-6), up_to(1.024e-3)), (2, 3, 4));
         assert_eq!((up_to(1.1), up_to(f64::INFINITY), found.count), (5, 6, 6));
-        assert!((found.sum_s - 5001.001_015).abs() < 1e-9);
+        assert!((found.sum_s - 5_001.001_015).abs() < 1e-9);
         assert!(found.buckets.is_sorted_by(|a, b| a.0 < b.0));
     }
 

@@ -279,8 +279,7 @@ async fn upload(
     let fault = {
         let mut inner = hub.lock();
         inner.asked.push((format!("PUT /payloads/{named}"), None));
-        let next = (!inner.upload_faults.is_empty()).then(|| inner.upload_faults.remove(0));
-        next
+        (!inner.upload_faults.is_empty()).then(|| inner.upload_faults.remove(0))
     };
     let limit = match fault {
         None => usize::MAX,

@@ -12,7 +12,7 @@ use fleetloop_protocol::api::rollouts::{Phase, Rollout};
 use fleetloop_protocol::api::samples::Sample;
 use hil_tests::fleet::{Agent, Assets, Hub, Selection};
 use hil_tests::pictures::{Part, Pictures, paths};
-use hil_tests::rig::{Ended, Launch, Process, Rig, Signal, ThisMachine};
+use hil_tests::rig::{Rig, ThisMachine};
 use hil_tests::wait;
 use serde_json::Value;
 
@@ -23,34 +23,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Samples that are labelled: a frozen dataset has some to learn from and some to judge by.
 const LABELLED: usize = 16;
 
-/// A rig whose processes log each step of a sample, as JSON.
-struct Telling(ThisMachine);
-
-impl Rig for Telling {
-    fn folder(&self) -> &Path {
-        self.0.folder()
-    }
-    fn free_port(&self) -> Result<u16> {
-        self.0.free_port()
-    }
-    fn start(&self, launch: &Launch) -> Result<Process> {
-        let mut launch = launch.clone().env("RUST_LOG", "info,edge_agent=debug,fleet_hub=debug");
-        launch.arguments.extend(["--log".into(), "json".into()]);
-        self.0.start(&launch)
-    }
-    fn signal(&self, process: &Process, signal: Signal) -> Result<()> {
-        self.0.signal(process, signal)
-    }
-    fn ended(&self, process: &Process) -> Result<Option<Ended>> {
-        self.0.ended(process)
-    }
-    fn printed(&self, process: &Process) -> Result<String> {
-        self.0.printed(process)
-    }
-    fn stop_all(&self, grace: Duration) {
-        self.0.stop_all(grace);
-    }
-}
+/// Each step of a sample.
+const STEPS: &str = "info,edge_agent=debug,fleet_hub=debug";
 
 /// The fields of each line of a process's log, in order.
 fn log(rig: &dyn Rig, name: &str) -> Vec<Value> {
@@ -76,6 +50,7 @@ fn road(log: &[Value], sample: &str) -> Vec<String> {
 fn run(rig: &dyn Rig) -> Result<(Vec<Sample>, DatasetSummary)> {
     let assets = Assets::of_this_checkout();
     let mut hub = Hub::init(rig, &["good", "scratched", "dented"])?;
+    hub.set_log(STEPS);
     hub.start()?;
     let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/data/linear-1");
     let model: Model = hub.admin(["model".into(), "import".into(), bundle.into_os_string()])?;
@@ -93,6 +68,7 @@ fn run(rig: &dyn Rig) -> Result<(Vec<Sample>, DatasetSummary)> {
     Pictures::read(&images, &labels)?.write_images(0..200, None, &agent.images())?;
     let token: TokenResponse = hub.admin(["device", "add", "agent"])?;
     agent.enrol(&token.token)?;
+    agent.set_log(STEPS);
     agent.start()?;
     let rollout: Rollout = wait::until("a device to roll out to", PATIENCE, LOOK, || {
         // It may be refused until the device has reported.
@@ -121,7 +97,7 @@ fn run(rig: &dyn Rig) -> Result<(Vec<Sample>, DatasetSummary)> {
 fn a_samples_id_is_found_at_every_step_from_the_device_to_the_dataset() {
     let folder = tempfile::tempdir().unwrap();
     let demo = Path::new(env!("CARGO_BIN_EXE_fleetloop-demo"));
-    let rig = Telling(ThisMachine::new(folder.path(), demo).unwrap());
+    let rig = ThisMachine::new(folder.path(), demo).unwrap();
     let (samples, dataset) = run(&rig).unwrap_or_else(|error| {
         let kept = folder.keep();
         panic!("{error:#}\nlogs are in {}", kept.join("logs").display())

@@ -334,8 +334,7 @@ impl<'r> Agent<'r> {
         let config = self.config_path().into_os_string();
         let mut launch = self.launch(&self.name, vec!["run".into(), "--config".into(), config]);
         if let Some(filter) = &self.log_filter {
-            launch.arguments.extend(["--log".into(), "json".into()]);
-            launch = launch.env("RUST_LOG", filter);
+            launch = launch.logging(filter);
         }
         self.process = Some(self.rig.start(&launch)?);
         Ok(())

@@ -53,6 +53,7 @@ pub struct Hub<'r> {
     rig: &'r dyn Rig,
     data: PathBuf,
     nice: Option<i32>,
+    log_filter: Option<String>,
     process: Option<Process>,
     api: ApiClient,
 }
@@ -93,12 +94,17 @@ impl<'r> Hub<'r> {
         }
         rig.run(&Launch::new("hub-init", Program::Hub, arguments), COMMAND)?;
         let api = ApiClient::open(&data.join("admin.toml"))?;
-        Ok(Self { rig, data, nice: None, process: None, api })
+        Ok(Self { rig, data, nice: None, log_filter: None, process: None, api })
     }
 
     /// Gives its process the priority `nice` from its next start on.
     pub fn set_nice(&mut self, nice: i32) {
         self.nice = Some(nice);
+    }
+
+    /// Logs as JSON what `filter`, in the form of RUST_LOG, lets pass; counts from its next start.
+    pub fn set_log(&mut self, filter: &str) {
+        self.log_filter = Some(filter.to_owned());
     }
 
     /// Lets it ask devices back soon after its disk was full; before it starts.
@@ -133,6 +139,9 @@ impl<'r> Hub<'r> {
         let arguments = ["serve".into(), "--data".into(), data, "--no-worker".into()];
         let mut launch = Launch::new("hub", Program::Hub, arguments);
         launch.nice = self.nice;
+        if let Some(filter) = &self.log_filter {
+            launch = launch.logging(filter);
+        }
         self.process = Some(self.rig.start(&launch)?);
         Ok(())
     }

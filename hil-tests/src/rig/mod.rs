@@ -85,6 +85,12 @@ impl Launch {
         }
     }
 
+    /// The same, logging as JSON what `filter`, in the form of RUST_LOG, lets pass.
+    pub fn logging(mut self, filter: &str) -> Self {
+        self.arguments.extend(["--log".into(), "json".into()]);
+        self.env("RUST_LOG", filter)
+    }
+
     /// The same with one more variable.
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.to_owned(), value.into()));

@@ -116,7 +116,7 @@ impl ThisMachine {
     }
 
     /// Starts `words` on the leash, with the names and the environment of `launch`.
-    fn start_as(&self, launch: &Launch, words: Vec<OsString>) -> Result<Process> {
+    fn start_as(&self, launch: &Launch, words: &[OsString]) -> Result<Process> {
         let mut state = self.state();
         if state.stopped {
             bail!("cannot start {}: the run was stopped", launch.name);
@@ -126,7 +126,7 @@ impl ThisMachine {
         let file =
             |kind: &str| self.folder.join("logs").join(format!("{}.{count}.{kind}", launch.name));
         let files = (file("out"), file("log"));
-        let command = self.command(launch, &words, &files)?;
+        let command = self.command(launch, words, &files)?;
         let child = self
             .spawn(command)
             .with_context(|| format!("cannot start {}", super::describe(launch)))?;
@@ -228,7 +228,7 @@ impl Rig for ThisMachine {
         }
         words.push(program.into());
         words.extend(launch.arguments.iter().cloned());
-        self.start_as(launch, words)
+        self.start_as(launch, &words)
     }
 
     fn signal(&self, process: &Process, signal: Signal) -> Result<()> {
@@ -298,7 +298,7 @@ impl Rig for ThisMachine {
     fn network(&self) -> Result<Network> {
         let number = self.networks.fetch_add(1, Ordering::Relaxed);
         let launch = Launch::new("network", Program::Demo, Vec::<OsString>::new());
-        let holder = self.start_as(&launch, network::holder().into())?;
+        let holder = self.start_as(&launch, &network::holder())?;
         network::join(&holder, number)
     }
 

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(good().missed(), Vec::<String>::new());
         let spoil: [fn(&mut Figures); 6] = [
             |f| f.stored = 9,
-            |f| drop(f.met.remove(&State::Swap)),
+            |f| f.met.retain(|state, _| *state != State::Swap),
             |f| f.at_risk_most = 0,
             |f| f.rollouts = 0,
             |f| f.rollouts_halted.push("because".into()),
