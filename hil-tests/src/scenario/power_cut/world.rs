@@ -27,8 +27,9 @@ pub(super) const GLANCE: Duration = Duration::from_millis(2);
 /// What the device logs: its samples' lives beside what everybody logs.
 const LOG: &str = "info,edge_agent::outbox=debug";
 
-/// Pictures the device looks at.
-const PICTURES: u32 = 1000;
+/// Pictures the device looks at: those of a minute, and others after each start. A payload that a
+/// cut took must not be brought again by another sample.
+const PICTURES: u32 = 6000;
 
 /// Pixels a side.
 const SIDE: u32 = 28;
@@ -43,6 +44,7 @@ pub(super) struct World<'r> {
     pub(super) ledger: Ledger,
     pub(super) rollouts: Rollouts,
     local: Local,
+    noise: Draws,
 }
 
 impl<'r> World<'r> {
@@ -60,7 +62,8 @@ impl<'r> World<'r> {
         let mut agent = Agent::new(rig, "agent", assets, everything(seed), rate_hz)?;
         agent.set_data(agent_volume.folder.join("data"))?;
         agent.set_log(LOG);
-        write_noise(&agent.images(), seed)?;
+        let mut noise = Draws::new(seed);
+        write_noise(&agent.images(), &mut noise)?;
         let token: TokenResponse = hub.admin(["device", "add", "agent"])?;
         agent.enrol(&token.token)?;
         let api = ApiClient::open(&hub.access("admin"))?;
@@ -68,7 +71,8 @@ impl<'r> World<'r> {
         let rollouts = first_then_others(&mut agent, api, &bundles, seed)?;
         let local = Local::new()?;
         let ledger = Ledger::default();
-        let mut world = Self { rig, hub, hub_volume, agent, agent_volume, ledger, rollouts, local };
+        let mut world =
+            Self { rig, hub, hub_volume, agent, agent_volume, ledger, rollouts, local, noise };
         world.follow()?;
         world.until_answering()?;
         Ok(world)
@@ -76,6 +80,7 @@ impl<'r> World<'r> {
 
     /// Starts the device.
     pub(super) fn start_agent(&mut self) -> Result<()> {
+        write_noise(&self.agent.images(), &mut self.noise)?;
         self.agent.start()?;
         self.follow()
     }
@@ -206,8 +211,7 @@ fn renumbered(from: &Path, to: &Path) -> Result<PathBuf> {
 }
 
 /// Writes pictures of noise, no two alike.
-fn write_noise(to: &Path, seed: u64) -> Result<()> {
-    let mut draws = Draws::new(seed);
+fn write_noise(to: &Path, draws: &mut Draws) -> Result<()> {
     let mut bytes = vec![0, 0, 8, 3];
     for size in [PICTURES, SIDE, SIDE] {
         bytes.extend_from_slice(&size.to_be_bytes());
