@@ -154,6 +154,7 @@ pub struct Agent<'r> {
     assets: Assets,
     config: AgentConfig,
     log_filter: Option<String>,
+    boot: Option<u32>,
     network: Option<Network>,
     nice: Option<i32>,
     process: Option<Process>,
@@ -189,6 +190,7 @@ impl<'r> Agent<'r> {
             assets,
             config,
             log_filter: None,
+            boot: None,
             network: None,
             nice: None,
             process: None,
@@ -204,6 +206,12 @@ impl<'r> Agent<'r> {
     pub fn set_data(&mut self, folder: PathBuf) -> Result<()> {
         self.config.data_dir = folder;
         self.write_config()
+    }
+
+    /// Gives its next starts a boot of their own: the machine's stays the same when only a volume's
+    /// power is cut.
+    pub fn set_boot(&mut self, boot: u32) {
+        self.boot = Some(boot);
     }
 
     /// Logs as JSON what `filter`, in the form of RUST_LOG, lets pass; counts from its next start.
@@ -335,6 +343,9 @@ impl<'r> Agent<'r> {
         let mut launch = self.launch(&self.name, vec!["run".into(), "--config".into(), config]);
         if let Some(filter) = &self.log_filter {
             launch = launch.logging(filter);
+        }
+        if let Some(boot) = self.boot {
+            launch = launch.env("FLEETLOOP_BOOT_ID", boot.to_string());
         }
         self.process = Some(self.rig.start(&launch)?);
         Ok(())

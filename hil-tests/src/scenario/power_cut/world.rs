@@ -45,6 +45,7 @@ pub(super) struct World<'r> {
     pub(super) rollouts: Rollouts,
     local: Local,
     noise: Draws,
+    boots: u32,
 }
 
 impl<'r> World<'r> {
@@ -71,8 +72,18 @@ impl<'r> World<'r> {
         let rollouts = first_then_others(&mut agent, api, &bundles, seed)?;
         let local = Local::new()?;
         let ledger = Ledger::default();
-        let mut world =
-            Self { rig, hub, hub_volume, agent, agent_volume, ledger, rollouts, local, noise };
+        let mut world = Self {
+            rig,
+            hub,
+            hub_volume,
+            agent,
+            agent_volume,
+            ledger,
+            rollouts,
+            local,
+            noise,
+            boots: 0,
+        };
         world.follow()?;
         world.until_answering()?;
         Ok(world)
@@ -81,6 +92,8 @@ impl<'r> World<'r> {
     /// Starts the device.
     pub(super) fn start_agent(&mut self) -> Result<()> {
         write_noise(&self.agent.images(), &mut self.noise)?;
+        self.boots += 1;
+        self.agent.set_boot(self.boots);
         self.agent.start()?;
         self.follow()
     }
