@@ -36,6 +36,8 @@ impl ApiClient {
         let client = reqwest::Client::builder()
             .tls_certs_only([ca])
             .no_proxy()
+            // A hub that was killed leaves connections that look as if they could be used again.
+            .pool_max_idle_per_host(0)
             .timeout(LIMIT)
             .build()
             .context("cannot make an HTTPS client")?;

@@ -22,7 +22,7 @@ pub enum Disturbance {
     StalledLink,
     /// One model after another is rolled out.
     Swap,
-    /// The volume of the agent's data is full.
+    /// The volume of the agent's data is full, and the link stalls, so that the outbox needs room.
     FullDisk,
     /// The hub is back, and what waited is sent.
     Drain,
@@ -113,11 +113,16 @@ impl Run<'_> {
             Disturbance::Swap => self.phase(watch, |run| run.swap()),
             Disturbance::FullDisk => {
                 self.rig.fill(&self.volume)?;
-                let phase = self.phase(watch, |run| run.pass())?;
-                let paused = self.status()?.outbox.is_some_and(|outbox| outbox.paused);
-                ensure!(paused, "the disk was not full: the outbox went on");
+                // Nothing leaves the outbox, or what leaves would make room for what comes.
+                self.plant.hub.stall(true)?;
+                let phase = self
+                    .until_it("finds its disk full", |status| {
+                        status.outbox.is_some_and(|outbox| outbox.paused)
+                    })
+                    .and_then(|()| self.phase(watch, |run| run.pass()));
+                self.plant.hub.stall(false)?;
                 self.rig.make_room(&self.volume)?;
-                Ok(phase)
+                phase
             }
             Disturbance::Drain => {
                 self.plant.hub.kill()?;
