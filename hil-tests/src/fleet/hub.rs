@@ -52,7 +52,6 @@ impl HubPlace {
 pub struct Hub<'r> {
     rig: &'r dyn Rig,
     data: PathBuf,
-    nice: Option<i32>,
     log_filter: Option<String>,
     process: Option<Process>,
     api: ApiClient,
@@ -94,12 +93,7 @@ impl<'r> Hub<'r> {
         }
         rig.run(&Launch::new("hub-init", Program::Hub, arguments), COMMAND)?;
         let api = ApiClient::open(&data.join("admin.toml"))?;
-        Ok(Self { rig, data, nice: None, log_filter: None, process: None, api })
-    }
-
-    /// Gives its process the priority `nice` from its next start on.
-    pub fn set_nice(&mut self, nice: i32) {
-        self.nice = Some(nice);
+        Ok(Self { rig, data, log_filter: None, process: None, api })
     }
 
     /// Logs as JSON what `filter`, in the form of RUST_LOG, lets pass; counts from its next start.
@@ -138,7 +132,6 @@ impl<'r> Hub<'r> {
         let data = self.data.clone().into_os_string();
         let arguments = ["serve".into(), "--data".into(), data, "--no-worker".into()];
         let mut launch = Launch::new("hub", Program::Hub, arguments);
-        launch.nice = self.nice;
         if let Some(filter) = &self.log_filter {
             launch = launch.logging(filter);
         }

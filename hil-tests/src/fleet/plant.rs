@@ -45,10 +45,10 @@ impl<'r> Plant<'r> {
         progress: &'r dyn Progress,
         place: &HubPlace,
         folders: &[PathBuf],
-        prepare: impl FnOnce(&mut Hub<'r>) -> Result<()>,
+        prepare: impl FnOnce(&Hub<'r>) -> Result<()>,
     ) -> Result<Self> {
         let mut hub = Hub::init_at(rig, place, &LABELS)?;
-        prepare(&mut hub)?;
+        prepare(&hub)?;
         hub.start()?;
         let bundles: Result<Vec<_>> =
             folders.iter().map(|folder| rollout::release_unjudged(&hub, folder)).collect();

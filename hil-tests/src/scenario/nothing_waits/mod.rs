@@ -2,10 +2,11 @@
 //! stalls, a model is swapped, the disk is full, or a long outbox drains; and how soon the first
 //! frame is answered when the outbox is full.
 //!
-//! One agent at a share of its capacity, which signs and sends some of its frames; a hub on the same machine. Quiet and
-//! disturbed phases take turns, so that what else the machine does meets both alike; one of the
-//! disturbances is none at all, and its ratio says how far two quiet phases lie apart. Frame
-//! latency is the agent's own figure (due → answered), read for every frame from its local port.
+//! One agent at a share of its capacity, which signs and sends some of its frames; a hub on the
+//! same machine. Quiet and disturbed phases take turns, so that what else the machine does meets
+//! both alike; one of the disturbances is none at all, and its ratio says how far two quiet phases
+//! lie apart. Frame latency is the agent's own figure (due → answered), read for every frame from
+//! its local port.
 
 mod phases;
 mod start;
@@ -35,9 +36,6 @@ const SOON: Duration = Duration::from_secs(120);
 /// The agent goes before what else runs on this machine, the hub included, which would be on
 /// another; needs root, and is a note in the log without.
 const NICE: i32 = -10;
-
-/// The hub keeps up on a busy machine.
-const HUB_NICE: i32 = -5;
 
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
@@ -141,10 +139,8 @@ struct Run<'r> {
 pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) -> Result<Figures> {
     progress.stage(1, 4, "make two models, a hub and a device");
     let folders = models::mobile(rig, assets)?;
-    let plant = Plant::build(rig, assets, progress, &HubPlace::loopback(rig), &folders, |hub| {
-        hub.set_nice(HUB_NICE);
-        Ok(())
-    })?;
+    let place = HubPlace::loopback(rig);
+    let plant = Plant::build(rig, assets, progress, &place, &folders, |_| Ok(()))?;
     let volume = rig.volume("device")?;
     let mut agent = plant.enrol("agent-1", Selection::everything(), FIRST_RATE_HZ, |agent| {
         agent.set_nice(NICE);
