@@ -337,7 +337,7 @@ mod tests {
         let (address, mut requests) = collector(200).await;
         let (layer, export) = channel();
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-        tracing::debug!(sample = %SAMPLE, bytes = 70, took_us = 1500, "sample stored");
+        tracing::debug!(sample = %SAMPLE, bytes = 70, took_us = 1500_u64, "sample stored");
         tracing::error!(sample = %SAMPLE, reason = "other", "sample refused");
         tracing::info!("nothing of a sample");
         drop(log);

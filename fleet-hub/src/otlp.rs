@@ -324,7 +324,7 @@ mod tests {
         let (address, mut requests) = collector(200).await;
         let (layer, export) = channel();
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-        tracing::debug!(sample = %SAMPLE, took_us = 1500, "sample stored");
+        tracing::debug!(sample = %SAMPLE, took_us = 1500_u64, "sample stored");
         tracing::info!(device = "dev-1", "nothing of a sample");
         drop(log);
         let seen = export.seen();
