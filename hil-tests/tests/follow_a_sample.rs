@@ -98,10 +98,12 @@ fn a_samples_id_is_found_at_every_step_from_the_device_to_the_dataset() {
     let folder = tempfile::tempdir().unwrap();
     let demo = Path::new(env!("CARGO_BIN_EXE_fleetloop-demo"));
     let rig = ThisMachine::new(folder.path(), demo).unwrap();
-    let (samples, dataset) = run(&rig).unwrap_or_else(|error| {
-        let kept = folder.keep();
-        panic!("{error:#}\nlogs are in {}", kept.join("logs").display())
-    });
+    let (samples, dataset) = match run(&rig) {
+        Ok(found) => found,
+        Err(error) => {
+            panic!("{error:#}\nlogs are in {}", folder.keep().join("logs").display())
+        }
+    };
     let (agent, hub) = (log(&rig, "agent"), log(&rig, "hub"));
     for sample in samples {
         let id = sample.id.unwrap().to_string();
