@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use fleetloop_protocol::SampleId;
 use fleetloop_protocol::api::samples::{Sample, SampleCounts};
 use serde::de::DeserializeOwned;
@@ -242,11 +242,18 @@ impl<'r> Hub<'r> {
         &self.api
     }
 
-    /// Every sample of a device that it lists, as often as it stands there.
+    /// Every sample of a device that it lists, as often as it stands there, at a moment when it counts
+    /// as many: a device may be sending meanwhile.
     ///
     /// # Errors
-    /// When it cannot be asked, or counts otherwise than it lists.
+    /// When it cannot be asked, or goes on counting otherwise than it lists.
     pub fn stored(&self) -> Result<Vec<SampleId>> {
+        let what = "the hub to count as many samples as it lists";
+        wait::until(what, COMMAND, Duration::from_millis(200), || self.listed())
+    }
+
+    /// What it lists; none when it counts otherwise.
+    fn listed(&self) -> Result<Option<Vec<SampleId>>> {
         let mut ids = Vec::new();
         loop {
             let path = format!("samples?group=fleet&limit={PAGE}&offset={}", ids.len());
@@ -260,8 +267,7 @@ impl<'r> Hub<'r> {
         }
         let counts: SampleCounts = self.api.get("sample-counts")?;
         let (counted, listed) = (counts.fleet, ids.len() as u64);
-        ensure!(counted == listed, "the hub counts {counted} samples and lists {listed}");
-        Ok(ids)
+        Ok((counted == listed).then_some(ids))
     }
 
     /// Runs an admin command and reads the document it prints.
