@@ -75,12 +75,12 @@ impl Wire for Telemetry {
             latency_us_p50: self.latency_us_p50,
             latency_us_p99: self.latency_us_p99,
             class_counts: self.sketch.classes.clone(),
-            confidence: self.sketch.confidence.into(),
+            confidence: list(self.sketch.confidence),
         };
         let (brightness, contrast) = (self.sketch.brightness, self.sketch.contrast);
         let has_input = brightness.total() > 0 || contrast.total() > 0;
         Some(if reads >= 2 && has_input {
-            let (brightness, contrast) = (brightness.into(), contrast.into());
+            let (brightness, contrast) = (list(brightness), list(contrast));
             Two::V2(v2::Telemetry { counted, brightness, contrast })
         } else {
             Two::V1(counted)
@@ -121,7 +121,12 @@ impl Wire for Telemetry {
     }
 }
 
-/// The histogram of a list of counts; of none, an empty one.
+/// The counts of a histogram; of an empty one, none.
+fn list<const N: usize>(histogram: Histogram<N>) -> Vec<u64> {
+    if histogram.total() == 0 { Vec::new() } else { histogram.into() }
+}
+
+/// The reverse of [`list`]. Zeros are read too: agents of version 1 write them.
 fn histogram<const N: usize>(name: &str, counts: Vec<u64>) -> Result<Histogram<N>, Invalid> {
     if counts.is_empty() {
         return Ok(Histogram::default());

@@ -50,8 +50,7 @@ struct Query {
     labelled: Option<bool>,
     #[serde(default = "fifty")]
     limit: u32,
-    #[serde(default)]
-    offset: u32,
+    before: Option<Digest>,
 }
 
 fn fifty() -> u32 {
@@ -67,13 +66,13 @@ async fn list(
         return Err(Failure::invalid("cannot list samples: group is fleet or import"));
     }
     if query.limit > LIST {
-        return Err(Failure::invalid(format!("cannot list samples: at most {LIST}; use offset")));
+        return Err(Failure::invalid(format!("cannot list samples: at most {LIST}; use before")));
     }
     let filter = Filter {
         group: query.group,
         labelled: query.labelled,
         limit: query.limit,
-        offset: query.offset,
+        before: query.before,
     };
     let found = state.store.read(move |connection| samples::list(connection, &filter)).await?;
     Ok(axum::Json(found))

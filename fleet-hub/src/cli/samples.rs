@@ -25,9 +25,9 @@ pub enum Command {
         /// How many.
         #[arg(long, default_value_t = 50)]
         limit: u32,
-        /// How many to pass over.
-        #[arg(long, default_value_t = 0)]
-        offset: u32,
+        /// Only those stored before the sample of this digest: the last of the page before.
+        #[arg(long)]
+        before: Option<Digest>,
     },
     /// Shows one sample.
     Show {
@@ -46,12 +46,12 @@ pub enum Command {
 /// The hub was not reached or refused, or the files of an import cannot be read.
 pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::List { group, labelled, limit, offset } => {
+        Command::List { group, labelled, limit, before } => {
             let query = query(&[
                 ("group", group),
                 ("labelled", labelled.map(|yes| yes.to_string())),
                 ("limit", Some(limit.to_string())),
-                ("offset", Some(offset.to_string())),
+                ("before", before.map(|digest| digest.to_string())),
             ]);
             let samples: Vec<Sample> =
                 client.get("list samples", &format!("/samples{query}")).await?;

@@ -19,8 +19,9 @@ pub struct Filter {
     pub labelled: Option<bool>,
     /// How many.
     pub limit: u32,
-    /// How many to pass over.
-    pub offset: u32,
+    /// Only those stored before this one. Unlike a number to pass over, it stays true while samples
+    /// come in.
+    pub before: Option<Digest>,
 }
 
 const COLUMNS: &str = "s.sample, s.payload, s.media_type, s.payload_len, s.grp,
@@ -31,17 +32,19 @@ const COLUMNS: &str = "s.sample, s.payload, s.media_type, s.payload_len, s.grp,
 /// Samples, the newest first.
 ///
 /// # Errors
-/// The database failed.
+/// [`StoreError::NotFound`] when there is no sample [`Filter::before`]; the database failed.
 pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Sample>, StoreError> {
+    let before = filter.before.map(|digest| row_of(connection, digest)).transpose()?;
     let sql = format!(
         "SELECT {COLUMNS} FROM sample s
          WHERE (?1 IS NULL OR s.grp = ?1)
            AND (?2 IS NULL OR ?2 = EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id))
-         ORDER BY s.id DESC LIMIT ?3 OFFSET ?4"
+           AND (?3 IS NULL OR s.id < ?3)
+         ORDER BY s.id DESC LIMIT ?4"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows =
-        statement.query(params![filter.group, filter.labelled, filter.limit, filter.offset])?;
+        statement.query(params![filter.group, filter.labelled, before, filter.limit])?;
     let mut samples = Vec::new();
     while let Some(row) = rows.next()? {
         samples.push(sample(row)?);
@@ -59,8 +62,21 @@ pub fn get(connection: &Connection, digest: Digest) -> Result<Sample, StoreError
     let mut rows = statement.query([digest.as_bytes()])?;
     match rows.next()? {
         Some(row) => sample(row),
-        None => Err(StoreError::not_found(format!("sample {digest}; see 'fleet-hub sample list'"))),
+        None => Err(no_such(digest)),
     }
+}
+
+/// The row of a sample.
+fn row_of(connection: &Connection, digest: Digest) -> Result<i64, StoreError> {
+    connection
+        .prepare_cached("SELECT id FROM sample WHERE sample = ?1")?
+        .query_row([digest.as_bytes()], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| no_such(digest))
+}
+
+fn no_such(digest: Digest) -> StoreError {
+    StoreError::not_found(format!("sample {digest}; see 'fleet-hub sample list'"))
 }
 
 /// How a payload is encoded; none when no sample has it.

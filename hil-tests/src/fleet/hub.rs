@@ -243,7 +243,7 @@ impl<'r> Hub<'r> {
     }
 
     /// Every sample of a device that it lists, as often as it stands there, at a moment when it counts
-    /// as many: a device may be sending meanwhile.
+    /// as many before and after: a device may be sending meanwhile.
     ///
     /// # Errors
     /// When it cannot be asked, or goes on counting otherwise than it lists.
@@ -254,20 +254,20 @@ impl<'r> Hub<'r> {
 
     /// What it lists; none when it counts otherwise.
     fn listed(&self) -> Result<Option<Vec<SampleId>>> {
+        let count = || Ok::<_, anyhow::Error>(self.api.get::<SampleCounts>("sample-counts")?.fleet);
+        let counted = count()?;
         let mut ids = Vec::new();
+        let mut before = String::new();
         loop {
-            let path = format!("samples?group=fleet&limit={PAGE}&offset={}", ids.len());
+            let path = format!("samples?group=fleet&limit={PAGE}{before}");
             let page: Vec<Sample> = self.api.get(&path)?;
-            if page.is_empty() {
-                break;
-            }
+            let Some(last) = page.last() else { break };
+            before = format!("&before={}", last.sample);
             for sample in page {
                 ids.push(sample.id.context("a sample of the fleet has no identity")?);
             }
         }
-        let counts: SampleCounts = self.api.get("sample-counts")?;
-        let (counted, listed) = (counts.fleet, ids.len() as u64);
-        Ok((counted == listed).then_some(ids))
+        Ok((counted == ids.len() as u64 && counted == count()?).then_some(ids))
     }
 
     /// Runs an admin command and reads the document it prints.
