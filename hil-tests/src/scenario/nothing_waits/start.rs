@@ -39,8 +39,8 @@ pub struct Starts {
 }
 
 impl Run<'_> {
-    /// Fills the outbox with the hub away, and starts the agent with and without it, after a kill
-    /// each time. Leaves an empty outbox and a hub that serves.
+    /// Fills the outbox with the hub away, and starts the agent with and without it. Leaves an empty
+    /// outbox and a hub that serves.
     pub(super) fn starts(&mut self) -> Result<Starts> {
         self.plant.hub.kill()?;
         let usual = std::fs::read(self.agent.images()).context("cannot read the pictures")?;
@@ -79,7 +79,7 @@ impl Run<'_> {
             self.progress.at(Some(share), &text);
             Ok((outbox.bytes >= enough).then_some((outbox.bytes, outbox.samples)))
         })?;
-        self.agent.kill()?;
+        self.end()?;
         let (bytes, samples) = filled;
         self.progress.note(&format!("{samples} samples, {} MB", bytes / 1_000_000));
         Ok(filled)
@@ -94,8 +94,14 @@ impl Run<'_> {
             let answered = !self.local.get::<Vec<Answered>>(&self.agent.latest_url())?.is_empty();
             Ok(answered.then(|| begun.elapsed()))
         })?;
-        self.agent.kill()?;
+        self.end()?;
         Ok(took.as_secs_f64() * 1e3)
+    }
+
+    /// In order: an agent that is killed again and again blames its model.
+    fn end(&mut self) -> Result<()> {
+        self.agent.ask_to_stop()?;
+        self.agent.stopped().map(drop)
     }
 }
 
