@@ -26,6 +26,7 @@ use crate::priority;
 use crate::results::{ResultRecord, Results};
 use crate::select::{Budget, Selector};
 use crate::telemetry::Meter;
+use crate::threads;
 
 /// Frames that may wait for the sampler: more would only hold memory while the disk is slow.
 pub const CHOSEN: usize = 32;
@@ -155,7 +156,7 @@ impl Sampler {
     /// # Errors
     /// The system's, when it has no thread to give.
     pub fn spawn(mut self, outbox: Outbox) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name("sampler".into()).spawn(move || {
+        threads::spawn("sampler", move || {
             priority::give_way();
             while let Ok(chosen) = self.chosen.recv() {
                 self.store(chosen, &outbox);

@@ -48,5 +48,6 @@ pub mod supervise;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod threads;
 pub mod tls;
 pub mod update;

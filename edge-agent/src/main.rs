@@ -41,7 +41,12 @@ enum Command {
         data: PathBuf,
     },
     /// Runs until SIGINT or SIGTERM; the last line on standard output is JSON.
-    Run(Configured),
+    Run {
+        /// The configuration; agent.example.toml shows every key. Given more than once, an agent runs
+        /// for each: several enrolled devices with a model each in one process.
+        #[arg(long, default_value = "agent.toml")]
+        config: Vec<PathBuf>,
+    },
     /// Looks at library, model, golden cases and source, and measures the capacity.
     Check {
         #[command(flatten)]
@@ -98,7 +103,7 @@ fn start_log(format: LogFormat, spans: Option<impl Layer<Registry> + Send + Sync
 }
 
 fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
-    if !matches!(command, Command::Run(_)) {
+    if !matches!(command, Command::Run { .. }) {
         start_log(log, None::<Identity>);
     }
     let runtime = || {
@@ -120,15 +125,19 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
             println!("enrolled as {} with {}", enrolled.device, enrolled.hub);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run(Configured { config: path }) => {
-            let config = Config::load(&path)?;
-            let (layer, spans) = config.telemetry.otlp.as_ref().map(|_| otlp::channel()).unzip();
+        Command::Run { config } => {
+            let load = |path: PathBuf| Config::load(&path).map(|config| (path, config));
+            let configs = config.into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
+            let exports = configs.iter().any(|(_, config)| config.telemetry.otlp.is_some());
+            let (layer, spans) = exports.then(otlp::channel).unzip();
             start_log(log, layer);
             let runtime = runtime()?;
-            let stopped = runtime.block_on(run::run(&path, &config, spans))?;
+            let stopped = runtime.block_on(run::run(configs, spans))?;
             // What the drain gave up must not hold the process.
             runtime.shutdown_background();
-            println!("{}", serde_json::to_string(&stopped)?);
+            for last_words in stopped {
+                println!("{}", serde_json::to_string(&last_words)?);
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { config, bundle, json } => {

@@ -10,6 +10,7 @@
 use std::fmt;
 
 use fleetloop_protocol::ClockState;
+use fleetloop_protocol::drift::{Drift, Finding};
 use fleetloop_protocol::state::Update;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -80,6 +81,10 @@ fn running(of: &Snapshot, read: impl FnOnce(&RunningStatus) -> Points) -> Points
 
 fn outbox(of: &Snapshot, read: impl FnOnce(&OutboxStats) -> u64) -> Points {
     of.status.outbox.as_ref().map(|stats| one(read(stats))).unwrap_or_default()
+}
+
+fn drift(of: &Snapshot, read: impl FnOnce(&Drift) -> Points) -> Points {
+    running(of, |running| running.drift.as_ref().map(|s| read(&s.drift)).unwrap_or_default())
 }
 
 const fn metric(
@@ -171,6 +176,16 @@ pub const METRICS: &[Metric] = &[
             ("installing", u64::from(matches!(r.link.update, Update::Installing { .. }))),
             ("failed", u64::from(matches!(r.link.update, Update::Failed { .. }))),
         ]))),
+    metric("drift", None, Gauge, "the last hour against the reference, by feature: 0 too few frames to tell, 1 steady, 2 shifting, 3 drifted",
+        |s| drift(s, |drift| {
+            let level = |finding: &Finding| (finding.feature.as_str(), finding.verdict as u64);
+            by("feature", &drift.features.iter().map(level).collect::<Vec<_>>())
+        })),
+    metric("drift_frames", None, Gauge, "frames that are compared for it, by side",
+        |s| drift(s, |drift| by("side", &[
+            ("reference", drift.reference_frames),
+            ("recent", drift.recent_frames),
+        ]))),
     metric("config_refused", None, Gauge, "1 while the configuration's file is not the one in force",
         |s| running(s, |r| one(r.config.refused.is_some().into()))),
     metric("clock_synced", None, Gauge, "1 while the time can be relied on",
@@ -248,6 +263,7 @@ pub fn text(status: Status, latencies: Latencies) -> Result<String, fmt::Error> 
 mod tests {
     use std::time::Duration;
 
+    use fleetloop_protocol::drift::Verdict;
     use prometheus_parse::{LineInfo, Scrape, Value};
 
     use super::*;
@@ -343,6 +359,8 @@ mod tests {
             ("update", ("state", "idle"), 1),
             ("update", ("state", "failed"), 0),
             ("model_info", ("name", "wear 3"), 1),
+            ("drift", ("feature", "brightness"), Verdict::Drifted as u64),
+            ("drift_frames", ("side", "recent"), 71),
             ("otlp_spans_total", ("fate", "dropped"), running.otlp.unwrap().dropped),
         ] {
             let name = format!("{PREFIX}_{name}");

@@ -6,6 +6,9 @@
 //! spans and the device's lie in one trace although nothing travels for it. A span has no parent:
 //! the steps of a road may lie months apart.
 //!
+//! A process has one log, and one [`Export`]; each of its devices has a [`Collector`] of its own, or
+//! none.
+//!
 //! Limits: [`QUEUE`] steps wait; one more is dropped and counted, for no thread waits for a
 //! collector. [`BATCH`] spans go in one request; a request that fails for good (the library tries
 //! again for ten seconds) is counted and gone. Without `telemetry.otlp` there is no layer, and an
@@ -66,20 +69,22 @@ pub struct OtlpStatus {
 struct Counts {
     exported: AtomicU64,
     failed: AtomicU64,
-    dropped: AtomicU64,
 }
 
 /// Reads the counts; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Seen(Arc<Counts>);
+pub struct Seen {
+    sent: Arc<Counts>,
+    dropped: Arc<AtomicU64>,
+}
 
 impl Seen {
-    /// What became of spans since start.
+    /// What became of a device's spans since start. Those dropped are the process's.
     pub fn status(&self) -> OtlpStatus {
         OtlpStatus {
-            exported: self.0.exported.load(Ordering::Relaxed),
-            failed: self.0.failed.load(Ordering::Relaxed),
-            dropped: self.0.dropped.load(Ordering::Relaxed),
+            exported: self.sent.exported.load(Ordering::Relaxed),
+            failed: self.sent.failed.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
         }
     }
 }
@@ -98,13 +103,24 @@ struct Step {
 /// The end in the log: hands steps over and never waits.
 pub struct Layer {
     steps: mpsc::Sender<Step>,
-    counts: Arc<Counts>,
+    dropped: Arc<AtomicU64>,
 }
 
 /// The end that sends.
 pub struct Export {
     steps: mpsc::Receiver<Step>,
+    dropped: Arc<AtomicU64>,
+    collectors: Vec<Collector>,
+}
+
+/// Where the spans of one device go.
+struct Collector {
+    device: DeviceId,
+    exporter: SpanExporter,
+    clock: Clock,
     counts: Arc<Counts>,
+    /// Whether it took the last it was sent.
+    working: bool,
 }
 
 /// The layer, with the filter that lets nothing but steps through, and the end that sends.
@@ -113,10 +129,11 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let (sender, steps) = mpsc::channel(QUEUE);
-    let counts = Arc::new(Counts::default());
-    let layer = Layer { steps: sender, counts: Arc::clone(&counts) };
+    let dropped = Arc::new(AtomicU64::new(0));
+    let layer = Layer { steps: sender, dropped: Arc::clone(&dropped) };
     let filter: FilterFn = filter_fn(is_step);
-    (layer.with_filter(filter.with_max_level_hint(LevelFilter::DEBUG)), Export { steps, counts })
+    let export = Export { steps, dropped, collectors: Vec::new() };
+    (layer.with_filter(filter.with_max_level_hint(LevelFilter::DEBUG)), export)
 }
 
 fn is_step(metadata: &Metadata<'_>) -> bool {
@@ -137,7 +154,7 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
         };
         event.record(&mut step);
         if self.steps.try_send(step).is_err() {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -197,10 +214,7 @@ pub enum OtlpError {
 }
 
 /// The exporter to a collector's base address, speaking for `device`.
-///
-/// # Errors
-/// [`OtlpError`].
-pub fn exporter(collector: &str, device: &DeviceId) -> Result<SpanExporter, OtlpError> {
+fn exporter(collector: &str, device: &DeviceId) -> Result<SpanExporter, OtlpError> {
     let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WITHIN).build()?;
     let mut exporter = SpanExporter::builder()
         .with_http()
@@ -220,19 +234,29 @@ pub fn exporter(collector: &str, device: &DeviceId) -> Result<SpanExporter, Otlp
 }
 
 impl Export {
-    /// Reads the counts.
-    pub fn seen(&self) -> Seen {
-        Seen(Arc::clone(&self.counts))
+    /// From now on the steps of `device`, by its clock, go to the collector at this base address.
+    ///
+    /// # Errors
+    /// [`OtlpError`].
+    pub fn add(
+        &mut self,
+        collector: &str,
+        device: &DeviceId,
+        clock: &Clock,
+    ) -> Result<Seen, OtlpError> {
+        let counts = Arc::new(Counts::default());
+        self.collectors.push(Collector {
+            device: device.clone(),
+            exporter: exporter(collector, device)?,
+            clock: clock.clone(),
+            counts: Arc::clone(&counts),
+            working: true,
+        });
+        Ok(Seen { sent: counts, dropped: Arc::clone(&self.dropped) })
     }
 
     /// Sends until the signal says [`Shutdown::Now`], and then what waits: draining makes steps too.
-    pub async fn run(
-        mut self,
-        exporter: SpanExporter,
-        clock: Clock,
-        mut signal: watch::Receiver<Shutdown>,
-    ) {
-        let mut working = true;
+    pub async fn run(mut self, mut signal: watch::Receiver<Shutdown>) {
         let (mut full, mut ending) = (false, false);
         let mut steps = Vec::with_capacity(BATCH);
         loop {
@@ -255,18 +279,38 @@ impl Export {
                 }
                 continue;
             }
-            let spans: Vec<SpanData> = steps.drain(..).map(|step| span(step, &clock)).collect();
-            let count = spans.len() as u64;
-            match exporter.export(spans).await {
-                Ok(()) => {
-                    self.counts.exported.fetch_add(count, Ordering::Relaxed);
-                    working = true;
-                }
-                Err(error) => {
-                    self.counts.failed.fetch_add(count, Ordering::Relaxed);
-                    if std::mem::take(&mut working) {
-                        tracing::warn!(%error, "the OTLP collector takes no spans; they are counted and gone");
-                    }
+            for collector in &mut self.collectors {
+                collector.send(&mut steps).await;
+            }
+            // What is left is of devices without a collector.
+            steps.clear();
+        }
+    }
+}
+
+impl Collector {
+    /// Takes its own out of `steps` and sends them.
+    async fn send(&mut self, steps: &mut Vec<Step>) {
+        let own = |step: &mut Step| {
+            let device = step.sample.split_once('/').map(|(device, _)| device);
+            device == Some(self.device.as_str())
+        };
+        let spans: Vec<SpanData> =
+            steps.extract_if(.., own).map(|step| span(step, &self.clock)).collect();
+        if spans.is_empty() {
+            return;
+        }
+        let count = spans.len() as u64;
+        match self.exporter.export(spans).await {
+            Ok(()) => {
+                self.counts.exported.fetch_add(count, Ordering::Relaxed);
+                self.working = true;
+            }
+            Err(error) => {
+                self.counts.failed.fetch_add(count, Ordering::Relaxed);
+                if std::mem::take(&mut self.working) {
+                    let device = &self.device;
+                    tracing::warn!(%device, %error, "the OTLP collector takes no spans; they are counted and gone");
                 }
             }
         }
@@ -335,16 +379,17 @@ mod tests {
     async fn each_step_of_a_sample_is_a_span_in_its_trace_and_nothing_else_is_sent() {
         let (clock, _) = crate::testing::clock();
         let (address, mut requests) = collector(200).await;
-        let (layer, export) = channel();
+        let (layer, mut export) = channel();
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        tracing::debug!(sample = "dev-10/0000000000000001/7", "sample stored");
         tracing::debug!(sample = %SAMPLE, bytes = 70, took_us = 1500_u64, "sample stored");
         tracing::error!(sample = %SAMPLE, reason = "other", "sample refused");
         tracing::info!("nothing of a sample");
         drop(log);
-        let seen = export.seen();
+        let seen = export.add(&address, &device(), &clock).unwrap();
         let (signal, receiver) = shutdown::channel();
         signal.send_replace(Shutdown::Now);
-        export.run(exporter(&address, &device()).unwrap(), clock.clone(), receiver).await;
+        export.run(receiver).await;
         assert_eq!(seen.status(), OtlpStatus { exported: 2, failed: 0, dropped: 0 });
         let request = requests.recv().await.unwrap();
         let resource = &request.resource_spans[0];
@@ -368,16 +413,16 @@ mod tests {
     async fn what_a_collector_refuses_and_what_finds_no_room_is_counted() {
         let (clock, _) = crate::testing::clock();
         let (address, _requests) = collector(400).await;
-        let (layer, export) = channel();
+        let (layer, mut export) = channel();
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
         for _ in 0..QUEUE + 3 {
             tracing::debug!(sample = %SAMPLE, "sample stored");
         }
         drop(log);
-        let seen = export.seen();
+        let seen = export.add(&address, &device(), &clock).unwrap();
         let (signal, receiver) = shutdown::channel();
         signal.send_replace(Shutdown::Now);
-        export.run(exporter(&address, &device()).unwrap(), clock, receiver).await;
+        export.run(receiver).await;
         let status = seen.status();
         assert_eq!((status.exported, status.failed, status.dropped), (0, QUEUE as u64, 3));
     }

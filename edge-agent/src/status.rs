@@ -333,6 +333,8 @@ fn describe_outbox(outbox: &OutboxStats, out: &mut String) -> fmt::Result {
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use fleetloop_protocol::drift::{Against, Drift, Feature, Finding, Verdict};
+
     use super::*;
     use crate::telemetry::peak_rss_bytes;
 
@@ -396,7 +398,23 @@ pub(crate) mod testing {
                 hub_reads_version: None,
                 last_heard: Some(UnixMillis(1_800_000_000_000)),
             },
-            drift: None,
+            drift: Some(DriftStatus {
+                model: digest,
+                against: Against::Bundle,
+                drift: Drift {
+                    verdict: Verdict::Drifted,
+                    reference_frames: 70,
+                    recent_frames: 71,
+                    features: vec![Finding {
+                        feature: Feature::Brightness,
+                        verdict: Verdict::Drifted,
+                        reference_frames: 70,
+                        recent_frames: 71,
+                        psi: None,
+                        ks: None,
+                    }],
+                },
+            }),
             rss_bytes: 71,
             peak_rss_bytes: peak_rss_bytes(),
             disk_free_bytes: Some(72),

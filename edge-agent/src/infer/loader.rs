@@ -8,7 +8,7 @@ use fleetloop_models::session::{Runtime, Session, Threads};
 use tokio::sync::oneshot;
 
 use crate::chain::chain;
-use crate::priority;
+use crate::{priority, threads};
 
 use super::optimised::Optimised;
 use super::{Candidate, ModelInfo, Proven, Shared, SwapError};
@@ -88,7 +88,7 @@ pub(super) fn spawn(
     kept: Option<PathBuf>,
     verdict: oneshot::Sender<Result<(), SwapError>>,
 ) -> std::io::Result<()> {
-    std::thread::Builder::new().name("loader".into()).spawn(move || {
+    threads::spawn("loader", move || {
         if shared.threads == Threads(1) {
             // Otherwise the session's own threads, which answer frames, would give way as well.
             priority::give_way();

@@ -38,6 +38,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 use crate::clock::Clock;
 use crate::frames::{Arrived, FrameQueue};
 use crate::supervise::Pulse;
+use crate::threads;
 
 pub use loader::prove;
 
@@ -255,8 +256,7 @@ impl Inference {
             running_tx,
             model_tx,
         );
-        let thread =
-            std::thread::Builder::new().name("inference".into()).spawn(move || worker.run())?;
+        let thread = threads::spawn("inference", move || worker.run())?;
         *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(Self { shared })
     }

@@ -38,6 +38,7 @@ use fleetloop_protocol::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::chain::chain;
 use crate::clock::Clock;
@@ -47,8 +48,8 @@ use crate::outbox::Outbox;
 use crate::renew::Renewer;
 use crate::shutdown::{Shutdown, reached};
 use crate::supervise::Pulse;
-use crate::tls;
 use crate::update::driver::{Driver, Handle, Progress};
+use crate::{threads, tls};
 use backoff::Backoff;
 use session::{Ended, Session};
 
@@ -135,13 +136,14 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         };
         Box::pin(run(parts, updater, &status)).await;
     };
-    let task = tokio::spawn(async move {
+    let both = async move {
         // Cancel-safe: both are dropped together, at the end of the link.
         tokio::select! {
             () = working => {}
             () = beating => {}
         }
-    });
+    };
+    let task = tokio::spawn(both.in_current_span());
     (receiver, task)
 }
 
@@ -162,9 +164,7 @@ fn start_updater(parts: &LinkParts) -> Result<Handle, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the updater: {error}"))?;
-    std::thread::Builder::new()
-        .name("update".into())
-        .spawn(move || runtime.block_on(driver.run(shutdown)))
+    threads::spawn("update", move || runtime.block_on(driver.run(shutdown)))
         .map_err(|error| format!("cannot start the updater: {error}"))?;
     Ok(handle)
 }

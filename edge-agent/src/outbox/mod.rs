@@ -54,6 +54,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::config::OutboxConfig;
 use crate::durable::DurableError;
+use crate::threads;
 use writer::{Command, Writer};
 
 /// The outbox's file within the data folder.
@@ -298,10 +299,8 @@ impl Outbox {
         let path = data_dir.join(FILE);
         let writer = Writer::open(path, limits.clone(), device, key, shared.clone())?;
         let stats = writer.stats();
-        let thread = std::thread::Builder::new()
-            .name("outbox".into())
-            .spawn(move || writer.run(receiver))
-            .map_err(OutboxError::Thread)?;
+        let thread =
+            threads::spawn("outbox", move || writer.run(receiver)).map_err(OutboxError::Thread)?;
         Ok(Self { commands, shared, stats, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 

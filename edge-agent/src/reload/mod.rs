@@ -38,6 +38,7 @@ use crate::frames::FrameQueue;
 use crate::infer::{self, Inference};
 use crate::outbox::Outbox;
 use crate::source::{self, Schedule};
+use crate::threads;
 use change::{Change, Plan, plan};
 use fleetloop_protocol::Digest;
 use follow::{Follower, Identity};
@@ -128,7 +129,7 @@ pub fn spawn(
     let (ask, asked) = sync_channel(1);
     let follower = Follower::default();
     let keeper = Keeper { path, config, owners, follower, standing, announce };
-    let thread = std::thread::Builder::new().name("reload".into()).spawn(|| keeper.run(asked))?;
+    let thread = threads::spawn("reload", || keeper.run(asked))?;
     Ok((Reload(ask), shown, thread))
 }
 

@@ -1,7 +1,7 @@
 //! Everything that runs: put together in the order in which it depends on one another, and taken
 //! apart in the reverse.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle as Thread;
@@ -13,6 +13,8 @@ use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::telemetry::Telemetry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, Interval, interval_at};
+use tracing::Instrument as _;
 
 use super::observed::Observed;
 use super::{DRAIN, RunError, Stopped};
@@ -25,17 +27,30 @@ use crate::http::{self, Shown};
 use crate::identity::Identity;
 use crate::infer::{self, Inference};
 use crate::link::{self, LinkParts};
-use crate::otlp::{self, Export, Seen};
+use crate::otlp::{Export, OtlpError, Seen};
 use crate::outbox::Outbox;
 use crate::reload::{self, Owners, Reload};
 use crate::results::{Latest, Results};
-use crate::shutdown::{self, Shutdown};
+use crate::shutdown::{self, Shutdown, reached};
 use crate::source::{self, Schedule, Source, SourceCounts};
-use crate::supervise::{self, Pulse, ToServiceManager, Watch};
+use crate::supervise::{self, Member, Pulse, ToServiceManager, Watch};
 use crate::telemetry::Meter;
 
 /// Telemetry reports that may wait for the link: it is offline then, and older ones say less.
 const TELEMETRY_WAITING: usize = 4;
+
+/// How often the clock's floor is looked at.
+const FLOOR_EVERY: Duration = Duration::from_secs(60);
+
+/// What an agent is started from.
+pub(super) struct Inputs<'e> {
+    /// Where the configuration was read from; it is followed from here on.
+    pub path: PathBuf,
+    pub config: Config,
+    pub manager: Member<ToServiceManager>,
+    /// The log's OTLP end, if the process has one.
+    pub spans: Option<&'e mut Export>,
+}
 
 /// Everything that runs.
 pub(super) struct Agent {
@@ -46,7 +61,6 @@ pub(super) struct Agent {
     threads: Vec<Thread<()>>,
     link: JoinHandle<()>,
     http: JoinHandle<std::io::Result<()>>,
-    otlp: Option<JoinHandle<()>>,
     telemetry: mpsc::Sender<Telemetry>,
     drift: drift::Driver,
     telemetry_every: watch::Receiver<Duration>,
@@ -56,12 +70,8 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// `config` was read from `path`, which is followed from here on.
-    pub(super) async fn start(
-        path: &Path,
-        config: &Config,
-        spans: Option<Export>,
-    ) -> Result<Self, RunError> {
+    pub(super) async fn start(inputs: Inputs<'_>) -> Result<Self, RunError> {
+        let Inputs { path, config, manager, spans } = inputs;
         let identity = Arc::new(Identity::load(&config.data_dir)?);
         let runtime = Runtime::load(config.inference.library.as_deref())?;
         let listener = http::bind(config.http.listen).await?;
@@ -78,7 +88,7 @@ impl Agent {
             identity.signing_key(),
             clock.clone(),
         )?;
-        let road = Road::start(config, runtime, source, &clock, &outbox)?;
+        let road = Road::start(&config, runtime, source, &clock, &outbox)?;
         let telemetry_every = watch::Sender::new(config.telemetry.every());
         let owners = Owners {
             rules: road.rules,
@@ -88,13 +98,13 @@ impl Agent {
             schedule: road.schedule,
             inference: road.inference.clone(),
         };
-        let announce = Box::new(ToServiceManager);
+        let announce = Box::new(manager.clone());
         let (reload, standing, follower) =
-            reload::spawn(path.to_owned(), config.clone(), described, owners, announce)
+            reload::spawn(path, config.clone(), described, owners, announce)
                 .map_err(|source| RunError::Thread("reload", source))?;
         let (shutdown, signal) = shutdown::channel();
         let link_pulse = Pulse::default();
-        let (seen, otlp) = export(config, spans, &device, &clock, &signal)?.unzip();
+        let otlp = export(&config, spans, &device, &clock)?;
         let (telemetry, telemetry_link) = mpsc::channel(TELEMETRY_WAITING);
         let (link_status, link) = link::start(LinkParts {
             data_dir: config.data_dir.clone(),
@@ -121,7 +131,7 @@ impl Agent {
             results_dropped: road.results_dropped,
             link: link_status,
             drift: drift_shown,
-            otlp: seen,
+            otlp,
         });
         let said = parts.clone();
         let (alive, watcher) = supervise::spawn(
@@ -133,7 +143,7 @@ impl Agent {
                 status: Box::new(move || said.in_words()),
                 watchdog: supervise::watchdog(),
             },
-            ToServiceManager,
+            manager,
         )
         .map_err(|source| RunError::Thread("supervision", source))?;
         let (observed, measured) = (parts.clone(), parts.clone());
@@ -142,7 +152,7 @@ impl Agent {
             latencies: Arc::new(move || measured.meter.latencies()),
             latest: road.latest.clone(),
         };
-        let http = tokio::spawn(http::serve(listener, shown, signal));
+        let http = tokio::spawn(http::serve(listener, shown, signal).in_current_span());
         tracing::info!(device = %parts.device, http = %config.http.listen, "the agent runs");
         let Road { queue, inference, mut threads, .. } = road;
         threads.extend([follower, watcher]);
@@ -154,7 +164,6 @@ impl Agent {
             threads,
             link,
             http,
-            otlp,
             telemetry,
             drift,
             telemetry_every: telemetry_every.subscribe(),
@@ -164,20 +173,33 @@ impl Agent {
         })
     }
 
-    /// Reads the configuration again.
-    pub(super) fn reload(&self) {
-        self.reload.now();
-    }
-
-    /// The time between two telemetry reports, now and whenever it changes.
-    pub(super) fn telemetry_every(&self) -> watch::Receiver<Duration> {
-        self.telemetry_every.clone()
+    /// Reports, keeps the clock's floor and reads the configuration when asked, until the signal says
+    /// [`Shutdown::Drain`]; then ends in order.
+    pub(super) async fn work(
+        mut self,
+        mut signal: watch::Receiver<Shutdown>,
+        mut reload: watch::Receiver<()>,
+    ) -> Stopped {
+        let mut every = self.telemetry_every.clone();
+        let mut reports = reports_every(*every.borrow_and_update());
+        let mut floor = tokio::time::interval(FLOOR_EVERY);
+        loop {
+            // Cancel-safe: all of them keep their state when another wins.
+            tokio::select! {
+                () = reached(&mut signal, Shutdown::Drain) => break,
+                Ok(()) = reload.changed() => self.reload.now(),
+                Ok(()) = every.changed() => reports = reports_every(*every.borrow_and_update()),
+                _ = reports.tick() => self.report(),
+                _ = floor.tick() => self.keep_floor(),
+            }
+        }
+        self.stop().await
     }
 
     /// Looks at the window for drift and hands its report to the link; when that is too far behind,
     /// the report is dropped: the counters in the next one say the same, and the hub's sketch lacks a
     /// window.
-    pub(super) fn report(&mut self) {
+    fn report(&mut self) {
         let report = self.parts.report();
         self.drift.window(self.inference.model().as_deref(), &report);
         if self.telemetry.try_send(report).is_err() {
@@ -185,7 +207,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn keep_floor(&self) {
+    fn keep_floor(&self) {
         let clock = self.parts.clock.clone();
         // Not waited for: an fsync may take long, and nothing depends on it.
         drop(tokio::task::spawn_blocking(move || persist(&clock)));
@@ -193,23 +215,11 @@ impl Agent {
 
     pub(super) async fn stop(self) -> Stopped {
         let Self {
-            parts,
-            outbox,
-            inference,
-            queue,
-            threads,
-            link,
-            http,
-            otlp,
-            telemetry,
-            shutdown,
-            ..
+            parts, outbox, inference, queue, threads, link, http, telemetry, shutdown, ..
         } = self;
         // Their threads end with them.
         drop((self.reload, self.alive));
-        let tasks = [link.abort_handle(), http.abort_handle()].into_iter();
-        let aborts: Vec<AbortHandle> =
-            tasks.chain(otlp.as_ref().map(JoinHandle::abort_handle)).collect();
+        let aborts = [link.abort_handle(), http.abort_handle()];
         let drained = tokio::time::timeout(DRAIN, async {
             queue.close();
             let work = tokio::task::spawn_blocking(move || {
@@ -230,10 +240,6 @@ impl Agent {
         shutdown.send_replace(Shutdown::Now);
         // Two seconds for an open connection of a slow reader.
         drop(tokio::time::timeout(Duration::from_secs(2), http).await);
-        if let Some(otlp) = otlp {
-            // A collector that does not answer costs the last spans, not the end.
-            drop(tokio::time::timeout(Duration::from_secs(2), otlp).await);
-        }
         aborts.iter().for_each(AbortHandle::abort);
         let last = parts.clone();
         let closed = tokio::task::spawn_blocking(move || {
@@ -245,19 +251,20 @@ impl Agent {
     }
 }
 
-/// Starts sending spans, if the configuration names a collector.
+/// Has the device's spans sent, if its configuration names a collector.
 fn export(
     config: &Config,
-    spans: Option<Export>,
+    spans: Option<&mut Export>,
     device: &DeviceId,
     clock: &Clock,
-    signal: &watch::Receiver<Shutdown>,
-) -> Result<Option<(Seen, JoinHandle<()>)>, RunError> {
-    let (Some(spans), Some(collector)) = (spans, &config.telemetry.otlp) else { return Ok(None) };
-    let exporter = otlp::exporter(collector, device)?;
-    let seen = spans.seen();
-    let task = tokio::spawn(spans.run(exporter, clock.clone(), signal.clone()));
-    Ok(Some((seen, task)))
+) -> Result<Option<Seen>, OtlpError> {
+    let collector = config.telemetry.otlp.as_deref();
+    spans.zip(collector).map(|(spans, collector)| spans.add(collector, device, clock)).transpose()
+}
+
+/// Ticks, the first time in `period`.
+fn reports_every(period: Duration) -> Interval {
+    interval_at(Instant::now() + period, period)
 }
 
 fn persist(clock: &Clock) {

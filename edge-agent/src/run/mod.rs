@@ -1,21 +1,29 @@
 //! `edge-agent run`: wires everything, waits for the signal, drains, ends.
 //!
 //! Start: identity, runtime, outbox, inference, source, HTTP, link; the link puts the installed
-//! model to work. SIGHUP reads the configuration again (see [`crate::reload`]). End, on SIGINT or SIGTERM, all of it within [`DRAIN`]: the source stops; the model
-//! answers what waits; the sampler and the outbox write what was chosen; a last report is sent; the
-//! link sends what it can; the clock's floor is kept. What could not be sent stays in the outbox.
+//! model to work. SIGHUP reads the configuration again (see [`crate::reload`]). End, on SIGINT or
+//! SIGTERM, all of it within [`DRAIN`]: the source stops; the model answers what waits; the sampler
+//! and the outbox write what was chosen; a last report is sent; the link sends what it can; the
+//! clock's floor is kept. What could not be sent stays in the outbox.
+//!
+//! A process runs one agent or several: a machine with two cameras and two models is two devices to
+//! the hub, each with its configuration, identity, outbox and model, and rolled out, watched and
+//! replaced on its own. What they share is what a process has once: ONNX Runtime with its
+//! environment, the log, the allocator, the service manager. One that cannot start is an error for
+//! all of them; one that crashes the process ends the others, whose outboxes lose nothing.
 
 mod agent;
 mod observed;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fleetloop_models::session::SessionError;
 use fleetloop_protocol::keys::KeyError;
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, Interval, interval_at};
+use tracing::{Instrument as _, Span};
 
 use crate::clock::ClockError;
 use crate::config::Config;
@@ -23,19 +31,29 @@ use crate::http::HttpError;
 use crate::identity::IdentityError;
 use crate::otlp::{Export, OtlpError};
 use crate::outbox::OutboxError;
+use crate::shutdown::{self, Shutdown};
 use crate::source::SourceError;
-use crate::supervise;
-use agent::Agent;
+use crate::supervise::{self, ToServiceManager};
+use agent::{Agent, Inputs};
 
 /// How long the end may take before what is left is given up.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
-/// How often the clock's floor is looked at.
-const FLOOR_EVERY: Duration = Duration::from_secs(60);
+/// What the end of the log's export may take after that.
+const EXPORT_ENDS: Duration = Duration::from_secs(2);
 
-/// Why the agent does not run.
+/// Why an agent does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// One of several, and with it all of them.
+    #[error("cannot run the agent of {}", path.display())]
+    OneOf {
+        /// Its configuration.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<RunError>,
+    },
     /// It is not enrolled, or its identity is broken.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -88,38 +106,80 @@ pub struct Stopped {
     pub peak_rss_bytes: u64,
 }
 
-/// Runs the agent until a signal ends it. `config` was read from `path`, which is followed;
-/// `spans` come from the log's OTLP layer, if there is one.
+/// Runs an agent for each configuration until a signal ends them all; the last words of each, in
+/// the same order. Each configuration was read from the path beside it, which is followed; `spans`
+/// come from the log's OTLP layer, if there is one.
 ///
 /// # Errors
-/// [`RunError`] when it cannot start; once it runs, it runs.
-pub async fn run(path: &Path, config: &Config, spans: Option<Export>) -> Result<Stopped, RunError> {
+/// [`RunError`] when one cannot start; once they run, they run.
+pub async fn run(
+    configs: Vec<(PathBuf, Config)>,
+    spans: Option<Export>,
+) -> Result<Vec<Stopped>, RunError> {
     let mut interrupt = on_signal(SignalKind::interrupt())?;
     let mut terminate = on_signal(SignalKind::terminate())?;
     let mut hangup = on_signal(SignalKind::hangup())?;
-    let mut agent = Box::pin(Agent::start(path, config, spans)).await?;
-    let mut every = agent.telemetry_every();
-    let mut reports = reports_every(*every.borrow_and_update());
-    let mut floor = tokio::time::interval(FLOOR_EVERY);
+    let (shutdown, signal) = shutdown::channel();
+    let (agents, spans) = start(configs, spans).await?;
+    let exporting = spans.map(|spans| tokio::spawn(spans.run(signal.clone())));
+    let (reload, asked) = tokio::sync::watch::channel(());
+    let agents = agents.into_iter().map(|(agent, span)| {
+        tokio::spawn(agent.work(signal.clone(), asked.clone()).instrument(span))
+    });
+    let agents: Vec<_> = agents.collect();
     loop {
-        // Cancel-safe: all of them keep their state when another wins.
+        // Cancel-safe: signals are only observed.
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
-            _ = hangup.recv() => agent.reload(),
-            Ok(()) = every.changed() => reports = reports_every(*every.borrow_and_update()),
-            _ = reports.tick() => agent.report(),
-            _ = floor.tick() => agent.keep_floor(),
+            _ = hangup.recv() => reload.send_replace(()),
         }
     }
     supervise::stopping();
     tracing::info!("stopping: what is there is finished first");
-    Ok(agent.stop().await)
+    shutdown.send_replace(Shutdown::Drain);
+    let stopped = join_all(agents).await.into_iter().map(|stopped| {
+        // A panic there is one of this program, and has been printed.
+        stopped.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    });
+    let stopped = stopped.collect();
+    shutdown.send_replace(Shutdown::Now);
+    if let Some(mut exporting) = exporting
+        && tokio::time::timeout(EXPORT_ENDS, &mut exporting).await.is_err()
+    {
+        // A collector that does not answer costs the last spans, not the end.
+        exporting.abort();
+    }
+    Ok(stopped)
 }
 
-/// Ticks, the first time in `period`.
-fn reports_every(period: Duration) -> Interval {
-    interval_at(Instant::now() + period, period)
+/// Starts all, each with the span that its log lines have: one alone needs none.
+async fn start(
+    configs: Vec<(PathBuf, Config)>,
+    mut spans: Option<Export>,
+) -> Result<(Vec<(Agent, Span)>, Option<Export>), RunError> {
+    let several = configs.len() > 1;
+    let names = configs.iter().map(|(path, _)| path.display().to_string());
+    let members = supervise::members(ToServiceManager, names);
+    let mut agents: Vec<(Agent, Span)> = Vec::new();
+    for ((path, config), manager) in configs.into_iter().zip(members) {
+        let name = if several {
+            tracing::error_span!("agent", config = %path.display())
+        } else {
+            Span::none()
+        };
+        let inputs = Inputs { path: path.clone(), config, manager, spans: spans.as_mut() };
+        match Box::pin(Agent::start(inputs)).instrument(name.clone()).await {
+            Ok(agent) => agents.push((agent, name)),
+            Err(error) => {
+                join_all(agents.into_iter().map(|(agent, name)| agent.stop().instrument(name)))
+                    .await;
+                let one_of = |error| RunError::OneOf { path, source: Box::new(error) };
+                return Err(if several { one_of(error) } else { error });
+            }
+        }
+    }
+    Ok((agents, spans))
 }
 
 fn on_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, RunError> {

@@ -25,6 +25,7 @@ use fleetloop_models::picture::Frame;
 use crate::clock::Clock;
 use crate::config::SourceConfig;
 use crate::frames::{Arrived, FrameQueue};
+use crate::threads;
 
 pub use idx::IdxReplay;
 
@@ -129,7 +130,7 @@ pub fn spawn(
     // The driver takes an order within a nap; a second one waits for that.
     let (orders, ordered) = sync_channel(1);
     let driver = Driver { source, rate_hz, ordered, queue, clock, counts, number: 0 };
-    let thread = std::thread::Builder::new().name("source".into()).spawn(|| driver.run())?;
+    let thread = threads::spawn("source", || driver.run())?;
     Ok((Schedule(orders), thread))
 }
 

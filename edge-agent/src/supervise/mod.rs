@@ -16,9 +16,12 @@
 //! longer counts as hung; the manager then ends the process within twice that time. Inference and
 //! link move their pulses themselves; the outbox is asked, for its thread rightly sleeps while there
 //! is nothing to do.
+//!
+//! A process may run several agents; the manager hears of them as of one service (`together`).
 
 mod notify;
 mod pulse;
+mod together;
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -28,9 +31,11 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::outbox::{Outbox, OutboxError};
+use crate::threads;
 
 pub use notify::{ToServiceManager, stopping, watchdog};
 pub use pulse::Pulse;
+pub use together::{Member, members};
 
 /// How often the pulses are looked at where no watchdog says.
 const EVERY: Duration = Duration::from_secs(10);
@@ -76,7 +81,7 @@ pub fn spawn(parts: Parts, manager: impl Manager) -> std::io::Result<(Watch, Joi
     // Nothing is ever sent: the sender's end is the signal.
     let (watch, ended) = sync_channel(1);
     let mut watcher = Watcher::new(parts, manager);
-    let thread = std::thread::Builder::new().name("alive".into()).spawn(move || {
+    let thread = threads::spawn("alive", move || {
         loop {
             let wait = watcher.look();
             if ended.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {

@@ -10,7 +10,8 @@ use sd_notify::NotifyState;
 use super::Manager;
 use crate::reload::Announce;
 
-/// The service manager that started this process, if there is one.
+/// The service manager that started this process, if there is one. Agents speak to it by way of
+/// their [`super::Member`].
 #[derive(Debug, Clone, Copy)]
 pub struct ToServiceManager;
 

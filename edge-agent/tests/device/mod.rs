@@ -89,12 +89,24 @@ impl Device {
         current
     }
 
+    /// The status of its agent, once `is` holds of it.
+    pub fn until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
+        until(self.listen, what, is)
+    }
+
     /// Starts the program.
     pub fn start(&self, environment: &[(&str, &str)]) -> Agent {
-        let child = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
-            .arg("run")
-            .arg("--config")
-            .arg(self.config())
+        self.start_with(&[], environment)
+    }
+
+    /// Starts the program, with other devices beside this one in its process.
+    pub fn start_with(&self, others: &[&Self], environment: &[(&str, &str)]) -> Agent {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
+        command.arg("run");
+        for device in [self].iter().chain(others) {
+            command.arg("--config").arg(device.config());
+        }
+        let child = command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
@@ -123,25 +135,12 @@ impl Drop for Agent {
 impl Agent {
     /// Its status, once `is` holds of it.
     pub fn until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let began = Instant::now();
-        let mut last = None;
-        while began.elapsed() < IN_TIME {
-            last = runtime.block_on(status::ask(self.listen));
-            match last {
-                Some(status) if is(&status) => return status,
-                _ => std::thread::sleep(Duration::from_millis(20)),
-            }
-        }
-        panic!("not in time: {what}; last: {last:?}");
+        until(self.listen, what, is)
     }
 
     /// Waits until that bundle answers.
     pub fn until_answers(&self, bundle: BundleDigest) -> Status {
-        self.until("an answer", |status| {
-            let frames = status.running.as_ref().map_or(0, |r| r.frames.frames_answered);
-            frames > 0 && status.model.as_ref().is_some_and(|model| model.digest == bundle)
-        })
+        self.until("an answer", |status| answers(status, bundle))
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -156,14 +155,39 @@ impl Agent {
     }
 
     /// Asks it to end; its last words.
-    pub fn stop(mut self) -> Stopped {
+    pub fn stop(self) -> Stopped {
+        self.stop_all().pop().expect("last words")
+    }
+
+    /// Asks it to end; the last words of each device.
+    pub fn stop_all(mut self) -> Vec<Stopped> {
         self.signal(Signal::TERM);
         let mut text = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
         let status: ExitStatus = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
-        serde_json::from_str(text.lines().last().unwrap()).unwrap()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
+}
+
+/// Whether that bundle answers.
+pub fn answers(status: &Status, bundle: BundleDigest) -> bool {
+    let frames = status.running.as_ref().map_or(0, |r| r.frames.frames_answered);
+    frames > 0 && status.model.as_ref().is_some_and(|model| model.digest == bundle)
+}
+
+fn until(listen: SocketAddr, what: &str, is: impl Fn(&Status) -> bool) -> Status {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let began = Instant::now();
+    let mut last = None;
+    while began.elapsed() < IN_TIME {
+        last = runtime.block_on(status::ask(listen));
+        match last {
+            Some(status) if is(&status) => return status,
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    panic!("not in time: {what}; last: {last:?}");
 }
 
 /// What enrolment leaves, with a hub that nobody answers for.

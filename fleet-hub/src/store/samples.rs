@@ -43,8 +43,7 @@ pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Sample>, Sto
          ORDER BY s.id DESC LIMIT ?4"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows =
-        statement.query(params![filter.group, filter.labelled, before, filter.limit])?;
+    let mut rows = statement.query(params![filter.group, filter.labelled, before, filter.limit])?;
     let mut samples = Vec::new();
     while let Some(row) = rows.next()? {
         samples.push(sample(row)?);

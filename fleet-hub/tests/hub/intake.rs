@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fleet_hub::cli::client::Client;
+use fleetloop_protocol::api::samples::Sample;
 use fleetloop_protocol::gap::{Gap, GapReason};
 use fleetloop_protocol::keys::{KeyRing, SigningKey};
 use fleetloop_protocol::limits::MESSAGE_BYTES;
@@ -176,6 +178,34 @@ async fn many_samples_in_flight_are_each_stored_once_and_answered() {
         answered.insert(id.sequence);
     }
     assert_eq!(rig.count("SELECT count(*) FROM sample"), 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_hold_every_sample_once_while_more_come_in() {
+    let rig = Rig::start().await;
+    let device = rig.enrol().await;
+    let topic = Topic::new(&device.id, Kind::Sample);
+    let mut mqtt = device.connect(&rig).await;
+    let client = Client::open(&rig.config.paths.data.join("admin.toml")).unwrap();
+    let (mut seen, mut before) = (Vec::new(), String::new());
+    for sequence in 0..30 {
+        mqtt.send(&topic, device.sample(sequence, &sequence.to_be_bytes())).await;
+        mqtt.receipt(&device.id, &rig.receipt_keys()).await;
+        if sequence < 20 {
+            continue;
+        }
+        let path = format!("/samples?group=fleet&limit=3{before}");
+        let page: Vec<Sample> = client.get("list samples", &path).await.unwrap();
+        if let Some(last) = page.last() {
+            before = format!("&before={}", last.sample);
+        }
+        seen.extend(page.into_iter().map(|sample| sample.id.unwrap().sequence.0));
+    }
+    let first_page_and_older: Vec<u64> = (0..=20).rev().collect();
+    assert_eq!(seen, first_page_and_older);
+    let unknown = format!("/samples?before={}", Digest::of(b"nothing"));
+    let refused = client.get::<Vec<Sample>>("list samples", &unknown).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("sample list"), "{refused:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

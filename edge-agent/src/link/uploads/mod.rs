@@ -22,6 +22,7 @@ use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, StatusCode};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::LinkStatus;
 use super::backoff::Backoff;
@@ -69,7 +70,7 @@ impl Uploads {
         let client = Client::new(identity, clock).map_err(|error| chain(&error))?;
         // One: the next payload is taken when the session has taken the message before.
         let (sender, messages) = mpsc::channel(1);
-        let task = tokio::spawn(async move {
+        let work = async move {
             let reads = ask(&hub).await;
             status.send_modify(|status| status.hub_reads_version = Some(reads));
             if reads >= UPLOADS_SINCE {
@@ -77,7 +78,8 @@ impl Uploads {
             }
             // The session hears nothing more, and needs not.
             std::future::pending::<()>().await;
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         Ok(Self { messages, task })
     }
 }
