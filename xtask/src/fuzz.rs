@@ -25,6 +25,9 @@ const MAX_LEN_BYTES: usize = 1 << 16;
 /// An input that takes longer is reported.
 const TIMEOUT_S: u32 = 20;
 
+/// Where a target that reads a file has it, if there is such a folder: a file system in memory.
+const MEMORY: &str = "/dev/shm";
+
 #[derive(Args)]
 pub struct Fuzz {
     /// The target: a file of fuzz/fuzz_targets
@@ -55,6 +58,9 @@ impl Fuzz {
         }
         let mut command = shell::program(tool);
         command.current_dir(&folder).env("RUSTC_BOOTSTRAP", "1");
+        if Path::new(MEMORY).is_dir() {
+            command.env("TMPDIR", MEMORY);
+        }
         let target = self.target.as_str();
         command.args(["run", "-O", "--sanitizer", "none", "--features", target, target]);
         command.arg(&corpus).arg(folder.join("seeds").join(&self.target)).arg("--");

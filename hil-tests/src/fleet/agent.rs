@@ -130,6 +130,9 @@ pub struct Stopped {
 pub struct Answered {
     /// Its number since the agent started.
     pub frame: u64,
+    /// When it was taken, in milliseconds since 1970.
+    #[serde(rename = "captured_at")]
+    pub captured_at_ms: u64,
     /// From the moment it was due to the answer, in microseconds.
     pub latency_us: u64,
 }

@@ -11,6 +11,7 @@
 
 pub mod leash;
 mod network;
+mod pauses;
 mod system;
 mod this_machine;
 mod tool;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+pub use pauses::{Pause, Pauses};
 pub use this_machine::ThisMachine;
 
 /// A program of the product, or one that belongs to the scenarios.
@@ -140,6 +142,8 @@ pub enum Ability {
     PowerCut,
     /// Has networks whose link can be broken.
     BrokenLink,
+    /// Sees when its machine stood still.
+    SeePauses,
 }
 
 /// A file system of its own, on which the data of a device or of the hub lies.
@@ -265,6 +269,12 @@ pub trait Rig: Send + Sync {
     /// # Errors
     /// When the process has ended or the rig cannot do it.
     fn limit_memory(&self, process: &Process, more_bytes: u64) -> Result<()>;
+
+    /// Watches for moments in which the machine that processes run on stood still.
+    ///
+    /// # Errors
+    /// When the rig cannot do it.
+    fn pauses(&self) -> Result<Pauses>;
 
     /// Ends every process: asks first, then forces those that are left after `grace`. Volumes go
     /// with them.

@@ -24,7 +24,8 @@ use rustix::process::{Pid, Resource, Rlimit, kill_process_group, prlimit};
 
 use super::volumes::Volumes;
 use super::{
-    Ability, Ended, Launch, LinkState, Network, Process, Program, Rig, Signal, Volume, network,
+    Ability, Ended, Launch, LinkState, Network, Pauses, Process, Program, Rig, Signal, Volume,
+    network,
 };
 
 /// The ports that are tried: not privileged, and below Linux's range for outgoing connections.
@@ -265,6 +266,7 @@ impl Rig for ThisMachine {
         match ability {
             Ability::PowerCut => Volumes::lacking(),
             Ability::BrokenLink => network::lacking(),
+            Ability::SeePauses => Pauses::lacking(),
         }
     }
 
@@ -293,6 +295,10 @@ impl Rig for ThisMachine {
 
     fn make_room(&self, volume: &Volume) -> Result<()> {
         Volumes::make_room(volume)
+    }
+
+    fn pauses(&self) -> Result<Pauses> {
+        Pauses::watch()
     }
 
     fn network(&self) -> Result<Network> {

@@ -6,14 +6,15 @@
 //! same machine. Quiet and disturbed phases take turns, so that what else the machine does meets
 //! both alike; one of the disturbances is none at all, and its ratio says how far two quiet phases
 //! lie apart. Frame latency is the agent's own figure (due → answered), read for every frame from
-//! its local port.
+//! its local port. Frames that the machine itself delayed, because a host took its processors, are left
+//! out and counted ([`crate::rig::Pauses`]): they say nothing of the product.
 
 mod phases;
 mod start;
 mod watch;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -22,13 +23,16 @@ use crate::api::Local;
 use crate::fleet::{Agent, AgentStatus, Assets, HubPlace, Plant, Selection, models};
 use crate::pictures::{Part, paths};
 use crate::progress::Progress;
-use crate::rig::{Rig, Volume};
+use crate::rig::{Pauses, Rig, Volume};
 
 pub use phases::{Disturbance, Phase};
 pub use start::Starts;
 
 /// Frames a second until the capacity is known.
 const FIRST_RATE_HZ: f64 = 20.0;
+
+/// Frames that arrive for each that can be answered while the capacity is measured.
+const TOO_MUCH: f64 = 2.0;
 
 /// How long the agent may take for anything that it does by itself.
 const SOON: Duration = Duration::from_secs(120);
@@ -73,7 +77,8 @@ impl Default for Plan {
 /// What a run measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figures {
-    /// Frames a second that the device can do, by `edge-agent check`.
+    /// Frames a second that the device answers at work, with samples to sign and a hub to talk to,
+    /// when more arrive. One after another, as `edge-agent check` has them, it does more.
     pub capacity_hz: f64,
     /// Frames a second that arrived.
     pub rate_hz: f64,
@@ -102,12 +107,14 @@ impl fmt::Display for Figures {
             let ratio = disturbed.p99_us as f64 / quiet.p99_us as f64;
             writeln!(
                 f,
-                "{:13} p99 {:7} µs, quiet {:7} µs: {ratio:5.2}; dropped {}, quiet {}",
+                "{:13} p99 {:7} µs, quiet {:7} µs: {ratio:5.2}; dropped {}, quiet {}; left out {}, {}",
                 disturbance.name(),
                 disturbed.p99_us,
                 quiet.p99_us,
                 disturbed.dropped,
-                quiet.dropped
+                quiet.dropped,
+                disturbed.left_out,
+                quiet.left_out
             )?;
         }
         let Starts { outbox_bytes, outbox_samples, full_ms, empty_ms } = starts;
@@ -129,6 +136,7 @@ struct Run<'r> {
     volume: Volume,
     agent: Agent<'r>,
     local: Local,
+    pauses: Pauses,
     rate_hz: f64,
 }
 
@@ -153,7 +161,8 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     agent.ask_to_stop()?;
     agent.stopped()?;
     let local = Local::new()?;
-    let mut run = Run { rig, plan, progress, plant, volume, agent, local, rate_hz: FIRST_RATE_HZ };
+    let (pauses, rate_hz) = (rig.pauses()?, FIRST_RATE_HZ);
+    let mut run = Run { rig, plan, progress, plant, volume, agent, local, pauses, rate_hz };
     progress.stage(2, 4, "start with a full outbox and with an empty one");
     let starts = run.starts()?;
     progress.stage(3, 4, "measure what the device can do");
@@ -170,15 +179,48 @@ impl Run<'_> {
 
     fn choose_rate(&mut self) -> Result<f64> {
         let check = self.agent.start_check()?;
-        let capacity_hz = self.agent.capacity(&check)?.frames_per_second;
-        ensure!(capacity_hz.is_finite() && capacity_hz > 1.0, "{capacity_hz} frames/s is no rate");
+        let alone_hz = self.agent.capacity(&check)?.frames_per_second;
+        ensure!(alone_hz.is_finite() && alone_hz > 1.0, "{alone_hz} frames/s is no rate");
+        self.set_rate(alone_hz * TOO_MUCH, alone_hz)?;
+        let capacity_hz = self.answered_hz()?;
         self.rate_hz = (capacity_hz * self.plan.load).floor();
-        self.progress
-            .note(&format!("{capacity_hz:.0} frames/s; {:.0} a second will arrive", self.rate_hz));
-        let random_rate = (self.plan.samples_hz / self.rate_hz).min(1.0) as f32;
-        self.agent.set_selection(Selection { random_rate, ..Selection::everything() })?;
-        self.agent.set_rate(self.rate_hz)?;
-        self.agent.set_queue_to_default()?;
+        self.progress.note(&format!(
+            "{alone_hz:.0} frames/s one after another, {capacity_hz:.0} at work; {:.0} a second will \
+             arrive",
+            self.rate_hz
+        ));
+        self.set_rate(self.rate_hz, self.rate_hz)?;
         Ok(capacity_hz)
+    }
+
+    /// From the next start on: frames that arrive, and that are about to be answered, in a second.
+    fn set_rate(&mut self, arrive_hz: f64, answered_hz: f64) -> Result<()> {
+        let random_rate = (self.plan.samples_hz / answered_hz).min(1.0) as f32;
+        self.agent.set_selection(Selection { random_rate, ..Selection::everything() })?;
+        self.agent.set_rate(arrive_hz)?;
+        self.agent.set_queue_to_default()
+    }
+
+    /// Frames that are answered in a second of a phase in which more arrive than can be.
+    fn answered_hz(&mut self) -> Result<f64> {
+        self.agent.start()?;
+        self.until_it("answers and is connected", |status| {
+            status.connected() && status.answering().is_some()
+        })?;
+        let answered = || {
+            let frames = self.status()?.frames().context("it does not run")?;
+            Ok::<_, anyhow::Error>((Instant::now(), frames))
+        };
+        let (begun, before) = answered()?;
+        std::thread::sleep(self.plan.phase);
+        let (ended, after) = answered()?;
+        ensure!(
+            after.frames_dropped > before.frames_dropped,
+            "it answered all frames: more have to arrive to find what it can do"
+        );
+        self.agent.ask_to_stop()?;
+        self.agent.stopped()?;
+        let frames = after.frames_answered - before.frames_answered;
+        Ok(frames as f64 / ended.duration_since(begun).as_secs_f64())
     }
 }

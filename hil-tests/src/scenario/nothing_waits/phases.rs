@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::watch::Watch;
 use super::{Run, SOON, Turn};
+use crate::fleet::Answered;
+use crate::rig::Pause;
 use crate::wait;
 
 /// How often the agent is asked how far something is.
@@ -48,7 +50,7 @@ impl Disturbance {
 /// What frames took in a phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Frames whose latency was read.
+    /// Frames whose latency counts.
     pub frames: u64,
     /// Frames that were dropped.
     pub dropped: u64,
@@ -60,6 +62,8 @@ pub struct Phase {
     pub max_us: u64,
     /// How often what disturbs happened: swaps, or samples that were sent.
     pub times: u64,
+    /// Frames that are not among these because the machine stood still.
+    pub left_out: u64,
 }
 
 impl Phase {
@@ -72,6 +76,24 @@ impl Phase {
         let (p50_us, p99_us, max_us) = (at(0.5), at(0.99), at(1.0));
         Self { frames: latencies.len() as u64, p50_us, p99_us, max_us, ..Self::default() }
     }
+}
+
+/// Leaves out the frames that a pause of the machine delayed: those under way during one, and those
+/// behind them until the backlog is gone. At load ρ a backlog of length g is gone after g/(1 − ρ); twice
+/// that is left out.
+fn undelayed(frames: &[Answered], pauses: &[Pause], load: f64) -> Vec<u64> {
+    let was_delayed = |frame: &Answered| {
+        // Due at most its latency before it was taken, answered at most that long after.
+        let around_ms = frame.latency_us.div_ceil(1000);
+        let begins = frame.captured_at_ms.saturating_sub(around_ms);
+        let ends = frame.captured_at_ms + around_ms;
+        pauses.iter().any(|pause| {
+            let length = (pause.to_ms - pause.from_ms) as f64;
+            let backlog = (2.0 * length / (1.0 - load)).ceil() as u64;
+            begins <= pause.from_ms + backlog && pause.from_ms <= ends
+        })
+    };
+    frames.iter().filter(|frame| !was_delayed(frame)).map(|frame| frame.latency_us).collect()
 }
 
 impl Run<'_> {
@@ -145,10 +167,20 @@ impl Run<'_> {
     ) -> Result<Phase> {
         let before = self.dropped()?;
         watch.take();
+        self.pauses.take();
         let times = work(self)?;
-        let phase = Phase::of(watch.take());
-        ensure!(phase.frames > 100, "only {} frames were answered in a phase", phase.frames);
-        Ok(Phase { dropped: self.dropped()? - before, times, ..phase })
+        let frames = watch.take();
+        let latencies = undelayed(&frames, &self.pauses.take(), self.plan.load);
+        let left_out = (frames.len() - latencies.len()) as u64;
+        ensure!(
+            latencies.len() > 100 && latencies.len() > frames.len() / 2,
+            "the machine stood still so often that of {} frames only {} tell something; have it do \
+             nothing else",
+            frames.len(),
+            latencies.len()
+        );
+        let dropped = self.dropped()? - before;
+        Ok(Phase { dropped, times, left_out, ..Phase::of(latencies) })
     }
 
     fn pass(&self) -> Result<u64> {
@@ -184,7 +216,7 @@ impl Run<'_> {
         })
     }
 
-    fn until_it(
+    pub(super) fn until_it(
         &self,
         does: &str,
         wanted: impl Fn(&crate::fleet::AgentStatus) -> bool,
@@ -213,5 +245,23 @@ mod tests {
         let phase = Phase::of((1..=200).rev().collect());
         assert_eq!((phase.p50_us, phase.p99_us, phase.max_us), (100, 198, 200));
         assert_eq!(Phase::of(Vec::new()).p99_us, 0);
+    }
+
+    #[test]
+    fn frames_that_a_pause_delayed_are_left_out_and_no_others() {
+        let frame = |captured_at_ms, latency_us| Answered { frame: 0, captured_at_ms, latency_us };
+        let pause = Pause { from_ms: 1000, to_ms: 1010 };
+        // At half the capacity ten milliseconds of backlog are gone after twenty; forty are left out.
+        for (frame, is_left_out) in [
+            (frame(990, 5_000), false),
+            (frame(996, 5_000), true),
+            (frame(1012, 1_000), true),
+            (frame(1040, 1_000), true),
+            (frame(1042, 1_000), false),
+            (frame(1060, 30_000), true),
+        ] {
+            let left = undelayed(&[frame], &[pause], 0.5);
+            assert_eq!(left.is_empty(), is_left_out, "{frame:?}");
+        }
     }
 }

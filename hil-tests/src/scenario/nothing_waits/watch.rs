@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result};
 use crate::api::Local;
 use crate::fleet::Answered;
 
-/// Latencies in microseconds, in the order of the frames.
-type Seen = Arc<Mutex<Vec<u64>>>;
+/// In the order of the frames.
+type Seen = Arc<Mutex<Vec<Answered>>>;
 
 /// A thread that reads them.
 pub(super) struct Watch {
@@ -33,8 +33,8 @@ impl Watch {
             while !end.load(Ordering::Relaxed) {
                 // An answer that did not come leaves frames out; the next one goes on.
                 let latest: Vec<Answered> = local.get(&url).unwrap_or_default();
-                let fresh = latest.iter().rev().filter(|a| newest.is_none_or(|n| a.frame > n));
-                let fresh: Vec<u64> = fresh.map(|answered| answered.latency_us).collect();
+                let is_new = |answered: &&Answered| newest.is_none_or(|n| answered.frame > n);
+                let fresh: Vec<Answered> = latest.iter().rev().filter(is_new).copied().collect();
                 newest = latest.first().map(|a| a.frame).or(newest);
                 to.lock().unwrap_or_else(PoisonError::into_inner).extend(fresh);
                 std::thread::sleep(every);
@@ -45,7 +45,7 @@ impl Watch {
     }
 
     /// What was read since it was last asked.
-    pub(super) fn take(&self) -> Vec<u64> {
+    pub(super) fn take(&self) -> Vec<Answered> {
         std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
