@@ -24,7 +24,7 @@ mod tests {
     #[test]
     fn a_thread_logs_within_the_span_of_who_started_it() {
         let log = tracing_subscriber::registry();
-        let (sender, heard) = mpsc::channel();
+        let (sender, heard) = mpsc::sync_channel(1);
         tracing::subscriber::with_default(log.with(tracing_subscriber::fmt::layer()), || {
             let span = tracing::error_span!("agent");
             let id = span.id();

@@ -1,12 +1,9 @@
 //! Several devices in one process: each has its model, configuration, outbox and port; the service
 //! manager sees one service, and the log says whose line it is.
 
-#[path = "device/mod.rs"]
-mod device;
-
 use std::process::Command;
 
-use device::{Device, answers};
+use crate::device::{Device, answers};
 use rustix::process::Signal;
 
 #[test]

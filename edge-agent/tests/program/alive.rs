@@ -1,15 +1,12 @@
 //! The built program: what a service manager hears, what a reload changes, and what a model that
 //! ends the agent comes to.
 
-#[path = "device/mod.rs"]
-mod device;
-
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use device::{Agent, Device};
+use crate::device::{Agent, Device};
 use edge_agent::update::trial::{BOOT_ENV, ENDS_IN_A_ROW};
 use fleetloop_protocol::Digest;
 use rustix::process::Signal;

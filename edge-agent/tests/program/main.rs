@@ -1,0 +1,5 @@
+//! The built program on an enrolled device, without a hub.
+
+mod alive;
+mod device;
+mod several;
