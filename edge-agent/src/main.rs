@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_agent::config::Config;
 use edge_agent::{check, enroll, memory, otlp, priority, run, status, tls};
+use fleetloop_models::session::keep_to_itself;
 use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -77,6 +78,7 @@ struct Configured {
 
 fn main() -> ExitCode {
     memory::give_back_freed();
+    keep_to_itself();
     tls::install_provider();
     let cli = Cli::parse();
     match execute(cli.command, cli.log) {

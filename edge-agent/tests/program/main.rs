@@ -2,4 +2,5 @@
 
 mod alive;
 mod device;
+mod quiet;
 mod several;

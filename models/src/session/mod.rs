@@ -11,7 +11,7 @@ mod runtime;
 use std::path::{Path, PathBuf};
 
 pub use network::Network;
-pub use runtime::{LIBRARY, LIBRARY_ENV, Runtime};
+pub use runtime::{LIBRARY, LIBRARY_ENV, Runtime, keep_to_itself};
 
 use crate::bundle::{Bundle, Manifest};
 use crate::picture::Frame;
@@ -34,6 +34,9 @@ pub enum SessionError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The library would report this process to its makers.
+    #[error("ONNX Runtime would report to its makers; set ORT_DISABLE_TELEMETRY=1")]
+    Reports,
     /// The runtime refused the graph.
     #[error("cannot load model {model}")]
     Load {

@@ -1,4 +1,9 @@
 //! ONNX Runtime's library: where it is looked for, and the one environment of a process.
+//!
+//! As its wheel ships it, the library reports the machine, the program's path and an identity that it
+//! keeps in the user's home to a server of its makers, from the moment the environment is made; to ask
+//! the environment not to is too late. A plant's data stay in the plant, that it exists included: no
+//! process of ours loads the library with that on ([`keep_to_itself`]).
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +19,19 @@ pub const LIBRARY: &str = "libonnxruntime.so.1.31.1";
 const CHECKOUT_DIR: &str = ".fleetloop/onnxruntime";
 /// Names the library for every program that runs a model.
 pub const LIBRARY_ENV: &str = "FLEETLOOP_ORT_LIB";
+
+/// Turns the library's own reports off when it is `1`, which it is read for once, when it is loaded.
+const NO_REPORTS: &str = "ORT_DISABLE_TELEMETRY";
+
+/// Has ONNX Runtime report nothing to its makers, in this process and those it starts. Has to run
+/// before threads are made; [`Runtime::load`] refuses to work without.
+pub fn keep_to_itself() {
+    // SAFETY: nothing else reads or writes the environment, for no other thread runs yet.
+    #[expect(unsafe_code, reason = "the library reads nothing else before it reports")]
+    unsafe {
+        std::env::set_var(NO_REPORTS, "1");
+    }
+}
 
 /// ONNX Runtime in this process. Clones share it.
 #[derive(Clone)]
@@ -34,8 +52,12 @@ impl Runtime {
     /// above it. A second call in a process shares the first one's library, and may name no other.
     ///
     /// # Errors
-    /// [`SessionError::Library`] says where it was looked for and how to get it.
+    /// [`SessionError::Library`] says where it was looked for and how to get it;
+    /// [`SessionError::Reports`] where [`keep_to_itself`] was not called.
     pub fn load(library: Option<&Path>) -> Result<Self, SessionError> {
+        if std::env::var_os(NO_REPORTS).is_none_or(|value| value != "1") {
+            return Err(SessionError::Reports);
+        }
         let tried = candidates(library);
         let Some(library) = tried.iter().find(|path| path.is_file()) else {
             return Err(SessionError::Library { tried, source: None });

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Parser, Subcommand};
+use fleetloop_models::session::keep_to_itself;
 use tracing_subscriber::EnvFilter;
 
 use crate::job::JobError;
@@ -96,6 +97,7 @@ impl Compute {
 /// Runs the command line.
 pub fn main() -> ExitCode {
     crate::memory::keep_freed();
+    keep_to_itself();
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
