@@ -15,12 +15,13 @@
 mod agent;
 mod observed;
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use fleetloop_models::session::SessionError;
 use fleetloop_protocol::keys::KeyError;
-use futures::future::join_all;
+use futures::future::{join_all, select_all};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Instrument as _, Span};
@@ -126,10 +127,12 @@ pub async fn run(
     let agents = agents.into_iter().map(|(agent, span)| {
         tokio::spawn(agent.work(signal.clone(), asked.clone()).instrument(span))
     });
-    let agents: Vec<_> = agents.collect();
+    let mut agents: Vec<_> = agents.collect();
     loop {
-        // Cancel-safe: signals are only observed.
+        // Cancel-safe: signals are only observed, and an agent goes on whoever waits for it.
         tokio::select! {
+            // None ends before the signal but by a fault of this program, which ends all of them.
+            (Err(fault), ..) = select_all(agents.iter_mut()) => resume_unwind(fault.into_panic()),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             _ = hangup.recv() => reload.send_replace(()),
@@ -138,10 +141,10 @@ pub async fn run(
     supervise::stopping();
     tracing::info!("stopping: what is there is finished first");
     shutdown.send_replace(Shutdown::Drain);
-    let stopped = join_all(agents).await.into_iter().map(|stopped| {
-        // A panic there is one of this program, and has been printed.
-        stopped.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-    });
+    let stopped = join_all(agents)
+        .await
+        .into_iter()
+        .map(|stopped| stopped.unwrap_or_else(|fault| resume_unwind(fault.into_panic())));
     let stopped = stopped.collect();
     shutdown.send_replace(Shutdown::Now);
     if let Some(mut exporting) = exporting
