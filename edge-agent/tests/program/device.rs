@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use edge_agent::durable;
@@ -42,7 +43,7 @@ impl Device {
             bytes.resize(16 + 2 * 784, grey);
             durable::write(&dir.path().join(name), &bytes).unwrap();
         }
-        let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listen = free_address();
         let device = Self { dir, listen };
         device.configure("dark", 50, "");
         device
@@ -174,6 +175,20 @@ impl Agent {
 pub fn answers(status: &Status, bundle: BundleDigest) -> bool {
     let frames = status.running.as_ref().map_or(0, |r| r.frames.frames_answered);
     frames > 0 && status.model.as_ref().is_some_and(|model| model.digest == bundle)
+}
+
+/// A free address whose port no outgoing connection takes while the program is stopped: it is below
+/// Linux's range for those.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: std::ops::Range<u16> = 15_000..20_000;
+    let begin = std::process::id().wrapping_mul(61) as u16;
+    std::iter::repeat_with(|| {
+        let step = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        SocketAddr::from(([127, 0, 0, 1], PORTS.start + step % (PORTS.end - PORTS.start)))
+    })
+    .find(|address| TcpListener::bind(address).is_ok())
+    .expect("addresses never end")
 }
 
 fn until(listen: SocketAddr, what: &str, is: impl Fn(&Status) -> bool) -> Status {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet_hub::cli::client::Client;
+use fleet_hub::cli::client::{Client, ClientError};
 use fleetloop_protocol::api::samples::Sample;
 use fleetloop_protocol::gap::{Gap, GapReason};
 use fleetloop_protocol::keys::{KeyRing, SigningKey};
@@ -205,7 +205,8 @@ async fn pages_hold_every_sample_once_while_more_come_in() {
     assert_eq!(seen, first_page_and_older);
     let unknown = format!("/samples?before={}", Digest::of(b"nothing"));
     let refused = client.get::<Vec<Sample>>("list samples", &unknown).await.unwrap_err();
-    assert!(format!("{refused:#}").contains("sample list"), "{refused:#}");
+    let ClientError::Refused { status, source, .. } = refused else { panic!("{refused}") };
+    assert!(status == 404 && source.to_string().contains("sample list"), "{source}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

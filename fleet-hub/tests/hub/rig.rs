@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use fleet_hub::clock::Clock;
 use fleet_hub::config::Config;
@@ -25,11 +26,18 @@ pub struct Rig {
     clock: Clock,
 }
 
-/// Three ports that are free now.
+/// Three ports that are free now and that no outgoing connection takes while a hub is stopped: they are
+/// below Linux's range for those.
 pub fn free_ports() -> [u16; 3] {
-    // All held at once, so that they differ.
-    let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|socket| socket.local_addr().unwrap().port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: std::ops::Range<u16> = 10_000..15_000;
+    let begin = std::process::id().wrapping_mul(61) as u16;
+    let mut free = std::iter::repeat_with(|| {
+        let step = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        PORTS.start + step % (PORTS.end - PORTS.start)
+    })
+    .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    [(); 3].map(|()| free.next().expect("ports never end"))
 }
 
 pub fn options(dir: &Path) -> InitOptions {
