@@ -91,9 +91,11 @@ impl AgentStatus {
         self.running.as_ref().is_some_and(|running| running.link.connected)
     }
 
-    /// Whether everything that was signed has its receipt.
+    /// Whether everything that a running agent signed has its receipt. One that only starts may let its
+    /// files be read, and in the next moment not.
     pub fn drained(&self) -> bool {
-        self.outbox.is_some_and(|outbox| outbox.samples + outbox.gaps == 0)
+        let empty = self.outbox.is_some_and(|outbox| outbox.samples + outbox.gaps == 0);
+        self.running.is_some() && empty
     }
 }
 
