@@ -23,10 +23,20 @@ pub fn cargo() -> Command {
     program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A program that starts in the checkout.
+/// A program that starts in the checkout, as from a terminal there.
 pub fn program(name: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(name);
     command.current_dir(root());
+    // What `cargo xtask` told this program of its own package. Build scripts look at it (ring's does):
+    // with it, all that depends on them would be built again whenever `cargo` itself was used between.
+    let of_xtask = |name: &OsStr| {
+        name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        })
+    };
+    for (name, _) in std::env::vars_os().filter(|(name, _)| of_xtask(name)) {
+        command.env_remove(name);
+    }
     command
 }
 
