@@ -77,6 +77,12 @@ impl Observed {
             name: Some(format!("{} {}", model.name, model.version)),
         });
         let answering = self.inference.running().borrow().is_some();
+        // Each is borrowed alone and not for long: a thread that has one borrowed and borrows it again
+        // waits for a writer that waits for it.
+        let config = self.config.borrow().clone();
+        let link = self.link.borrow().clone();
+        let drift = self.drift.borrow().clone();
+        let period = Duration::from_millis(config.period_ms);
         Status {
             state: if answering { State::Answering } else { State::NoModelYet },
             agent_version: env!("CARGO_PKG_VERSION").into(),
@@ -88,17 +94,17 @@ impl Observed {
                 uptime_s: self.clock.monotonic().as_secs(),
                 now: self.clock.now(),
                 clock: self.clock.state(),
-                config: self.config.borrow().clone(),
+                config,
                 frames: self.frames(),
                 counters: self.meter.counters(),
                 results_dropped: self.results_dropped.load(Ordering::Relaxed),
-                link: self.link.borrow().clone(),
-                drift: self.drift.borrow().clone(),
+                link,
+                drift,
                 rss_bytes: rss_bytes(),
                 peak_rss_bytes: peak_rss_bytes(),
                 disk_free_bytes: durable::free_bytes(&self.data_dir),
                 silent_s: self.silent().as_secs(),
-                silence_limit_s: health::silence_limit(self.period()).as_secs(),
+                silence_limit_s: health::silence_limit(period).as_secs(),
                 threads_ended: self.threads_ended(),
                 otlp: self.otlp.as_ref().map(Seen::status),
             }),
@@ -113,10 +119,6 @@ impl Observed {
             Some(model) => format!("{} {} answers; hub {hub}", model.name, model.version),
             None => format!("no model yet; hub {hub}"),
         }
-    }
-
-    fn period(&self) -> Duration {
-        Duration::from_millis(self.config.borrow().period_ms)
     }
 
     fn silent(&self) -> Duration {
