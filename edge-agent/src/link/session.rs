@@ -89,7 +89,11 @@ impl Session {
             () = reached(&mut shutdown, Shutdown::Drain) => return Ok(Ended::Shutdown),
         }
         link.subscribe(&self.parts.identity.record().device)?;
-        self.work(&mut link, certificate).await
+        let ended = self.work(&mut link, certificate).await;
+        if let Some(uploads) = link.uploads.take() {
+            uploads.end().await;
+        }
+        ended
     }
 
     async fn work(

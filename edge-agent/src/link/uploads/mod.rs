@@ -82,6 +82,14 @@ impl Uploads {
         let task = tokio::spawn(work.in_current_span());
         Ok(Self { messages, task })
     }
+
+    /// Ends, so that nothing is taken from the outbox any more: what the next connection is offered
+    /// would lack what this one took and nobody sends.
+    pub(super) async fn end(mut self) {
+        self.task.abort();
+        // Cancelled is what it should be.
+        drop((&mut self.task).await);
+    }
 }
 
 /// The next message whose payload is at the hub; never comes without a connection. Cancel-safe.

@@ -121,7 +121,7 @@ async fn for_a_hub_that_reads_version_1_large_samples_wait_and_are_sent_once_it_
     assert!(asked.iter().all(|(path, _)| !path.contains("/payloads/")), "{asked:?}");
     let stats = bench.outbox.stats();
     assert_eq!((stats.samples, stats.uploads, stats.dead_letters), (2, 1, 0));
-    drop(uploads);
+    uploads.unwrap().end().await;
     // The hub's restart ends the connection; the next one asks again.
     bench.hub.lock().reads_version = Some(2);
     bench.outbox.connection_lost().await.unwrap();
@@ -161,7 +161,7 @@ async fn what_the_hub_has_is_not_sent_again() {
     let mut uploads = bench.connect();
     next(&mut uploads).await.unwrap();
     // The message was lost with the connection.
-    drop(uploads);
+    uploads.unwrap().end().await;
     bench.outbox.connection_lost().await.unwrap();
     bench.hub.asked();
     let mut uploads = bench.connect();
@@ -180,7 +180,7 @@ async fn a_payload_the_hub_will_not_have_waits_an_hour_and_the_next_goes_on() {
     next(&mut uploads).await.unwrap();
     assert_eq!(bench.hub.lock().uploads.values().next().unwrap().len(), LARGE + 1);
     assert!(bench.outbox.next_upload().await.unwrap().is_none());
-    drop(uploads);
+    uploads.unwrap().end().await;
     bench.time.advance(REFUSED);
     assert_eq!(bench.outbox.next_upload().await.unwrap().unwrap().payload.len(), LARGE);
 }
