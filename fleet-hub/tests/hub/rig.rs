@@ -3,11 +3,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use fleet_hub::clock::Clock;
 use fleet_hub::config::Config;
 use fleet_hub::init::{InitOptions, init};
-use fleet_hub::serve::Hub;
+use fleet_hub::serve::{Hub, ServeError};
 use fleet_hub::{AppState, HubEvent, enrol, pki};
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::enrol::{ENROL_PATH, EnrolRequest, EnrolResponse};
@@ -15,7 +16,7 @@ use fleetloop_protocol::hub_keys::{HubKeyUse, HubKeys};
 use fleetloop_protocol::token::EnrolmentToken;
 use tempfile::TempDir;
 
-use crate::device::Device;
+use crate::device::{Device, PATIENCE};
 
 /// A hub that serves.
 pub struct Rig {
@@ -80,8 +81,18 @@ impl Rig {
 
     /// Starts the hub again.
     pub async fn serve(&mut self) {
-        let hub = Box::pin(Hub::start(self.config.clone(), self.clock.clone())).await;
-        self.hub = Some(hub.unwrap_or_else(|error| panic!("{error:?}")));
+        let begun = Instant::now();
+        let hub = loop {
+            match Box::pin(Hub::start(self.config.clone(), self.clock.clone())).await {
+                Ok(hub) => break hub,
+                // A process that another test forks holds the lock's file, too, until it executes.
+                Err(ServeError::Locked { .. }) if begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        self.hub = Some(hub);
     }
 
     pub async fn stop(&mut self) {
