@@ -5,13 +5,14 @@ pub mod device;
 mod peer;
 pub mod range;
 mod renew;
+mod rest;
 mod upload;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use rustls::ServerConfig;
@@ -52,6 +53,7 @@ impl Listener {
         socket.set_nonblocking(true).map_err(failed)?;
         let handle = Handle::new();
         let tls = RustlsConfig::from_config(Arc::new(tls));
+        let router = router.layer(middleware::from_fn(rest::read_first));
         let acceptor = RustlsAcceptor::new(tls.clone());
         let server = axum_server::from_tcp(socket)
             .map_err(failed)?

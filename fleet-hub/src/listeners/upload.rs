@@ -1,7 +1,5 @@
 //! Uploads by devices: see [`fleetloop_protocol::upload`] for what is asked and answered.
 
-use std::time::Duration;
-
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -9,15 +7,11 @@ use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use fleetloop_protocol::upload::{self, SALT_HEADER};
 use fleetloop_protocol::{DeviceId, Digest};
-use futures::StreamExt as _;
 
 use super::device::Refused;
 use crate::state::AppState;
 use crate::store::StoreError;
 use crate::store::uploads::{Incoming, UploadError};
-
-/// How long the rest of an upload that is put off may take.
-const REFUSED_WITHIN: Duration = Duration::from_secs(60);
 
 /// `HEAD`: whether it is there.
 pub(super) async fn has(
@@ -51,14 +45,7 @@ pub(super) async fn put(
         Refused(StatusCode::BAD_REQUEST, "invalid", message)
     })?;
     let upload = Incoming { device, commitment: named(&commitment)?, salt, len };
-    let mut body = body.into_data_stream();
-    let kept = state.uploads.put(&upload, &mut body, state.clock.now()).await;
-    if matches!(kept, Err(UploadError::NoRoom | UploadError::Store(StoreError::Full { .. }))) {
-        // Whoever still writes when the connection closes hears of a broken pipe and of no answer.
-        let rest = async { while let Some(Ok(_)) = body.next().await {} };
-        drop(tokio::time::timeout(REFUSED_WITHIN, rest).await);
-    }
-    kept?;
+    state.uploads.put(&upload, body.into_data_stream(), state.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

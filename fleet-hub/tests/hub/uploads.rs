@@ -152,6 +152,22 @@ async fn bytes_that_are_not_the_ones_named_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_before_the_body_was_read_is_heard_and_the_connection_goes_on() {
+    let rig = Rig::start().await;
+    let device = rig.enrol().await;
+    let payload = Bytes::from(noise(5_000_000, 13));
+    let (http, url) = (device.http(), url(&rig, commitment(&SALT, &payload)));
+    for _ in 0..20 {
+        let unsalted = http.put(&url).body(payload.clone()).send().await.unwrap();
+        assert_eq!(unsalted.status(), 400);
+        assert_eq!(http.head(&url).send().await.unwrap().status(), 404);
+    }
+    let admin = format!("{}/api/v1/nothing", rig.config.admin_url());
+    let unknown = rig.http().put(admin).body(payload).send().await.unwrap();
+    assert!(unknown.status().is_client_error());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_cut_in_the_middle_leaves_nothing_and_is_done_again() {
     let rig = Rig::start().await;
     let device = rig.enrol().await;
