@@ -27,7 +27,7 @@ mod session;
 mod uploads;
 mod window;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,7 @@ use crate::renew::Renewer;
 use crate::shutdown::{Shutdown, reached};
 use crate::supervise::Pulse;
 use crate::update::driver::{Driver, Handle, Progress};
+use crate::update::models::Models;
 use crate::{threads, tls};
 use backoff::Backoff;
 use session::{Ended, Session};
@@ -126,7 +127,7 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         let updater = match updater {
             Ok(updater) => updater,
             Err(reason) => {
-                // Inference and selection go on; the outbox keeps what it has.
+                // The model works, and selection goes on; the outbox keeps what it has.
                 tracing::error!(reason, "the link cannot start");
                 status.send_modify(|status| status.last_error = Some(reason));
                 let mut shutdown = parts.shutdown;
@@ -155,27 +156,28 @@ async fn beat(pulse: Pulse, clock: Clock) {
     }
 }
 
-/// The updater has a thread of its own: it waits for the disk.
+/// The updater has a thread of its own: it waits for the disk. Without one the installed model works
+/// all the same.
 fn start_updater(parts: &LinkParts) -> Result<Handle, String> {
-    let host = parts.inference.clone();
-    let (driver, handle) = open_updater(&parts.data_dir, &parts.identity, &parts.clock, host)?;
-    let shutdown = parts.shutdown.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the updater: {error}"))?;
-    threads::spawn("update", move || runtime.block_on(driver.run(shutdown)))
-        .map_err(|error| format!("cannot start the updater: {error}"))?;
-    Ok(handle)
-}
-
-fn open_updater(
-    data_dir: &Path,
-    identity: &Identity,
-    clock: &Clock,
-    host: Inference,
-) -> Result<(Driver<Inference>, Handle), String> {
-    Driver::open(data_dir, identity, clock, host).map_err(|error| chain(&error))
+    let LinkParts { data_dir, identity, clock, inference, shutdown, .. } = parts;
+    let cannot = |error: std::io::Error| format!("cannot start the updater: {error}");
+    let models = Models::open(data_dir, inference.clone()).map_err(|error| chain(&error))?;
+    let opened = Driver::open(data_dir, identity, clock, models.running());
+    let (driver, handle) = match opened {
+        Ok((driver, handle)) => (Some(driver), Ok(handle)),
+        Err(error) => (None, Err(chain(&error))),
+    };
+    let shutdown = shutdown.clone();
+    let working = async move {
+        match driver {
+            Some(driver) => driver.run(models, shutdown).await,
+            None => models.alone(shutdown).await,
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(cannot)?;
+    threads::spawn("update", move || runtime.block_on(working)).map_err(cannot)?;
+    handle
 }
 
 async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatus>) {

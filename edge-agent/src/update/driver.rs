@@ -1,15 +1,11 @@
 //! The updater: takes verified orders, brings what they name to the disk, has it swapped in, and
 //! says what became of it. Decisions are in [`super::order`]; this drives them.
-//!
-//! A model that ends the agent again and again ([`super::trial`]) is not put to work: the one before
-//! it is, and the order that names it is given up. Where there is no other it waits for
-//! [`PAUSE`], so that the link has time for another order.
+//! An order for a model that ends the agent again and again ([`super::trial`]) is given up.
 //!
 //! It has a thread of its own with a small runtime, because it waits for the disk. A newer order
 //! cancels the fetching of an older one, never a swap under way.
 
-use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,15 +17,13 @@ use fleetloop_protocol::state::{Assignment, Desired, Update};
 use fleetloop_protocol::{BundleDigest, Generation};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::bundles::{Bundles, Start};
 use super::channel::Channel;
 use super::error::{Retry, UpdateError};
+use super::models::{ModelHost, Models};
 use super::order::{Order, OrderStore, Received};
-use super::trial::{Trial, boot_id};
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::infer::{Inference, SwapError};
 use crate::link::backoff::Backoff;
 use crate::shutdown::{Shutdown, reached};
 
@@ -39,55 +33,6 @@ const REFRESH_EVERY: Duration = Duration::from_secs(3600);
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// How often an order is tried when the hub or the disk seems at fault: about a minute.
 const A_FEW_TIMES: u32 = 6;
-
-/// How long a model that ends the agent, and has no other before it, is let rest at start.
-pub const PAUSE: Duration = Duration::from_secs(10 * 60);
-
-/// Whatever answers frames with a model.
-pub trait ModelHost: Send + Sync + 'static {
-    /// Swaps `bundle` in, by way of the optimised graph in `kept`. Success means that it reproduced its golden cases and has answered;
-    /// otherwise the one before answers on.
-    fn swap(
-        &self,
-        bundle: Bundle,
-        kept: PathBuf,
-    ) -> impl Future<Output = Result<(), NotSwapped>> + Send;
-
-    /// The bundle that answered last.
-    fn running(&self) -> watch::Receiver<Option<BundleDigest>>;
-}
-
-/// Why a bundle was not swapped in.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot swap in bundle {bundle}")]
-pub struct NotSwapped {
-    /// Which.
-    pub bundle: BundleDigest,
-    /// Whether trying again can help.
-    pub retry: Retry,
-    /// Why.
-    #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
-}
-
-impl ModelHost for Inference {
-    async fn swap(&self, bundle: Bundle, kept: PathBuf) -> Result<(), NotSwapped> {
-        let digest = bundle.digest();
-        Self::swap(self, bundle, Some(kept)).await.map_err(|error| NotSwapped {
-            bundle: digest,
-            retry: match error {
-                SwapError::Stopping { .. } => Retry::Always,
-                SwapError::NoFrame { .. } | SwapError::Thread { .. } => Retry::AFewTimes,
-                _ => Retry::Never,
-            },
-            source: Box::new(error),
-        })
-    }
-
-    fn running(&self) -> watch::Receiver<Option<BundleDigest>> {
-        Self::running(self)
-    }
-}
 
 /// What the updater says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,14 +59,9 @@ pub struct Handle {
 }
 
 /// The updater before it runs.
-pub struct Driver<M> {
+pub struct Driver {
     channel: Channel,
-    bundles: Bundles,
-    host: M,
     ledger: Ledger,
-    trial: Trial,
-    /// The model that rests, and until when.
-    resting: Option<(BundleDigest, tokio::time::Instant)>,
     orders: mpsc::Receiver<Desired>,
     refresh: Arc<Notify>,
     refreshed: Option<Instant>,
@@ -129,8 +69,9 @@ pub struct Driver<M> {
     tries: u32,
 }
 
-impl<M: ModelHost> Driver<M> {
-    /// The updater of the device with that identity, and its ends.
+impl Driver {
+    /// The updater of the device with that identity, on which the bundles answer that `running` says,
+    /// and its ends.
     ///
     /// # Errors
     /// [`UpdateError`] when what it keeps on the disk is damaged.
@@ -138,12 +79,11 @@ impl<M: ModelHost> Driver<M> {
         data_dir: &Path,
         identity: &Identity,
         clock: &Clock,
-        host: M,
+        running: watch::Receiver<Option<BundleDigest>>,
     ) -> Result<(Self, Handle), UpdateError> {
         let channel = Channel::open(data_dir, identity, clock)?;
         let store = OrderStore::open(data_dir)?;
         let order = store.load()?;
-        let running = host.running();
         let progress = watch::Sender::new(Progress {
             generation: order.generation,
             update: order.update(*running.borrow()),
@@ -160,10 +100,6 @@ impl<M: ModelHost> Driver<M> {
         };
         let driver = Self {
             channel,
-            bundles: Bundles::new(data_dir),
-            host,
-            trial: Trial::open(data_dir, boot_id(), running.clone())?,
-            resting: None,
             ledger: Ledger { store, order, running, progress },
             orders,
             refresh,
@@ -176,38 +112,40 @@ impl<M: ModelHost> Driver<M> {
 
     /// Works until the signal says otherwise. First the installed bundle is swapped in, whether
     /// the hub can be reached or not.
-    pub async fn run(mut self, shutdown: watch::Receiver<Shutdown>) {
-        self.boot().await;
+    pub async fn run<M: ModelHost>(
+        mut self,
+        mut models: Models<M>,
+        shutdown: watch::Receiver<Shutdown>,
+    ) {
+        models.boot().await;
         self.ledger.publish(None);
-        self.serve(shutdown).await;
-        self.trial.ended();
+        self.serve(&mut models, shutdown).await;
+        models.ended();
     }
 
-    async fn serve(&mut self, mut shutdown: watch::Receiver<Shutdown>) {
+    async fn serve<M: ModelHost>(
+        &mut self,
+        models: &mut Models<M>,
+        mut shutdown: watch::Receiver<Shutdown>,
+    ) {
         let mut next = tokio::time::Instant::now();
         loop {
             // Cancel-safe: `recv` and `notified` lose nothing, the moment of the next attempt
-            // stays, and the signal is only observed.
+            // stays, the signal is only observed, and so is what is due.
             tokio::select! {
                 biased;
                 () = reached(&mut shutdown, Shutdown::Drain) => return,
                 desired = self.orders.recv() => match desired {
                     None => return,
                     Some(desired) => {
-                        if !self.ledger.take(desired, &mut self.trial) {
+                        if !self.ledger.take(desired, models) {
                             continue;
                         }
                         self.begin_anew();
                     }
                 },
-                () = self.trial.over() => {
-                    self.trial.passed();
-                    continue;
-                }
-                digest = rested(self.resting) => {
-                    self.resting = None;
-                    if self.ledger.running().is_none() {
-                        self.boot_one(digest).await;
+                due = models.due() => {
+                    if models.attend(due).await {
                         self.ledger.publish(None);
                     }
                     continue;
@@ -219,16 +157,20 @@ impl<M: ModelHost> Driver<M> {
                 }
                 () = tokio::time::sleep_until(next) => {}
             }
-            let Some(wait) = self.work(&mut shutdown).await else { return };
+            let Some(wait) = self.work(models, &mut shutdown).await else { return };
             next = tokio::time::Instant::now() + wait;
         }
     }
 
     /// One attempt; how long to wait before the next, or none when the signal came.
-    async fn work(&mut self, shutdown: &mut watch::Receiver<Shutdown>) -> Option<Duration> {
+    async fn work<M: ModelHost>(
+        &mut self,
+        models: &mut Models<M>,
+        shutdown: &mut watch::Receiver<Shutdown>,
+    ) -> Option<Duration> {
         let to_do = self.ledger.to_do();
         if let Some(assignment) = &to_do
-            && let Some(reason) = self.trial.loops(assignment.bundle)
+            && let Some(reason) = models.loops(assignment.bundle)
         {
             tracing::error!(bundle = %assignment.bundle, reason, "an order is given up");
             self.ledger.give_up(&reason);
@@ -242,11 +184,13 @@ impl<M: ModelHost> Driver<M> {
                     biased;
                     () = reached(shutdown, Shutdown::Drain) => return None,
                     Some(desired) = self.orders.recv() => {
-                        if self.ledger.take(desired, &mut self.trial) {
+                        if self.ledger.take(desired, models) {
                             break None;
                         }
                     }
-                    () = self.trial.over() => self.trial.passed(),
+                    due = models.due() => if models.attend(due).await {
+                        self.ledger.publish(None);
+                    },
                     result = &mut fetching => break Some(result),
                 }
             }
@@ -260,7 +204,7 @@ impl<M: ModelHost> Driver<M> {
             Some(Ok(bundle)) => {
                 self.refreshed = Some(Instant::now());
                 let installed = match bundle {
-                    Some(bundle) => self.install(bundle).await,
+                    Some(bundle) => models.install(bundle).await,
                     None => Ok(()),
                 };
                 if let Err(error) = installed {
@@ -295,100 +239,6 @@ impl<M: ModelHost> Driver<M> {
         self.ledger.publish(Some(reason));
         self.backoff.next_wait()
     }
-
-    /// Steps 4 to 6 of [`super::bundles`].
-    async fn install(&mut self, bundle: Bundle) -> Result<(), UpdateError> {
-        let digest = bundle.digest();
-        // A power cut from here to the end of `answered` starts the old bundle, and the order is
-        // carried out again from the complete one on the disk.
-        let before = self.trial.begin(digest);
-        if let Err(error) = self.host.swap(bundle, self.bundles.optimised(digest)).await {
-            self.trial.refused(before);
-            if error.retry == Retry::Never {
-                self.bundles.discard(digest);
-            }
-            return Err(UpdateError::Swap(error));
-        }
-        self.bundles.answered(digest)?;
-        tracing::info!(bundle = %digest, "a bundle is installed and answers");
-        Ok(())
-    }
-
-    /// Swaps in the current bundle or, if that fails or loops, the one before.
-    async fn boot(&mut self) {
-        let installed = match self.bundles.installed() {
-            Ok(installed) => installed,
-            Err(error) => {
-                tracing::error!(reason = chain(&error), "cannot tell which bundle is installed");
-                return;
-            }
-        };
-        match installed.start(|model| self.trial.loops(model).is_some()) {
-            Start::Nothing => {}
-            Start::Current(digest) => {
-                if !self.boot_one(digest).await
-                    && let Some(previous) = installed.previous
-                {
-                    self.go_back_to(previous).await;
-                }
-            }
-            // A power cut on the way back comes here again: the ends that count against the current
-            // one are on the disk before the one before is put to work.
-            Start::Back(previous) => {
-                if !self.go_back_to(previous).await {
-                    self.rest(installed.current);
-                }
-            }
-            Start::Later(current) => self.rest(Some(current)),
-        }
-    }
-
-    async fn go_back_to(&mut self, digest: BundleDigest) -> bool {
-        let back = self.boot_one(digest).await;
-        if back {
-            tracing::warn!(bundle = %digest, "went back to the bundle before");
-            if let Err(error) = self.bundles.went_back_to(digest) {
-                tracing::error!(reason = chain(&error), "cannot record which bundle answers");
-            }
-        }
-        back
-    }
-
-    fn rest(&mut self, model: Option<BundleDigest>) {
-        let Some(digest) = model else { return };
-        let pause_s = PAUSE.as_secs();
-        tracing::error!(bundle = %digest, pause_s, "the only model ends the agent; it waits");
-        self.resting = Some((digest, tokio::time::Instant::now() + PAUSE));
-    }
-
-    async fn boot_one(&mut self, digest: BundleDigest) -> bool {
-        let reason = match self.bundles.open(digest) {
-            Ok(bundle) => {
-                let before = self.trial.begin(digest);
-                match self.host.swap(bundle, self.bundles.optimised(digest)).await {
-                    Ok(()) => return true,
-                    Err(error) => {
-                        self.trial.refused(before);
-                        chain(&error)
-                    }
-                }
-            }
-            Err(error) => chain(&error),
-        };
-        tracing::error!(bundle = %digest, reason, "an installed bundle cannot be used");
-        false
-    }
-}
-
-/// The model whose rest is over, when it is.
-async fn rested(resting: Option<(BundleDigest, tokio::time::Instant)>) -> BundleDigest {
-    match resting {
-        Some((digest, until)) => {
-            tokio::time::sleep_until(until).await;
-            digest
-        }
-        None => std::future::pending().await,
-    }
 }
 
 async fn fetch(
@@ -420,7 +270,7 @@ impl Ledger {
     }
 
     /// Whether `desired` is a new order; it is then on the disk.
-    fn take(&mut self, desired: Desired, trial: &mut Trial) -> bool {
+    fn take<M: ModelHost>(&mut self, desired: Desired, models: &mut Models<M>) -> bool {
         let generation = desired.generation.0;
         match self.order.receive(desired) {
             Received::Stale => {
@@ -436,7 +286,7 @@ impl Ledger {
                 // First, so that a power cut before the next write tries nothing under the older
                 // order and everything under this one.
                 if let Some(assignment) = &order.assignment {
-                    trial.forgive(assignment.bundle);
+                    models.forgive(assignment.bundle);
                 }
                 // A power cut before this leaves the older order; the hub sends this one again.
                 if let Err(error) = self.store.save(&order) {

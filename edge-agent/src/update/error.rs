@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fleetloop_models::bundle::BundleError;
 use fleetloop_protocol::{BundleDigest, Digest};
 
-use super::driver::NotSwapped;
+use super::models::NotSwapped;
 use super::tuf::{StoreError, TufError};
 use crate::durable::DurableError;
 use crate::tls::TlsError;

@@ -14,16 +14,19 @@
 //! | [`channel`] | the three together: a verified bundle on the disk, and the hub's keys |
 //! | [`bundles`] | bundles on the disk, current and previous |
 //! | [`trial`] | which model the agent may have ended by, and when to go back |
+//! | [`models`] | what is put to work: at start, on an order, and when it fails |
 //! | [`driver`] | the task that carries orders out |
 //!
 //! Trusted metadata gates installing, never running: an installed bundle runs for as long as it
-//! reproduces its golden cases.
+//! reproduces its golden cases. A device whose trusted metadata or order cannot be read follows no
+//! orders, and its model works on.
 
 pub mod bundles;
 pub mod channel;
 pub mod driver;
 pub mod error;
 pub mod http;
+pub mod models;
 pub mod order;
 pub mod trial;
 pub mod tuf;

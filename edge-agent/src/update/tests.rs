@@ -14,9 +14,10 @@ use fleetloop_protocol::{BundleDigest, Digest, Generation, UnixMillis};
 use tokio::sync::watch;
 
 use super::bundles::{Bundles, Installed};
-use super::driver::{Driver, Handle, ModelHost, NotSwapped, Progress};
+use super::driver::{Driver, Handle, Progress};
 use super::error::{Retry, UpdateError};
 use super::http::HubHttp;
+use super::models::{ModelHost, Models, NotSwapped};
 use super::order::{Order, OrderStore};
 use super::tuf::TufError;
 use super::tuf::testing::{ChannelKeys, Edition, LATER, NOW, PAST, publish, sign};
@@ -170,11 +171,22 @@ impl Rig {
         self.hub.lock().tuf = metadata;
     }
 
+    fn models(&self, host: &Host) -> Models<Host> {
+        Models::open(self.dir.path(), host.clone()).unwrap()
+    }
+
+    fn open(
+        &self,
+        running: watch::Receiver<Option<BundleDigest>>,
+    ) -> Result<(Driver, Handle), UpdateError> {
+        Driver::open(self.dir.path(), &self.identity(), &self.clock, running)
+    }
+
     fn start(&self, host: &Host) -> Running {
-        let (driver, handle) =
-            Driver::open(self.dir.path(), &self.identity(), &self.clock, host.clone()).unwrap();
+        let models = self.models(host);
+        let (driver, handle) = self.open(models.running()).unwrap();
         let (stop, signal) = crate::shutdown::channel();
-        let task = tokio::spawn(driver.run(signal));
+        let task = tokio::spawn(driver.run(models, signal));
         Running { handle, stop, task }
     }
 }
@@ -349,8 +361,7 @@ async fn expired_metadata_installs_nothing_and_is_given_up_after_a_few_tries() {
     let asked = rig.hub.asked();
     assert!(!asked.iter().any(|(path, _)| path.starts_with("/artefacts/")), "{asked:?}");
 
-    let (mut driver, handle) =
-        Driver::open(rig.dir.path(), &rig.identity(), &rig.clock, host.clone()).unwrap();
+    let (mut driver, handle) = rig.open(host.running()).unwrap();
     let expired = UpdateError::Tuf(TufError::Expired {
         file: "timestamp.json".into(),
         expired_at: UnixMillis(1),

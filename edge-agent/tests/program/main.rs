@@ -1,6 +1,7 @@
 //! The built program on an enrolled device, without a hub.
 
 mod alive;
+mod damaged;
 mod device;
 mod quiet;
 mod several;
