@@ -88,8 +88,7 @@ fn run(rig: &dyn Rig) -> Result<(Vec<Sample>, DatasetSummary)> {
         hub.api().post("labels", &LabelRequest { sample: sample.sample, label: "good".into() })?;
     }
     let dataset = hub.admin(["dataset", "freeze", "first", "--gate-share", "0.5"])?;
-    agent.ask_to_stop()?;
-    agent.stopped().context("the agent's end")?;
+    agent.stop().context("the agent's end")?;
     Ok((samples, dataset))
 }
 

@@ -443,6 +443,16 @@ impl<'r> Agent<'r> {
             .with_context(|| format!("cannot understand the last words of {}: {last}", self.name))
     }
 
+    /// Ends it in order and reads its last words. An agent that is killed again and again would blame
+    /// its model.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end in time or as it should.
+    pub fn stop(&mut self) -> Result<Stopped> {
+        self.ask_to_stop()?;
+        self.stopped()
+    }
+
     /// Cuts its power: the volume with its data, and the process; how that ended.
     ///
     /// # Errors

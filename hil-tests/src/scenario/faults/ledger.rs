@@ -27,8 +27,7 @@ impl Ledger {
     /// Stops the device in order and looks at its frames.
     pub(super) fn stop(&mut self, agent: &mut Agent<'_>) -> Result<Stopped> {
         let outbox = agent.told()?.outbox.context("the agent shows no outbox")?;
-        agent.ask_to_stop()?;
-        let last = agent.stopped()?;
+        let last = agent.stop()?;
         let Stopped { frames_in, frames_answered, frames_dropped, frames_failed, .. } = last;
         let told = frames_answered + frames_dropped + frames_failed;
         ensure!(frames_in == told, "of {frames_in} frames {told} are accounted for: {last:?}");

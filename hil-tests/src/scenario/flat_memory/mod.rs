@@ -120,8 +120,7 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     std::fs::copy(images, agent.images()).context("cannot copy pictures for the device")?;
     agent.start()?;
     plant.roll_out(plant.bundles[0], &agent)?;
-    agent.ask_to_stop()?;
-    agent.stopped()?;
+    agent.stop()?;
     let capacity = agent.capacity(&agent.start_check()?)?;
     let rate_hz = (capacity.frames_per_second * plan.load).floor().max(1.0);
     let random_rate = (SAMPLES_HZ / rate_hz).min(1.0) as f32;
@@ -132,8 +131,7 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     let (begun, time, readings) = (Instant::now(), plan.time, Vec::new());
     let mut run = Run { rig, progress, plant, agent, begun, time, readings };
     let faults = run.work()?;
-    run.agent.ask_to_stop()?;
-    let last = run.agent.stopped()?;
+    let last = run.agent.stop()?;
     let trend = Trend::of(&run.readings, plan.warm_up())?;
     Ok(Figures {
         rate_hz,

@@ -2,10 +2,11 @@
 //! stalls, a model is swapped, the disk is full, or a long outbox drains; and how soon the first
 //! frame is answered when the outbox is full.
 //!
-//! One agent at a share of its capacity, which signs and sends some of its frames; a hub on the
-//! same machine. Quiet and disturbed phases take turns, so that what else the machine does meets
-//! both alike; one of the disturbances is none at all, and its ratio says how far two quiet phases
-//! lie apart. Frame latency is the agent's own figure (due → answered), read for every frame from
+//! One agent at shares of its capacity, one after another, which signs and sends some of its frames; a
+//! hub on the same machine. Quiet and disturbed phases take turns, so that what else the machine does
+//! meets both alike; one of the disturbances is none at all, and its ratio says how far two quiet
+//! phases lie apart. At a small share a latency is what a frame met; at the largest, where a queue
+//! makes much of little, that no frame is dropped says more than how long one took. Frame latency is the agent's own figure (due → answered), read for every frame from
 //! its local port. Frames that the machine itself delayed, because a host took its processors, are left
 //! out and counted ([`crate::rig::Pauses`]): they say nothing of the product.
 
@@ -44,14 +45,14 @@ const NICE: i32 = -10;
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// How often every disturbance takes its turn.
+    /// How often the capacity is measured and every disturbance takes its turn at each load.
     pub rounds: u32,
     /// How long a phase lasts.
     pub phase: Duration,
     /// How long the hub is away before the outbox drains.
     pub away: Duration,
-    /// The share of the capacity at which frames arrive.
-    pub load: f64,
+    /// The shares of the capacity at which frames arrive.
+    pub loads: [f64; 2],
     /// How many frames a second are signed and kept, besides while the outbox is filled.
     pub samples_hz: f64,
     /// How large the outbox is that the agent starts with.
@@ -66,7 +67,7 @@ impl Default for Plan {
             rounds: 3,
             phase: Duration::from_secs(8),
             away: Duration::from_secs(30),
-            load: 0.7,
+            loads: [0.35, 0.7],
             samples_hz: 60.0,
             outbox_bytes: 1_000_000_000,
             starts: 3,
@@ -77,15 +78,32 @@ impl Default for Plan {
 /// What a run measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figures {
-    /// Frames a second that the device answers at work, with samples to sign and a hub to talk to,
-    /// when more arrive. One after another, as `edge-agent check` has them, it does more.
-    pub capacity_hz: f64,
-    /// Frames a second that arrived.
-    pub rate_hz: f64,
-    /// Every turn, in order.
-    pub turns: Vec<Turn>,
+    /// Every round, in order.
+    pub rounds: Vec<Round>,
     /// The starts.
     pub starts: Starts,
+}
+
+/// One round: a machine that others share is not as fast in the next.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Round {
+    /// Frames a second that the device answers at work, with samples to sign and a hub to talk to,
+    /// when more arrive. `edge-agent check`, which answers one after another, can be off it by a third
+    /// in both directions.
+    pub capacity_hz: f64,
+    /// Each load, in order.
+    pub loads: Vec<Loaded>,
+}
+
+/// What a round measured at one load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The share of the capacity at which frames arrived.
+    pub load: f64,
+    /// Frames a second that arrived.
+    pub rate_hz: f64,
+    /// A turn of every disturbance, in order.
+    pub turns: Vec<Turn>,
 }
 
 /// A quiet phase and the disturbed one after it.
@@ -101,21 +119,17 @@ pub struct Turn {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { capacity_hz, rate_hz, turns, starts } = self;
-        writeln!(f, "{rate_hz:.0} frames a second, of {capacity_hz:.0} that the device can do")?;
-        for Turn { disturbance, quiet, disturbed } in turns {
-            let ratio = disturbed.p99_us as f64 / quiet.p99_us as f64;
-            writeln!(
-                f,
-                "{:13} p99 {:7} µs, quiet {:7} µs: {ratio:5.2}; dropped {}, quiet {}; left out {}, {}",
-                disturbance.name(),
-                disturbed.p99_us,
-                quiet.p99_us,
-                disturbed.dropped,
-                quiet.dropped,
-                disturbed.left_out,
-                quiet.left_out
-            )?;
+        let Self { rounds, starts } = self;
+        for Round { capacity_hz, loads } in rounds {
+            for Loaded { rate_hz, turns, .. } in loads {
+                writeln!(
+                    f,
+                    "{rate_hz:.0} frames a second, of {capacity_hz:.0} that can be answered"
+                )?;
+                for turn in turns {
+                    writeln!(f, "{turn}")?;
+                }
+            }
         }
         let Starts { outbox_bytes, outbox_samples, full_ms, empty_ms } = starts;
         let megabytes = outbox_bytes / 1_000_000;
@@ -124,6 +138,24 @@ impl fmt::Display for Figures {
             "first answer with {megabytes} MB of {outbox_samples} samples: {full_ms:.0?} ms"
         )?;
         writeln!(f, "first answer with an empty outbox: {empty_ms:.0?} ms")
+    }
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { disturbance, quiet, disturbed } = self;
+        let ratio = disturbed.p99_us as f64 / quiet.p99_us as f64;
+        write!(
+            f,
+            "{:13} p99 {:7} µs, quiet {:7} µs: {ratio:5.2}; dropped {}, quiet {}; left out {}, {}",
+            disturbance.name(),
+            disturbed.p99_us,
+            quiet.p99_us,
+            disturbed.dropped,
+            quiet.dropped,
+            disturbed.left_out,
+            quiet.left_out
+        )
     }
 }
 
@@ -137,7 +169,6 @@ struct Run<'r> {
     agent: Agent<'r>,
     local: Local,
     pauses: Pauses,
-    rate_hz: f64,
 }
 
 /// Measures.
@@ -145,7 +176,7 @@ struct Run<'r> {
 /// # Errors
 /// When a part fails, or a disturbance did not disturb.
 pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) -> Result<Figures> {
-    progress.stage(1, 4, "make two models, a hub and a device");
+    progress.stage(1, 3, "make two models, a hub and a device");
     let folders = models::mobile(rig, assets)?;
     let place = HubPlace::loopback(rig);
     let plant = Plant::build(rig, assets, progress, &place, &folders, |_| Ok(()))?;
@@ -158,18 +189,18 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     std::fs::copy(images, agent.images()).context("cannot copy pictures for the device")?;
     agent.start()?;
     plant.roll_out(plant.bundles[0], &agent)?;
-    agent.ask_to_stop()?;
-    agent.stopped()?;
+    agent.stop()?;
     let local = Local::new()?;
-    let (pauses, rate_hz) = (rig.pauses()?, FIRST_RATE_HZ);
-    let mut run = Run { rig, plan, progress, plant, volume, agent, local, pauses, rate_hz };
-    progress.stage(2, 4, "start with a full outbox and with an empty one");
+    let pauses = rig.pauses()?;
+    let mut run = Run { rig, plan, progress, plant, volume, agent, local, pauses };
+    progress.stage(2, 3, "start with a full outbox and with an empty one");
     let starts = run.starts()?;
-    progress.stage(3, 4, "measure what the device can do");
-    let capacity_hz = run.choose_rate()?;
-    progress.stage(4, 4, "disturb it");
-    let turns = run.turns()?;
-    Ok(Figures { capacity_hz, rate_hz: run.rate_hz, turns, starts })
+    progress.stage(3, 3, "disturb it");
+    let rounds = (1..=plan.rounds).map(|round| {
+        progress.note(&format!("round {round} of {}", plan.rounds));
+        run.round()
+    });
+    Ok(Figures { rounds: rounds.collect::<Result<_>>()?, starts })
 }
 
 impl Run<'_> {
@@ -177,19 +208,20 @@ impl Run<'_> {
         self.agent.status(&self.local)
     }
 
-    fn choose_rate(&mut self) -> Result<f64> {
+    fn round(&mut self) -> Result<Round> {
+        let capacity_hz = self.capacity_hz()?;
+        let loads = self.plan.loads.map(|load| self.at_load(load, (capacity_hz * load).floor()));
+        Ok(Round { capacity_hz, loads: loads.into_iter().collect::<Result<_>>()? })
+    }
+
+    fn capacity_hz(&mut self) -> Result<f64> {
         let check = self.agent.start_check()?;
         let alone_hz = self.agent.capacity(&check)?.frames_per_second;
         ensure!(alone_hz.is_finite() && alone_hz > 1.0, "{alone_hz} frames/s is no rate");
         self.set_rate(alone_hz * TOO_MUCH, alone_hz)?;
         let capacity_hz = self.answered_hz()?;
-        self.rate_hz = (capacity_hz * self.plan.load).floor();
-        self.progress.note(&format!(
-            "{alone_hz:.0} frames/s one after another, {capacity_hz:.0} at work; {:.0} a second will \
-             arrive",
-            self.rate_hz
-        ));
-        self.set_rate(self.rate_hz, self.rate_hz)?;
+        self.progress
+            .note(&format!("{alone_hz:.0} frames/s one after another, {capacity_hz:.0} at work"));
         Ok(capacity_hz)
     }
 
@@ -218,8 +250,7 @@ impl Run<'_> {
             after.frames_dropped > before.frames_dropped,
             "it answered all frames: more have to arrive to find what it can do"
         );
-        self.agent.ask_to_stop()?;
-        self.agent.stopped()?;
+        self.agent.stop()?;
         let frames = after.frames_answered - before.frames_answered;
         Ok(frames as f64 / ended.duration_since(begun).as_secs_f64())
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::watch::Watch;
-use super::{Run, SOON, Turn};
+use super::{Loaded, Run, SOON, Turn};
 use crate::fleet::Answered;
 use crate::rig::Pause;
 use crate::wait;
@@ -97,30 +97,25 @@ fn undelayed(frames: &[Answered], pauses: &[Pause], load: f64) -> Vec<u64> {
 }
 
 impl Run<'_> {
-    /// All turns.
-    pub(super) fn turns(&mut self) -> Result<Vec<Turn>> {
+    /// A turn of every disturbance at a load, which is so many frames a second.
+    pub(super) fn at_load(&mut self, load: f64, rate_hz: f64) -> Result<Loaded> {
+        self.set_rate(rate_hz, rate_hz)?;
         self.agent.start()?;
         self.settle()?;
-        let watch = Watch::begin(self.agent.latest_url(), self.rate_hz)?;
+        let watch = Watch::begin(self.agent.latest_url(), load, rate_hz)?;
         let mut turns = Vec::new();
-        for round in 1..=self.plan.rounds {
-            for disturbance in Disturbance::ALL {
-                let text = format!("round {round} of {}: {}", self.plan.rounds, disturbance.name());
-                self.progress.at(None, &text);
-                let quiet = self.phase(&watch, |run| run.pass())?;
-                let disturbed = self.disturb(&watch, disturbance)?;
-                self.progress.note(&format!(
-                    "{text}: p99 {} µs quiet, {} µs disturbed, {} and {} dropped",
-                    quiet.p99_us, disturbed.p99_us, quiet.dropped, disturbed.dropped
-                ));
-                turns.push(Turn { disturbance, quiet, disturbed });
-                self.settle()?;
-            }
+        for disturbance in Disturbance::ALL {
+            self.progress.at(None, &format!("{rate_hz:.0} Hz: {}", disturbance.name()));
+            let quiet = self.phase(&watch, |run| run.pass())?;
+            let disturbed = self.disturb(&watch, disturbance)?;
+            let turn = Turn { disturbance, quiet, disturbed };
+            self.progress.note(&format!("{rate_hz:.0} Hz: {turn}"));
+            turns.push(turn);
+            self.settle()?;
         }
         drop(watch);
-        self.agent.ask_to_stop()?;
-        self.agent.stopped()?;
-        Ok(turns)
+        self.agent.stop()?;
+        Ok(Loaded { load, rate_hz, turns })
     }
 
     fn disturb(&mut self, watch: &Watch, disturbance: Disturbance) -> Result<Phase> {
@@ -170,7 +165,7 @@ impl Run<'_> {
         self.pauses.take();
         let times = work(self)?;
         let frames = watch.take();
-        let latencies = undelayed(&frames, &self.pauses.take(), self.plan.load);
+        let latencies = undelayed(&frames, &self.pauses.take(), watch.load());
         let left_out = (frames.len() - latencies.len()) as u64;
         ensure!(
             latencies.len() > 100 && latencies.len() > frames.len() / 2,

@@ -79,7 +79,7 @@ impl Run<'_> {
             self.progress.at(Some(share), &text);
             Ok((outbox.bytes >= enough).then_some((outbox.bytes, outbox.samples)))
         })?;
-        self.end()?;
+        self.agent.stop()?;
         let (bytes, samples) = filled;
         self.progress.note(&format!("{samples} samples, {} MB", bytes / 1_000_000));
         Ok(filled)
@@ -94,14 +94,8 @@ impl Run<'_> {
             let answered = !self.local.get::<Vec<Answered>>(&self.agent.latest_url())?.is_empty();
             Ok(answered.then(|| begun.elapsed()))
         })?;
-        self.end()?;
+        self.agent.stop()?;
         Ok(took.as_secs_f64() * 1e3)
-    }
-
-    /// In order: an agent that is killed again and again blames its model.
-    fn end(&mut self) -> Result<()> {
-        self.agent.ask_to_stop()?;
-        self.agent.stopped().map(drop)
     }
 }
 

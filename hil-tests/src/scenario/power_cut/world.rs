@@ -142,8 +142,7 @@ impl<'r> World<'r> {
     /// Lets the device send what it has, and nothing new; then both end in order. Its last words.
     pub(super) fn drain(&mut self) -> Result<Stopped> {
         self.rollouts.end();
-        self.agent.ask_to_stop()?;
-        self.agent.stopped()?;
+        self.agent.stop()?;
         self.agent.set_selection(everything(0).silent())?;
         self.start_agent()?;
         let limit = PATIENCE.max(Duration::from_millis(50 * self.ledger.open() as u64));
@@ -152,8 +151,7 @@ impl<'r> World<'r> {
             let empty = |waiting: Waiting| waiting.samples + waiting.gaps == 0;
             Ok(status.outbox.is_some_and(empty).then_some(()))
         })?;
-        self.agent.ask_to_stop()?;
-        let stopped = self.agent.stopped()?;
+        let stopped = self.agent.stop()?;
         self.ledger.read()?;
         self.hub.ask_to_stop()?;
         self.hub.stopped()?;
