@@ -68,8 +68,8 @@ impl<M> All<M> {
         self.agents.iter().all(|known| known.ready)
     }
 
-    fn is_reloading(&self) -> bool {
-        self.agents.iter().any(|known| known.reloading)
+    fn reloading(&self) -> usize {
+        self.agents.iter().filter(|known| known.reloading).count()
     }
 }
 
@@ -121,19 +121,21 @@ impl<M: Manager> Manager for Member<M> {
 
 impl<M: Announce> Announce for Member<M> {
     fn reloading(&self) {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_first = !all.is_reloading();
-        all.agents[self.own].reloading = true;
-        if is_first {
-            all.manager.reloading();
-        }
+        self.note(
+            |known| known.reloading = true,
+            |all| {
+                if all.reloading() == 1 {
+                    all.manager.reloading();
+                }
+            },
+        );
     }
 
     fn reloaded(&self) {
         self.note(
             |known| known.reloading = false,
             |all| {
-                if !all.is_reloading() {
+                if all.reloading() == 0 {
                     all.manager.reloaded();
                 }
             },

@@ -102,21 +102,24 @@ impl Device {
 
     /// Starts the program, with other devices beside this one in its process.
     pub fn start_with(&self, others: &[&Self], environment: &[(&str, &str)]) -> Agent {
+        let mut command = self.command("run", others);
+        command.env("RUST_LOG", "warn").envs(environment.iter().copied()).stdout(Stdio::piped());
+        let child = command.spawn();
+        Agent { child: child.unwrap(), listen: self.listen }
+    }
+
+    /// The program with a subcommand that takes the configurations of this device and of others.
+    pub fn command(&self, subcommand: &str, others: &[&Self]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-agent"));
-        command.arg("run");
+        command.arg(subcommand);
         for device in [self].iter().chain(others) {
             command.arg("--config").arg(device.config());
         }
-        let child = command
+        command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env_remove("NOTIFY_SOCKET")
-            .env_remove("WATCHDOG_USEC")
-            .env("RUST_LOG", "warn")
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Agent { child, listen: self.listen }
+            .env_remove("WATCHDOG_USEC");
+        command
     }
 }
 

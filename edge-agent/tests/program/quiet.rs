@@ -1,7 +1,5 @@
 //! What the program does besides what it is asked for: nothing.
 
-use std::process::Command;
-
 use crate::device::Device;
 
 #[test]
@@ -9,10 +7,8 @@ fn onnx_runtime_keeps_nothing_of_its_own_in_the_users_home() {
     let device = Device::new();
     device.install(1, None);
     let home = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
-        .args(["check", "--config"])
-        .arg(device.config())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+    let output = device
+        .command("check", &[])
         .env_remove("ORT_DISABLE_TELEMETRY")
         .env_remove("XDG_CACHE_HOME")
         .env("HOME", home.path())

@@ -1,8 +1,6 @@
 //! Several devices in one process: each has its model, configuration, outbox and port; the service
 //! manager sees one service, and the log says whose line it is.
 
-use std::process::Command;
-
 use crate::device::{Device, answers};
 use rustix::process::Signal;
 
@@ -35,15 +33,7 @@ fn two_devices_in_one_process_answer_with_their_own_models_and_stop_together() {
 fn one_device_that_cannot_start_is_named_and_nobody_runs() {
     let (well, wrong) = (Device::new(), Device::new());
     std::fs::remove_dir_all(wrong.data()).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
-        .args(["run", "--config"])
-        .arg(well.config())
-        .arg("--config")
-        .arg(wrong.config())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env_remove("NOTIFY_SOCKET")
-        .output()
-        .unwrap();
+    let output = well.command("run", &[&wrong]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && output.stdout.is_empty(), "{said}");
     let last = said.lines().last().unwrap();
@@ -56,15 +46,7 @@ fn one_device_that_cannot_start_is_named_and_nobody_runs() {
 #[test]
 fn one_folder_is_one_device() {
     let device = Device::new();
-    let output = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
-        .args(["run", "--config"])
-        .arg(device.config())
-        .arg("--config")
-        .arg(device.config())
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env_remove("NOTIFY_SOCKET")
-        .output()
-        .unwrap();
+    let output = device.command("run", &[&device]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success(), "{said}");
     assert!(said.lines().last().unwrap().starts_with("error: cannot run the agent of "), "{said}");

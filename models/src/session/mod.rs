@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub use network::Network;
 pub use runtime::{LIBRARY, LIBRARY_ENV, Runtime, keep_to_itself};
 
+use runtime::NO_REPORTS;
+
 use crate::bundle::{Bundle, Manifest};
 use crate::picture::Frame;
 use crate::postprocess::Classification;
@@ -35,7 +37,7 @@ pub enum SessionError {
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// The library would report this process to its makers.
-    #[error("ONNX Runtime would report to its makers; set ORT_DISABLE_TELEMETRY=1")]
+    #[error("ONNX Runtime would report to its makers; set {NO_REPORTS}=1")]
     Reports,
     /// The runtime refused the graph.
     #[error("cannot load model {model}")]

@@ -21,7 +21,7 @@ const CHECKOUT_DIR: &str = ".fleetloop/onnxruntime";
 pub const LIBRARY_ENV: &str = "FLEETLOOP_ORT_LIB";
 
 /// Turns the library's own reports off when it is `1`, which it is read for once, when it is loaded.
-const NO_REPORTS: &str = "ORT_DISABLE_TELEMETRY";
+pub(super) const NO_REPORTS: &str = "ORT_DISABLE_TELEMETRY";
 
 /// Has ONNX Runtime report nothing to its makers, in this process and those it starts. Has to run
 /// before threads are made; [`Runtime::load`] refuses to work without.
