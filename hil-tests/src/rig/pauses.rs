@@ -16,16 +16,16 @@ use super::system;
 /// How long a watcher sleeps.
 const NAP: Duration = Duration::from_millis(1);
 
-/// The shortest pause that counts: twice the nap, above what timers are late by themselves.
-const SHORTEST: Duration = Duration::from_millis(2);
+/// The shortest pause that counts: ten times what timers are late by themselves.
+const SHORTEST: Duration = Duration::from_micros(500);
 
-/// One processor stood still, in milliseconds since 1970.
+/// One processor stood still, in microseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
     /// When it was last seen to run.
-    pub from_ms: u64,
+    pub from_us: u64,
     /// When it ran again.
-    pub to_ms: u64,
+    pub to_us: u64,
 }
 
 /// Watches all processors for as long as it lives.
@@ -91,17 +91,17 @@ fn watch(seen: &Mutex<Vec<Pause>>, over: &AtomicBool) {
         let stood = last.elapsed();
         last += stood;
         if stood >= NAP + SHORTEST {
-            let to_ms = now_ms();
-            let from_ms = to_ms.saturating_sub(stood.as_millis() as u64);
-            let pause = Pause { from_ms, to_ms };
+            let to_us = now_us();
+            let from_us = to_us.saturating_sub(stood.as_micros() as u64);
+            let pause = Pause { from_us, to_us };
             seen.lock().unwrap_or_else(PoisonError::into_inner).push(pause);
         }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "compared with what agents on this machine print")]
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 #[cfg(test)]
@@ -117,14 +117,14 @@ mod tests {
         // On one processor, and of the same priority as its watcher, which waits for the end.
         let busy = std::thread::spawn(|| {
             system::stay_on(0).and_then(|()| system::go_first()).unwrap();
-            let (from_ms, begun) = (now_ms(), Instant::now());
+            let (from_us, begun) = (now_us(), Instant::now());
             while begun.elapsed() < Duration::from_millis(50) {}
-            (from_ms, now_ms())
+            (from_us, now_us())
         });
-        let (from_ms, to_ms) = busy.join().unwrap();
+        let (from_us, to_us) = busy.join().unwrap();
         std::thread::sleep(Duration::from_millis(20));
         let seen = pauses.take();
-        let covers = |p: &Pause| p.from_ms <= from_ms + 2 && p.to_ms >= to_ms;
-        assert!(seen.iter().any(covers), "{seen:?}, {from_ms} to {to_ms}");
+        let covers = |p: &Pause| p.from_us <= from_us + 2_000 && p.to_us >= to_us;
+        assert!(seen.iter().any(covers), "{seen:?}, {from_us} to {to_us}");
     }
 }
