@@ -1,8 +1,14 @@
-//! Which threads give way: all but the source's and inference's.
+//! Which threads go first: the source's and inference's; all others give way.
 //!
 //! A thread that encodes, signs, waits for the disk, loads a model or talks to the hub asks the
 //! kernel for less of a processor that frames want too. Raising a nice value needs no right and
 //! cannot be taken back; a thread hands it on to the threads that it starts.
+//!
+//! A nice value says how much, not how soon: a thread that wakes would still wait for the end of
+//! another's turn, up to a tick. One that asks for shorter turns than the others does not, on Linux from
+//! 6.12 on (EEVDF; `sched_setattr(2)` takes the length as `sched_runtime`); older kernels do not look.
+
+use std::io;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
@@ -13,6 +19,9 @@ const STEP: i32 = 10;
 /// The last priority there is.
 const LAST: i32 = 19;
 
+/// The shortest turn that the kernel gives, in nanoseconds.
+const SHORTEST_TURN: u64 = 100_000;
+
 /// The calling thread gives way from now on. Linux takes a priority of the caller for its thread.
 pub fn give_way() {
     let lowered = getpriority_process(None)
@@ -20,6 +29,38 @@ pub fn give_way() {
     if let Err(error) = lowered {
         tracing::debug!(%error, "a background thread keeps its priority");
     }
+}
+
+/// The calling thread, which frames wait for, begins when it wakes, whatever other ordinary threads
+/// are at.
+pub fn go_first() {
+    let asked = scheduling().and_then(|mut now| {
+        now.sched_runtime = SHORTEST_TURN;
+        set_scheduling(&now)
+    });
+    if let Err(error) = asked {
+        tracing::debug!(%error, "a thread that frames wait for takes turns like others");
+    }
+}
+
+/// How the calling thread is scheduled.
+fn scheduling() -> io::Result<libc::sched_attr> {
+    let size = size_of::<libc::sched_attr>();
+    // SAFETY: a structure of numbers, for which zero is a value; the kernel writes at most `size` bytes
+    // of it; 0 is this thread.
+    #[expect(unsafe_code, reason = "the C library has no function for it")]
+    let (done, now) = unsafe {
+        let mut now: libc::sched_attr = std::mem::zeroed();
+        (libc::syscall(libc::SYS_sched_getattr, 0, &raw mut now, size, 0), now)
+    };
+    if done == 0 { Ok(now) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_scheduling(to: &libc::sched_attr) -> io::Result<()> {
+    // SAFETY: the kernel reads the structure, whose size it holds; 0 is this thread.
+    #[expect(unsafe_code, reason = "the C library has no function for it")]
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const *to, 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -36,5 +77,24 @@ mod tests {
         });
         assert_eq!(inside.join().unwrap(), (before + STEP).min(LAST));
         assert_eq!(own(), before);
+    }
+
+    #[test]
+    fn only_the_calling_thread_asks_for_short_turns() {
+        let turn = || scheduling().unwrap().sched_runtime;
+        let before = turn();
+        let inside = std::thread::spawn(move || {
+            let nice = scheduling().unwrap().sched_nice;
+            go_first();
+            let now = scheduling().unwrap();
+            assert_eq!(now.sched_nice, nice);
+            now.sched_runtime
+        });
+        let inside = inside.join().unwrap();
+        if before == 0 {
+            return println!("skipped: this kernel takes no length of a turn");
+        }
+        assert_eq!(inside, SHORTEST_TURN);
+        assert_eq!(turn(), before);
     }
 }

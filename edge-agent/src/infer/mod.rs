@@ -38,7 +38,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 use crate::clock::Clock;
 use crate::frames::{Arrived, FrameQueue};
 use crate::supervise::Pulse;
-use crate::threads;
+use crate::{priority, threads};
 
 pub use loader::prove;
 
@@ -256,7 +256,10 @@ impl Inference {
             running_tx,
             model_tx,
         );
-        let thread = threads::spawn("inference", move || worker.run())?;
+        let thread = threads::spawn("inference", move || {
+            priority::go_first();
+            worker.run();
+        })?;
         *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(Self { shared })
     }

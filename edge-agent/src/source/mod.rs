@@ -25,7 +25,7 @@ use fleetloop_models::picture::Frame;
 use crate::clock::Clock;
 use crate::config::SourceConfig;
 use crate::frames::{Arrived, FrameQueue};
-use crate::threads;
+use crate::{priority, threads};
 
 pub use idx::IdxReplay;
 
@@ -130,7 +130,10 @@ pub fn spawn(
     // The driver takes an order within a nap; a second one waits for that.
     let (orders, ordered) = sync_channel(1);
     let driver = Driver { source, rate_hz, ordered, queue, clock, counts, number: 0 };
-    let thread = threads::spawn("source", || driver.run())?;
+    let thread = threads::spawn("source", || {
+        priority::go_first();
+        driver.run();
+    })?;
     Ok((Schedule(orders), thread))
 }
 
