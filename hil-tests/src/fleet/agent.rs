@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{AgentStatus, Assets};
 use crate::api::Local;
-use crate::rig::{Ended, Launch, Network, Process, Program, Rig, Signal, Volume, log_tail};
+use crate::rig::{
+    Ended, Launch, Network, Priority, Process, Program, Rig, Signal, Volume, log_tail,
+};
 use crate::{files, wait};
 
 /// How long enrolling or checking may take.
@@ -159,7 +161,7 @@ pub struct Agent<'r> {
     log_filter: Option<String>,
     boot: Option<u32>,
     network: Option<Network>,
-    nice: Option<i32>,
+    priority: Option<Priority>,
     process: Option<Process>,
 }
 
@@ -195,7 +197,7 @@ impl<'r> Agent<'r> {
             log_filter: None,
             boot: None,
             network: None,
-            nice: None,
+            priority: None,
             process: None,
         };
         agent.write_config()?;
@@ -280,9 +282,9 @@ impl<'r> Agent<'r> {
         self.network = Some(network.clone());
     }
 
-    /// Gives all its processes the priority `nice` from their next start on.
-    pub fn set_nice(&mut self, nice: i32) {
-        self.nice = Some(nice);
+    /// Gives all its processes this priority from their next start on.
+    pub fn set_priority(&mut self, priority: Priority) {
+        self.priority = Some(priority);
     }
 
     fn config_path(&self) -> PathBuf {
@@ -298,7 +300,7 @@ impl<'r> Agent<'r> {
         let mut launch = Launch::new(name, Program::Agent, arguments)
             .env("FLEETLOOP_ORT_LIB", &self.assets.onnxruntime);
         launch.network.clone_from(&self.network);
-        launch.nice = self.nice;
+        launch.priority = self.priority;
         launch
     }
 

@@ -11,7 +11,7 @@ use fleetloop_protocol::api::samples::{Sample, SampleCounts};
 use serde::de::DeserializeOwned;
 
 use crate::api::ApiClient;
-use crate::rig::{Ended, Launch, Process, Program, Rig, Signal, Volume, log_tail};
+use crate::rig::{Ended, Launch, Priority, Process, Program, Rig, Signal, Volume, log_tail};
 use crate::{files, wait};
 
 /// How long a hub may take until it serves: certificates are made, a database is opened.
@@ -53,6 +53,7 @@ pub struct Hub<'r> {
     rig: &'r dyn Rig,
     data: PathBuf,
     log_filter: Option<String>,
+    priority: Option<Priority>,
     process: Option<Process>,
     api: ApiClient,
 }
@@ -93,12 +94,17 @@ impl<'r> Hub<'r> {
         }
         rig.run(&Launch::new("hub-init", Program::Hub, arguments), COMMAND)?;
         let api = ApiClient::open(&data.join("admin.toml"))?;
-        Ok(Self { rig, data, log_filter: None, process: None, api })
+        Ok(Self { rig, data, log_filter: None, priority: None, process: None, api })
     }
 
     /// Logs as JSON what `filter`, in the form of RUST_LOG, lets pass; counts from its next start.
     pub fn set_log(&mut self, filter: &str) {
         self.log_filter = Some(filter.to_owned());
+    }
+
+    /// Gives it this priority from its next start on.
+    pub fn set_priority(&mut self, priority: Priority) {
+        self.priority = Some(priority);
     }
 
     /// Lets it ask devices back soon after its disk was full; before it starts.
@@ -135,6 +141,7 @@ impl<'r> Hub<'r> {
         if let Some(filter) = &self.log_filter {
             launch = launch.logging(filter);
         }
+        launch.priority = self.priority;
         self.process = Some(self.rig.start(&launch)?);
         Ok(())
     }

@@ -65,8 +65,17 @@ pub struct Launch {
     pub environment: Vec<(String, OsString)>,
     /// The network it sees, when it is not the rig's own.
     pub network: Option<Network>,
-    /// Its priority, -20 (first) to 19 (last), when it is not the rig's own.
-    pub nice: Option<i32>,
+    /// Its priority, when it is not the rig's own.
+    pub priority: Option<Priority>,
+}
+
+/// What a process has of a processor that others want too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// A share, -20 (most) to 19 (least).
+    Nice(i32),
+    /// What nobody else wants.
+    Idle,
 }
 
 impl Launch {
@@ -83,7 +92,7 @@ impl Launch {
             arguments,
             environment: Vec::new(),
             network: None,
-            nice: None,
+            priority: None,
         }
     }
 

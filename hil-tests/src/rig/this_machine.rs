@@ -24,8 +24,8 @@ use rustix::process::{Pid, Resource, Rlimit, kill_process_group, prlimit};
 
 use super::volumes::Volumes;
 use super::{
-    Ability, Ended, Launch, LinkState, Network, Pauses, Process, Program, Rig, Signal, Volume,
-    network,
+    Ability, Ended, Launch, LinkState, Network, Pauses, Priority, Process, Program, Rig, Signal,
+    Volume, network,
 };
 
 /// The ports that are tried: not privileged, and below Linux's range for outgoing connections.
@@ -224,8 +224,12 @@ impl Rig for ThisMachine {
         }
         let mut words: Vec<OsString> = Vec::new();
         words.extend(launch.network.iter().flat_map(|network| network::enter(network.id)));
-        if let Some(nice) = launch.nice {
-            words.extend(["nice".into(), "-n".into(), nice.to_string().into()]);
+        match launch.priority {
+            Some(Priority::Nice(nice)) => {
+                words.extend(["nice".into(), "-n".into(), nice.to_string().into()]);
+            }
+            Some(Priority::Idle) => words.extend(["chrt", "--idle", "0"].map(OsString::from)),
+            None => {}
         }
         words.push(program.into());
         words.extend(launch.arguments.iter().cloned());

@@ -24,7 +24,7 @@ use crate::api::Local;
 use crate::fleet::{Agent, AgentStatus, Assets, HubPlace, Plant, Selection, models};
 use crate::pictures::{Part, paths};
 use crate::progress::Progress;
-use crate::rig::{Pauses, Rig, Volume};
+use crate::rig::{Pauses, Priority, Rig, Volume};
 
 pub use phases::{Disturbance, Phase};
 pub use start::Starts;
@@ -38,9 +38,9 @@ const TOO_MUCH: f64 = 2.0;
 /// How long the agent may take for anything that it does by itself.
 const SOON: Duration = Duration::from_secs(120);
 
-/// The agent goes before what else runs on this machine, the hub included, which would be on
-/// another; needs root, and is a note in the log without.
-const NICE: i32 = -10;
+/// The agent goes before what else runs on this machine; needs root, and is a note in the log
+/// without. The hub, which would be on another machine, has what nobody else wants.
+const FIRST: Priority = Priority::Nice(-10);
 
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
@@ -179,10 +179,11 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     progress.stage(1, 3, "make two models, a hub and a device");
     let folders = models::mobile(rig, assets)?;
     let place = HubPlace::loopback(rig);
-    let plant = Plant::build(rig, assets, progress, &place, &folders, |_| Ok(()))?;
+    let mut plant = Plant::build(rig, assets, progress, &place, &folders, |_| Ok(()))?;
+    plant.hub.set_priority(Priority::Idle);
     let volume = rig.volume("device")?;
     let mut agent = plant.enrol("agent-1", Selection::everything(), FIRST_RATE_HZ, |agent| {
-        agent.set_nice(NICE);
+        agent.set_priority(FIRST);
         agent.set_data(volume.folder.join("data"))
     })?;
     let (images, _) = paths(&assets.fashion_mnist, Part::Test);
