@@ -170,7 +170,7 @@ fn start_updater(parts: &LinkParts) -> Result<Handle, String> {
     let shutdown = shutdown.clone();
     let working = async move {
         match driver {
-            Some(driver) => driver.run(models, shutdown).await,
+            Some(driver) => Box::pin(driver.run(models, shutdown)).await,
             None => models.alone(shutdown).await,
         }
     };
