@@ -1,5 +1,7 @@
 //! What works on when a part of what a device keeps cannot be read.
 
+use edge_agent::durable;
+
 use crate::device::Device;
 
 #[test]
@@ -7,9 +9,9 @@ fn a_model_works_though_the_metadata_that_released_it_cannot_be_read() {
     let device = Device::new();
     let installed = device.install(1, None);
     let tuf = device.data().join("tuf");
-    std::fs::create_dir(&tuf).unwrap();
+    durable::create_dir(&tuf).unwrap();
     for generation in ["trusted.0", "trusted.1"] {
-        std::fs::write(tuf.join(generation), "rot").unwrap();
+        durable::write(&tuf.join(generation), b"rot").unwrap();
     }
     let agent = device.start(&[]);
     let status = agent.until_answers(installed);
