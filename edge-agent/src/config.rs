@@ -15,6 +15,15 @@ use serde::Deserialize;
 /// The largest configuration that is read, in bytes.
 const CONFIG_BYTES: u64 = 64 * 1024;
 
+/// How long a frame may wait for the model where the file does not say how many may.
+const QUEUE: Duration = Duration::from_secs(2);
+
+/// Frames that may wait, at whatever rate they come.
+const QUEUE_AT_LEAST: usize = 32;
+
+/// The most frames that may wait.
+const QUEUE_AT_MOST: usize = 65_536;
+
 /// The agent's configuration, valid as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -128,13 +137,13 @@ pub struct InferenceConfig {
     pub threads: u16,
     /// ONNX Runtime's library; searched for when absent.
     pub library: Option<PathBuf>,
-    /// Frames that may wait for the model; one more drops the oldest.
-    pub queue_frames: usize,
+    /// Frames that may wait for the model; [`Config::queue_frames`] says how many when absent.
+    pub queue_frames: Option<usize>,
 }
 
 impl Default for InferenceConfig {
     fn default() -> Self {
-        Self { threads: 1, library: None, queue_frames: 256 }
+        Self { threads: 1, library: None, queue_frames: None }
     }
 }
 
@@ -290,6 +299,14 @@ impl Config {
         }
     }
 
+    /// Frames that may wait for the model; one more drops the oldest. Unless the file says so, as many
+    /// as come in two seconds, for a queue bounds how late an answer is, and 32 at least.
+    pub fn queue_frames(&self) -> usize {
+        let in_time = (self.source.rate_hz() * QUEUE.as_secs_f64()).ceil() as usize;
+        let usual = in_time.clamp(QUEUE_AT_LEAST, QUEUE_AT_MOST);
+        self.inference.queue_frames.unwrap_or(usual)
+    }
+
     fn from_file(file: File, text: &str, base: &Path) -> Self {
         let SourceConfig::Idx(mut idx) = file.source;
         idx.images = base.join(idx.images);
@@ -402,7 +419,7 @@ fn check(file: &File) -> Vec<String> {
             "inference.threads must be between 1 and 256",
         ),
         (
-            (1..=65_536).contains(&file.inference.queue_frames),
+            file.inference.queue_frames.is_none_or(|n| (1..=QUEUE_AT_MOST).contains(&n)),
             "inference.queue_frames must be between 1 and 65536",
         ),
         (
@@ -494,6 +511,18 @@ mod tests {
         }
         let wrong = format!("{LEAST}[telemetry]\nevery_s = 'often'\n");
         assert!(Config::parse(&wrong, Path::new("")).is_err());
+    }
+
+    #[test]
+    fn as_many_frames_may_wait_as_come_in_two_seconds_unless_the_file_says_otherwise() {
+        let at = |rate: &str, more: &str| {
+            let text = format!("{}{more}", LEAST.replace("rate_hz = 1", rate));
+            Config::parse(&text, Path::new("")).unwrap().queue_frames()
+        };
+        assert_eq!(at("rate_hz = 880.2", ""), 1761);
+        assert_eq!(at("rate_hz = 0.001", ""), 32);
+        assert_eq!(at("rate_hz = 100000", ""), 65_536);
+        assert_eq!(at("rate_hz = 880.2", "[inference]\nqueue_frames = 1\n"), 1);
     }
 
     #[test]

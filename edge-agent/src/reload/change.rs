@@ -41,6 +41,7 @@ pub struct Plan {
 /// What follows from `new` where `now` is in force.
 pub fn plan(now: &Config, new: Config) -> Plan {
     let mut changes = Vec::new();
+    let may_wait = new.queue_frames();
     if Rules::of(&new) != Rules::of(now) {
         changes.push(Change::Rules(Rules::of(&new)));
     }
@@ -62,8 +63,8 @@ pub fn plan(now: &Config, new: Config) -> Plan {
     if telemetry != now.telemetry {
         changes.push(Change::TelemetryEvery(telemetry.every()));
     }
-    if queue_frames != now.inference.queue_frames {
-        changes.push(Change::QueueFrames(queue_frames));
+    if may_wait != now.queue_frames() {
+        changes.push(Change::QueueFrames(may_wait));
     }
     if !source.same_frames(&now.source) {
         changes.push(Change::Source(source.clone()));
@@ -153,6 +154,19 @@ mod tests {
         for (from, to) in [("'i'", "'j'"), ("rate_hz = 1", "rate_hz = 2\nstart = 1")] {
             assert!(matches!(other(from, to), Change::Source(_)), "{to}");
         }
+    }
+
+    #[test]
+    fn more_frames_a_second_make_the_queue_longer_unless_the_file_says_how_long_it_is() {
+        let at = |rate_hz: u32, more: &str| {
+            let rate = format!("rate_hz = {rate_hz}");
+            let text = format!("{}{more}", LEAST.replace("rate_hz = 1", &rate));
+            Config::parse(&text, Path::new("/etc")).unwrap()
+        };
+        let changes = |more: &str| plan(&at(100, more), at(300, more)).changes;
+        assert!(changes("").contains(&Change::QueueFrames(600)));
+        let is_of_queue = |change: &Change| matches!(change, Change::QueueFrames(_));
+        assert!(!changes("[inference]\nqueue_frames = 9\n").iter().any(is_of_queue));
     }
 
     #[test]

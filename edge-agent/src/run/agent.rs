@@ -296,7 +296,7 @@ impl Road {
         clock: &Clock,
         outbox: &Outbox,
     ) -> Result<Self, RunError> {
-        let queue = Arc::new(FrameQueue::new(config.inference.queue_frames));
+        let queue = Arc::new(FrameQueue::new(config.queue_frames()));
         let meter = Arc::new(Meter::new(clock.monotonic()));
         let (results, results_mqtt) = Results::new(config.results.mqtt_per_second);
         let (latest, results_dropped) = (results.latest(), results.dropped());
