@@ -66,3 +66,44 @@ fn pieces(
         body.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(context)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::http::StatusCode;
+    use axum::routing::put;
+    use axum::{Router, middleware};
+    use bytes::Bytes;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    const PIECES: usize = 9;
+
+    /// How many pieces of a body were read, at a handler that refuses without reading any.
+    async fn read_of(request: axum::http::request::Builder) -> usize {
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let pieces = futures::stream::repeat(Bytes::from_static(b"piece")).take(PIECES);
+        let body = Body::from_stream(pieces.map(move |piece| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(piece)
+        }));
+        let router = Router::new()
+            .route("/", put(|| async { StatusCode::BAD_REQUEST }))
+            .layer(middleware::from_fn(read_first));
+        let answer = router.oneshot(request.method("PUT").body(body).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+        assert!(!answer.headers().contains_key(CONNECTION));
+        read.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_is_read_to_its_end_unless_it_asked_first() {
+        assert_eq!(read_of(Request::builder()).await, PIECES);
+        // Reading is what tells who asks to go on.
+        assert_eq!(read_of(Request::builder().header(EXPECT, "100-continue")).await, 0);
+    }
+}
