@@ -19,8 +19,8 @@ const STORE_BYTES: u64 = 16 * 1024 * 1024;
 /// Trusted metadata that could not be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file system.
-    #[error("cannot keep trusted release metadata")]
+    /// The file system, or what it gives back.
+    #[error(transparent)]
     Durable(#[from] DurableError),
     /// What lies there was written by something else.
     #[error(
