@@ -5,7 +5,7 @@
 //! agent and hub. Disturbed and quiet phases take turns; a latency is the median of a disturbance's
 //! phases, beside that of all quiet ones at the same load. The case `nothing` is quiet on both sides: its
 //! ratio is the noise of the machine. Frames that met a moment in which the machine itself stood still
-//! are not counted, on neither side.
+//! are not counted, on neither side; no frame of a turn that had more than its share of the capacity is.
 
 use std::path::Path;
 
@@ -35,25 +35,16 @@ pub struct Agent {
 /// What the program prints.
 #[derive(Debug, Deserialize)]
 struct Figures {
-    rounds: Vec<Round>,
+    turns: Vec<Turn>,
     starts: Starts,
 }
 
 #[derive(Debug, Deserialize)]
-struct Round {
-    capacity_hz: f64,
-    loads: Vec<Loaded>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Loaded {
+struct Turn {
     load: f64,
     rate_hz: f64,
-    turns: Vec<Turn>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Turn {
+    capacity_hz: f64,
+    within: bool,
     disturbance: String,
     quiet: Phase,
     disturbed: Phase,
@@ -103,28 +94,42 @@ fn read(file: &Path) -> Result<Figures> {
 }
 
 fn rows(figures: &Figures) -> Vec<Row> {
-    let Figures { rounds, starts } = figures;
-    let capacity_hz = median(rounds.iter().map(|round| round.capacity_hz).collect());
-    let loads = rounds.first().map_or(0, |round| round.loads.len());
-    let mut rows = Vec::new();
-    for load in 0..loads {
-        let of_all: Vec<&Loaded> =
-            rounds.iter().filter_map(|round| round.loads.get(load)).collect();
-        rows.extend(at_load(&of_all, capacity_hz));
-    }
+    let Figures { turns, starts } = figures;
+    let mut rows: Vec<Row> = told_once(turns.iter().map(|turn| turn.load))
+        .into_iter()
+        .flat_map(|load| {
+            at_load(&turns.iter().filter(|turn| turn.load == load).collect::<Vec<_>>())
+        })
+        .collect();
     let starts = [&starts.full_ms, &starts.empty_ms].map(|ms| median(ms.clone()));
     rows.push(Row::new("full outbox", "start to first answer", "ms", starts));
     rows
 }
 
+/// In the order in which they come.
+fn told_once<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    for one in all {
+        if !once.contains(&one) {
+            once.push(one);
+        }
+    }
+    once
+}
+
 /// The figures of one load, in all rounds.
-fn at_load(rounds: &[&Loaded], capacity_hz: f64) -> Vec<Row> {
-    let Some(first) = rounds.first() else { return Vec::new() };
+fn at_load(taken: &[&Turn]) -> Vec<Row> {
+    let Some(first) = taken.first() else { return Vec::new() };
     let share = format!("{:.0} %", first.load * 100.0);
-    let rate_hz = median(rounds.iter().map(|loaded| loaded.rate_hz).collect());
-    let mut rows = vec![Row::new(&share, "frames/s of capacity", "1/s", [rate_hz, capacity_hz])];
-    let all = || rounds.iter().flat_map(|loaded| &loaded.turns);
-    for disturbance in first.turns.iter().map(|turn| &turn.disturbance) {
+    let all = || taken.iter().filter(|turn| turn.within);
+    let rate_hz = median(all().map(|turn| turn.rate_hz).collect());
+    let capacity_hz = median(all().map(|turn| turn.capacity_hz).collect());
+    let turns = [all().count() as f64, taken.len() as f64];
+    let mut rows = vec![
+        Row::new(&share, "frames/s of capacity", "1/s", [rate_hz, capacity_hz]),
+        Row::new(&share, "turns within it, of all", "n", turns),
+    ];
+    for disturbance in told_once(all().map(|turn| &turn.disturbance)) {
         let turns = || all().filter(|turn| turn.disturbance == *disturbance);
         let middle = |value: fn(&Phase) -> f64| {
             [
@@ -160,30 +165,31 @@ mod tests {
             let phase =
                 |[p99_us, dropped]: [f64; 2]| Phase { dropped, left_out: 0.0, p50_us: 1e3, p99_us };
             Turn {
+                load: 0.7,
+                rate_hz: 63.0,
+                capacity_hz: 100.0,
+                within: true,
                 disturbance: disturbance.to_owned(),
                 quiet: phase(quiet),
                 disturbed: phase(disturbed),
             }
         };
-        let round = |turns: Vec<Turn>| {
-            let loads = vec![Loaded { load: 0.7, rate_hz: 70.0, turns }];
-            Round { capacity_hz: 100.0, loads }
-        };
-        let rounds = vec![
-            round(vec![turn("swap", [9e3, 1.0], [3e3, 0.0])]),
-            round(vec![
-                turn("swap", [6e3, 2.0], [5e3, 0.0]),
-                turn("drain", [1e3, 5.0], [4e3, 0.0]),
-            ]),
-            round(vec![turn("swap", [7e3, 0.0], [4e3, 0.0])]),
+        let turns = vec![
+            turn("swap", [9e3, 1.0], [3e3, 0.0]),
+            turn("swap", [6e3, 2.0], [5e3, 0.0]),
+            turn("drain", [1e3, 5.0], [4e3, 0.0]),
+            Turn { within: false, ..turn("swap", [9e9, 9.0], [9e9, 9.0]) },
+            turn("swap", [7e3, 0.0], [4e3, 0.0]),
         ];
         let starts = Starts { full_ms: vec![300.0], empty_ms: vec![200.0] };
-        let rows = rows(&Figures { rounds, starts });
+        let rows = rows(&Figures { turns, starts });
         let find = |metric: &str| rows.iter().find(|row| row.metric == metric).unwrap();
+        let within = find("turns within it, of all");
+        assert_eq!((within.ours, within.peer), (4.0, 5.0));
         assert_eq!(find("frame latency p99").case, "swap, 70 %");
-        assert_eq!(find("frame latency p99").ratio, 1.75);
-        assert_eq!(find("frame latency p50").ratio, 1.0);
+        assert_eq!(find("frame latency p99").ratio, Some(1.75));
+        assert_eq!(find("frame latency p50").ratio, Some(1.0));
         assert_eq!(find("frames dropped, all rounds").ours, 3.0);
-        assert_eq!(find("start to first answer").ratio, 1.5);
+        assert_eq!(find("start to first answer").ratio, Some(1.5));
     }
 }

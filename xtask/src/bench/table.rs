@@ -39,8 +39,9 @@ pub struct Row {
     pub ours: f64,
     /// The peer's.
     pub peer: f64,
-    /// Ours divided by the peer's; 1 where both are the same, 0 included.
-    pub ratio: f64,
+    /// Ours divided by the peer's; 1 where both are the same, 0 included, and none where only the
+    /// peer's is 0.
+    pub ratio: Option<f64>,
 }
 
 /// The machine.
@@ -61,6 +62,7 @@ impl Row {
         [ours, peer]: [f64; 2],
     ) -> Self {
         let ratio = if ours == peer { 1.0 } else { ours / peer };
+        let ratio = Some(ratio).filter(|ratio| ratio.is_finite());
         Self { case: case.to_owned(), metric, unit, ours, peer, ratio }
     }
 }
@@ -95,11 +97,12 @@ impl fmt::Display for Table {
         writeln!(f, "{processors} × {processor}, {gigabytes} GB, {system}")?;
         let peer = format!("{} {}", self.peer.name, self.peer.version);
         let peer = peer.trim_end();
-        writeln!(f, "{:14} {:32} {:>10} {peer:>20} {:>7}", "case", "metric", "ours", "ratio")?;
+        writeln!(f, "{:18} {:42} {:>10} {peer:>20} {:>7}", "case", "metric", "ours", "ratio")?;
         for row in &self.rows {
             let metric = format!("{}, {}", row.metric, row.unit);
             let Row { case, ours, peer, ratio, .. } = row;
-            writeln!(f, "{case:14} {metric:32} {ours:10.1} {peer:20.1} {ratio:7.2}")?;
+            let ratio = ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
+            writeln!(f, "{case:18} {metric:42} {ours:10.1} {peer:20.1} {ratio:>7}")?;
         }
         Ok(())
     }
@@ -130,10 +133,17 @@ mod tests {
     #[test]
     fn a_table_says_what_was_measured_on_what_beside_whom() {
         let peer = Peer { name: "peer", version: "1.2".into() };
-        let rows = vec![Row::new("case", "time", "ms", [3.0, 4.0])];
+        let rows = vec![
+            Row::new("case", "time", "ms", [3.0, 4.0]),
+            Row::new("case", "frames lost", "n", [3.0, 0.0]),
+            Row::new("case", "frames late", "n", [0.0, 0.0]),
+        ];
         let table = Table { bench: "b", machine: Machine::here(), peer, rows };
         let json = serde_json::to_value(&table).unwrap();
+        let ratios: Vec<_> = table.rows.iter().map(|row| row.ratio).collect();
+        assert_eq!(ratios, [Some(0.75), None, Some(1.0)]);
         assert_eq!(json["rows"][0]["ratio"], 0.75);
+        assert!(json["rows"][1]["ratio"].is_null());
         assert!(json["machine"]["processors"].as_u64() > Some(0));
         let text = table.to_string();
         assert!(text.contains("peer 1.2") && text.contains("0.75"), "{text}");

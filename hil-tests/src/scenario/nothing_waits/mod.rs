@@ -3,21 +3,27 @@
 //! frame is answered when the outbox is full.
 //!
 //! One agent at shares of its capacity, one after another, which signs and sends some of its frames; a
-//! hub on the same machine. Quiet and disturbed phases take turns, so that what else the machine does
-//! meets both alike; one of the disturbances is none at all, and its ratio says how far two quiet
-//! phases lie apart. At a small share a latency is what a frame met; at the largest, where a queue
-//! makes much of little, that no frame is dropped says more than how long one took. Frame latency is the agent's own figure (due → answered), read for every frame from
-//! its local port. Frames that the machine itself delayed, because a host took its processors, are left
-//! out and counted ([`crate::rig::Pauses`]): they say nothing of the product.
+//! hub on the same machine. A turn is a quiet phase and a disturbed one after it, so that what else the
+//! machine does meets both alike; one of the disturbances is none at all, and its ratio says how far two
+//! quiet phases lie apart. A machine that others share is not as fast a minute later: the capacity is
+//! measured before each turn and after it, and a turn that turns out to have had more than its share of
+//! the smaller of the two is told and taken again.
+//!
+//! At a small share a latency is what a frame met; at the largest, where a queue makes much of little,
+//! that no frame is dropped says more than how long one took. Frame latency is the agent's own figure
+//! (due → answered), read for every frame from its local port. Frames that the machine itself delayed,
+//! because a host took its processors, are left out and counted ([`crate::rig::Pauses`]): they say
+//! nothing of the product. Dropped frames all count, whatever the machine did.
 
+mod capacity;
 mod phases;
 mod start;
 mod watch;
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Local;
@@ -32,11 +38,11 @@ pub use start::Starts;
 /// Frames a second until the capacity is known.
 const FIRST_RATE_HZ: f64 = 20.0;
 
-/// Frames that arrive for each that can be answered while the capacity is measured.
-const TOO_MUCH: f64 = 2.0;
+/// What is aimed at of a share: the machine may do less a moment later than what was measured before.
+const AIM: f64 = 0.9;
 
-/// Phases in which it is measured.
-const CAPACITY_PHASES: u32 = 4;
+/// How often a turn is taken that has more than its share.
+const TRIES: u32 = 3;
 
 /// How long the agent may take for anything that it does by itself.
 const SOON: Duration = Duration::from_secs(120);
@@ -48,13 +54,13 @@ const FIRST: Priority = Priority::Nice(-10);
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// How often the capacity is measured and every disturbance takes its turn at each load.
+    /// How often every disturbance takes its turn at each load.
     pub rounds: u32,
     /// How long a phase lasts.
     pub phase: Duration,
     /// How long the hub is away before the outbox drains.
     pub away: Duration,
-    /// The shares of the capacity at which frames arrive.
+    /// The shares of the capacity up to which frames arrive.
     pub loads: [f64; 2],
     /// How many frames a second are signed and kept, besides while the outbox is filled.
     pub samples_hz: f64,
@@ -81,37 +87,24 @@ impl Default for Plan {
 /// What a run measured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figures {
-    /// Every round, in order.
-    pub rounds: Vec<Round>,
+    /// Every turn, in order.
+    pub turns: Vec<Turn>,
     /// The starts.
     pub starts: Starts,
-}
-
-/// One round: a machine that others share is not as fast in the next.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Round {
-    /// Frames a second that the device answers at work for as long as it likes, with samples to sign and
-    /// a hub to talk to, when more arrive. `edge-agent check`, which answers one after another, can be off it by a third
-    /// in both directions.
-    pub capacity_hz: f64,
-    /// Each load, in order.
-    pub loads: Vec<Loaded>,
-}
-
-/// What a round measured at one load.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Loaded {
-    /// The share of the capacity at which frames arrived.
-    pub load: f64,
-    /// Frames a second that arrived.
-    pub rate_hz: f64,
-    /// A turn of every disturbance, in order.
-    pub turns: Vec<Turn>,
 }
 
 /// A quiet phase and the disturbed one after it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Turn {
+    /// The share of the capacity that it shall not exceed.
+    pub load: f64,
+    /// Frames a second that arrived.
+    pub rate_hz: f64,
+    /// Frames a second that the device answers at work for as long as it likes, with samples to sign and
+    /// a hub to talk to, when more arrive: before the turn or after it, the smaller one.
+    pub capacity_hz: f64,
+    /// Whether it did not exceed its share. One that did says nothing of it, and is taken again.
+    pub within: bool,
     /// What disturbed.
     pub disturbance: Disturbance,
     /// Before.
@@ -122,17 +115,9 @@ pub struct Turn {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rounds, starts } = self;
-        for Round { capacity_hz, loads } in rounds {
-            for Loaded { rate_hz, turns, .. } in loads {
-                writeln!(
-                    f,
-                    "{rate_hz:.0} frames a second, of {capacity_hz:.0} that can be answered"
-                )?;
-                for turn in turns {
-                    writeln!(f, "{turn}")?;
-                }
-            }
+        let Self { turns, starts } = self;
+        for turn in turns {
+            writeln!(f, "{turn}")?;
         }
         let Starts { outbox_bytes, outbox_samples, full_ms, empty_ms } = starts;
         let megabytes = outbox_bytes / 1_000_000;
@@ -146,18 +131,20 @@ impl fmt::Display for Figures {
 
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { disturbance, quiet, disturbed } = self;
+        let Self { rate_hz, capacity_hz, within, disturbance, quiet, disturbed, .. } = self;
         let ratio = disturbed.p99_us as f64 / quiet.p99_us as f64;
         write!(
             f,
-            "{:13} p99 {:7} µs, quiet {:7} µs: {ratio:5.2}; dropped {}, quiet {}; left out {}, {}",
+            "{rate_hz:4.0} of {capacity_hz:4.0} Hz, {:12} p99 {:6} µs, quiet {:6} µs: {ratio:5.2}; \
+             dropped {}, quiet {}; left out {}, {}{}",
             disturbance.name(),
             disturbed.p99_us,
             quiet.p99_us,
             disturbed.dropped,
             quiet.dropped,
             disturbed.left_out,
-            quiet.left_out
+            quiet.left_out,
+            if *within { "" } else { "; too many, does not count" }
         )
     }
 }
@@ -172,6 +159,7 @@ struct Run<'r> {
     agent: Agent<'r>,
     local: Local,
     pauses: Pauses,
+    last_capacity_hz: Option<f64>,
 }
 
 /// Measures.
@@ -196,15 +184,17 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     agent.stop()?;
     let local = Local::new()?;
     let pauses = rig.pauses()?;
-    let mut run = Run { rig, plan, progress, plant, volume, agent, local, pauses };
+    let mut run =
+        Run { rig, plan, progress, plant, volume, agent, local, pauses, last_capacity_hz: None };
     progress.stage(2, 3, "start with a full outbox and with an empty one");
     let starts = run.starts()?;
     progress.stage(3, 3, "disturb it");
-    let rounds = (1..=plan.rounds).map(|round| {
+    let mut turns = Vec::new();
+    for round in 1..=plan.rounds {
         progress.note(&format!("round {round} of {}", plan.rounds));
-        run.round()
-    });
-    Ok(Figures { rounds: rounds.collect::<Result<_>>()?, starts })
+        turns.extend(run.round()?);
+    }
+    Ok(Figures { turns, starts })
 }
 
 impl Run<'_> {
@@ -212,56 +202,38 @@ impl Run<'_> {
         self.agent.status(&self.local)
     }
 
-    fn round(&mut self) -> Result<Round> {
-        let capacity_hz = self.capacity_hz()?;
-        let loads = self.plan.loads.map(|load| self.at_load(load, (capacity_hz * load).floor()));
-        Ok(Round { capacity_hz, loads: loads.into_iter().collect::<Result<_>>()? })
+    fn round(&mut self) -> Result<Vec<Turn>> {
+        let mut turns = Vec::new();
+        let mut before_hz = self.capacity_hz()?;
+        for load in self.plan.loads {
+            for disturbance in Disturbance::ALL {
+                for _ in 0..TRIES {
+                    let rate_hz = (before_hz * load * AIM).floor();
+                    self.progress.at(None, &format!("{rate_hz:.0} Hz: {}", disturbance.name()));
+                    let (quiet, disturbed) = self.turn(load, rate_hz, disturbance)?;
+                    let after_hz = self.capacity_hz()?;
+                    let capacity_hz = before_hz.min(after_hz);
+                    before_hz = after_hz;
+                    let within = rate_hz <= load * capacity_hz;
+                    let turn =
+                        Turn { load, rate_hz, capacity_hz, within, disturbance, quiet, disturbed };
+                    self.progress.note(&turn.to_string());
+                    turns.push(turn);
+                    if within {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(turns)
     }
 
-    fn capacity_hz(&mut self) -> Result<f64> {
-        let check = self.agent.start_check()?;
-        let alone_hz = self.agent.capacity(&check)?.frames_per_second;
-        ensure!(alone_hz.is_finite() && alone_hz > 1.0, "{alone_hz} frames/s is no rate");
-        self.set_rate(alone_hz * TOO_MUCH, alone_hz)?;
-        let capacity_hz = self.answered_hz()?;
-        self.progress
-            .note(&format!("{alone_hz:.0} frames/s one after another, {capacity_hz:.0} at work"));
-        Ok(capacity_hz)
-    }
-
-    /// From the next start on: frames that arrive, and that are about to be answered, in a second.
-    fn set_rate(&mut self, arrive_hz: f64, answered_hz: f64) -> Result<()> {
+    /// Starts the agent with frames that arrive, and are about to be answered, in a second.
+    fn start_at(&mut self, arrive_hz: f64, answered_hz: f64) -> Result<()> {
         let random_rate = (self.plan.samples_hz / answered_hz).min(1.0) as f32;
         self.agent.set_selection(Selection { random_rate, ..Selection::everything() })?;
         self.agent.set_rate(arrive_hz)?;
-        self.agent.set_queue_to_default()
-    }
-
-    /// Frames that are answered in a second in which more arrive than can be: in the slowest of some
-    /// phases, for a machine that others share is fastest when it has just rested.
-    fn answered_hz(&mut self) -> Result<f64> {
-        self.agent.start()?;
-        self.until_it("answers and is connected", |status| {
-            status.connected() && status.answering().is_some()
-        })?;
-        let answered = || {
-            let frames = self.status()?.frames().context("it does not run")?;
-            Ok::<_, anyhow::Error>((Instant::now(), frames))
-        };
-        let (mut begun, mut before) = answered()?;
-        let mut slowest_hz = f64::INFINITY;
-        for _ in 0..CAPACITY_PHASES {
-            std::thread::sleep(self.plan.phase);
-            let (ended, after) = answered()?;
-            ensure!(
-                after.frames_dropped > before.frames_dropped,
-                "it answered all frames: more have to arrive to find what it can do"
-            );
-            let frames = after.frames_answered - before.frames_answered;
-            slowest_hz = slowest_hz.min(frames as f64 / ended.duration_since(begun).as_secs_f64());
-            (begun, before) = (ended, after);
-        }
-        self.agent.stop()?;
-        Ok(slowest_hz)
+        self.agent.set_queue_to_default()?;
+        self.agent.start()
     }
 }

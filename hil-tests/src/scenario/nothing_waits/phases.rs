@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::watch::Watch;
-use super::{Loaded, Run, SOON, Turn};
+use super::{Run, SOON};
 use crate::fleet::Answered;
 use crate::rig::Pause;
 use crate::wait;
@@ -96,38 +96,49 @@ fn undelayed(frames: &[Answered], pauses: &[Pause], load: f64) -> Vec<u64> {
     frames.iter().filter(|frame| !was_delayed(frame)).map(|frame| frame.latency_us).collect()
 }
 
+/// Where the frames of a turn are read, and the share of the capacity that they are.
+struct Frames {
+    watch: Watch,
+    load: f64,
+}
+
 impl Run<'_> {
-    /// A turn of every disturbance at a load, which is so many frames a second.
-    pub(super) fn at_load(&mut self, load: f64, rate_hz: f64) -> Result<Loaded> {
-        self.set_rate(rate_hz, rate_hz)?;
-        self.agent.start()?;
+    /// A quiet phase and a disturbed one, with so many frames a second, which are a share of the
+    /// capacity.
+    pub(super) fn turn(
+        &mut self,
+        load: f64,
+        rate_hz: f64,
+        disturbance: Disturbance,
+    ) -> Result<(Phase, Phase)> {
+        self.start_at(rate_hz, rate_hz)?;
         self.settle()?;
-        let watch = Watch::begin(self.agent.latest_url(), load, rate_hz)?;
-        let mut turns = Vec::new();
-        for disturbance in Disturbance::ALL {
-            self.progress.at(None, &format!("{rate_hz:.0} Hz: {}", disturbance.name()));
-            let quiet = self.phase(&watch, |run| run.pass())?;
-            let disturbed = self.disturb(&watch, disturbance)?;
-            let turn = Turn { disturbance, quiet, disturbed };
-            self.progress.note(&format!("{rate_hz:.0} Hz: {turn}"));
-            turns.push(turn);
-            self.settle()?;
-        }
-        drop(watch);
+        let watch = Watch::begin(self.agent.latest_url(), rate_hz)?;
+        let frames = Frames { watch, load };
+        let before = self.dropped()?;
+        let quiet = self.phase(&frames, |run| run.pass())?;
+        let between = self.dropped()?;
+        let disturbed = self.disturb(&frames, disturbance)?;
+        self.settle()?;
+        // What is dropped on the way into a disturbance and out of it counts as well.
+        let after = self.dropped()?;
         self.agent.stop()?;
-        Ok(Loaded { load, rate_hz, turns })
+        Ok((
+            Phase { dropped: between - before, ..quiet },
+            Phase { dropped: after - between, ..disturbed },
+        ))
     }
 
-    fn disturb(&mut self, watch: &Watch, disturbance: Disturbance) -> Result<Phase> {
+    fn disturb(&mut self, frames: &Frames, disturbance: Disturbance) -> Result<Phase> {
         match disturbance {
-            Disturbance::Nothing => self.phase(watch, |run| run.pass()),
+            Disturbance::Nothing => self.phase(frames, |run| run.pass()),
             Disturbance::StalledLink => {
                 self.plant.hub.stall(true)?;
-                let phase = self.phase(watch, |run| run.pass());
+                let phase = self.phase(frames, |run| run.pass());
                 self.plant.hub.stall(false)?;
                 phase
             }
-            Disturbance::Swap => self.phase(watch, |run| run.swap()),
+            Disturbance::Swap => self.phase(frames, |run| run.swap()),
             Disturbance::FullDisk => {
                 self.rig.fill(&self.volume)?;
                 // Nothing leaves the outbox, or what leaves would make room for what comes.
@@ -136,7 +147,7 @@ impl Run<'_> {
                     .until_it("finds its disk full", |status| {
                         status.outbox.is_some_and(|outbox| outbox.paused)
                     })
-                    .and_then(|()| self.phase(watch, |run| run.pass()));
+                    .and_then(|()| self.phase(frames, |run| run.pass()));
                 self.plant.hub.stall(false)?;
                 self.rig.make_room(&self.volume)?;
                 phase
@@ -146,7 +157,7 @@ impl Run<'_> {
                 std::thread::sleep(self.plan.away);
                 self.plant.hub.start()?;
                 self.until_it("finds the hub", |status| status.connected())?;
-                let (most, phase) = (self.waiting()?, self.phase(watch, |run| run.drain())?);
+                let (most, phase) = (self.waiting()?, self.phase(frames, |run| run.drain())?);
                 let sent = most.saturating_sub(self.waiting()?);
                 ensure!(sent > most / 2, "of {most} samples only {sent} were sent");
                 Ok(Phase { times: sent, ..phase })
@@ -157,25 +168,23 @@ impl Run<'_> {
     /// A phase: what frames took while `work` was done, and how often it did it.
     fn phase(
         &mut self,
-        watch: &Watch,
+        frames: &Frames,
         work: impl FnOnce(&mut Self) -> Result<u64>,
     ) -> Result<Phase> {
-        let before = self.dropped()?;
-        watch.take();
+        frames.watch.take();
         self.pauses.take();
         let times = work(self)?;
-        let frames = watch.take();
-        let latencies = undelayed(&frames, &self.pauses.take(), watch.load());
-        let left_out = (frames.len() - latencies.len()) as u64;
+        let answered = frames.watch.take();
+        let latencies = undelayed(&answered, &self.pauses.take(), frames.load);
+        let left_out = (answered.len() - latencies.len()) as u64;
         ensure!(
-            latencies.len() > 100 && latencies.len() > frames.len() / 4,
+            latencies.len() > 100 && latencies.len() > answered.len() / 4,
             "the machine stood still so often that of {} frames only {} tell something; have it do \
              nothing else",
-            frames.len(),
+            answered.len(),
             latencies.len()
         );
-        let dropped = self.dropped()? - before;
-        Ok(Phase { dropped, times, left_out, ..Phase::of(latencies) })
+        Ok(Phase { times, left_out, ..Phase::of(latencies) })
     }
 
     fn pass(&self) -> Result<u64> {
@@ -203,7 +212,7 @@ impl Run<'_> {
         Ok(0)
     }
 
-    /// Waits until all is as it was before.
+    /// Waits until nothing waits, the link is there and a model answers.
     fn settle(&self) -> Result<()> {
         self.until_it("has settled", |status| {
             let little = status.outbox.is_some_and(|o| (o.samples as f64) < self.plan.samples_hz);

@@ -15,16 +15,15 @@ type Seen = Arc<Mutex<Vec<Answered>>>;
 
 /// A thread that reads them.
 pub(super) struct Watch {
-    load: f64,
     seen: Seen,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Begins with the next frame, at this share of the capacity. At `rate_hz` it asks twice as often as the port forgets, and
-    /// four times a second at least.
-    pub(super) fn begin(url: String, load: f64, rate_hz: f64) -> Result<Self> {
+    /// Begins with the next frame. At `rate_hz` it asks twice as often as the port forgets, and four
+    /// times a second at least.
+    pub(super) fn begin(url: String, rate_hz: f64) -> Result<Self> {
         let every = Duration::from_secs_f64((Answered::KEPT as f64 / rate_hz / 2.0).min(0.25));
         let (seen, over) = (Seen::default(), Arc::new(AtomicBool::new(false)));
         let local = Local::new()?;
@@ -42,12 +41,7 @@ impl Watch {
             }
         });
         let thread = thread.context("cannot start the thread that reads latencies")?;
-        Ok(Self { load, seen, over, thread: Some(thread) })
-    }
-
-    /// The share of the capacity at which frames arrive.
-    pub(super) fn load(&self) -> f64 {
-        self.load
+        Ok(Self { seen, over, thread: Some(thread) })
     }
 
     /// What was read since it was last asked.
