@@ -100,7 +100,8 @@ async fn latest(
     State(shown): State<Shown>,
     Query(query): Query<LatestQuery>,
 ) -> Json<Vec<ResultRecord>> {
-    Json(shown.latest.newest(query.n.unwrap_or(1).min(LATEST)))
+    let newest = shown.latest.newest(query.n.unwrap_or(1).min(LATEST));
+    Json(newest.iter().map(|record| ResultRecord::clone(record)).collect())
 }
 
 #[cfg(test)]

@@ -73,21 +73,22 @@ impl ResultRecord {
 
 /// The latest results, shared with the HTTP port.
 #[derive(Debug, Default)]
-pub struct Latest(Mutex<VecDeque<ResultRecord>>);
+pub struct Latest(Mutex<VecDeque<Arc<ResultRecord>>>);
 
 impl Latest {
-    /// The newest `n`, the newest first.
-    pub fn newest(&self, n: usize) -> Vec<ResultRecord> {
+    /// The newest `n`, the newest first. Shared, for inference waits while they are taken.
+    pub fn newest(&self, n: usize) -> Vec<Arc<ResultRecord>> {
         let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         records.iter().rev().take(n).cloned().collect()
     }
 
     fn push(&self, record: ResultRecord) {
+        let record = Arc::new(record);
         let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if records.len() >= LATEST {
-            records.pop_front();
-        }
+        let oldest = if records.len() >= LATEST { records.pop_front() } else { None };
         records.push_back(record);
+        drop(records);
+        drop(oldest);
     }
 }
 
