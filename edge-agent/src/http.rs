@@ -13,6 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use fleetloop_observe::metrics::{CONTENT_TYPE, Distribution};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,7 +23,6 @@ use crate::metrics;
 use crate::results::{LATEST, Latest, ResultRecord};
 use crate::shutdown::{self, Shutdown};
 use crate::status::Status;
-use crate::telemetry::Latencies;
 
 /// What the port shows.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct Shown {
     /// Makes the status of now.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// The latencies since start.
-    pub latencies: Arc<dyn Fn() -> Latencies + Send + Sync>,
+    pub latencies: Arc<dyn Fn() -> Distribution + Send + Sync>,
     /// The latest results.
     pub latest: Arc<Latest>,
 }
@@ -89,7 +89,7 @@ async fn healthz(State(shown): State<Shown>) -> impl IntoResponse {
 async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
     let text = metrics::text((shown.status)(), (shown.latencies)());
     let text = text.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR);
-    text.map(|text| ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+    text.map(|text| ([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
 async fn status(State(shown): State<Shown>) -> Json<Status> {

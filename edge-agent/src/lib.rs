@@ -33,7 +33,6 @@ pub mod infer;
 pub mod link;
 pub mod memory;
 pub mod metrics;
-pub mod otlp;
 pub mod outbox;
 pub mod priority;
 pub mod reload;

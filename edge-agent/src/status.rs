@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fleetloop_protocol::api::status::OtlpStatus;
 use fleetloop_protocol::state::Update;
 use fleetloop_protocol::upload::UPLOADS_SINCE;
 use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, UnixMillis};
@@ -14,7 +15,6 @@ use crate::drift::DriftStatus;
 use crate::health::Health;
 use crate::identity::{Identity, IdentityError};
 use crate::link::LinkStatus;
-use crate::otlp::OtlpStatus;
 use crate::outbox::{self, OutboxStats};
 use crate::reload::Standing;
 use crate::telemetry::Counters;

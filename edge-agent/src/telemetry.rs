@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fleetloop_models::statistics::observe_answer;
+use fleetloop_observe::metrics::Distribution;
 use fleetloop_protocol::BundleDigest;
 use fleetloop_protocol::sketch::{Observation, Sketch};
 use fleetloop_protocol::telemetry::Telemetry;
@@ -68,18 +69,6 @@ impl Window {
 #[derive(Debug)]
 pub struct Meter {
     inner: Mutex<(SinceStart, Window)>,
-}
-
-/// The latencies of all answers since start, for a Prometheus histogram.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Latencies {
-    /// Upper bounds in seconds, ascending, the last infinite; and the answers up to each that no
-    /// lower one holds.
-    pub buckets: Vec<(f64, u64)>,
-    /// All answers.
-    pub count: u64,
-    /// Their latencies added up, in seconds.
-    pub sum_s: f64,
 }
 
 /// What others count and a report names.
@@ -152,8 +141,8 @@ impl Meter {
         self.lock().0.answered_at
     }
 
-    /// The latencies since start, by powers of two: each octave of the histogram is one bucket.
-    pub fn latencies(&self) -> Latencies {
+    /// The latencies since start, in seconds, by powers of two: each octave of the histogram is one bucket.
+    pub fn latencies(&self) -> Distribution {
         let (latency, sum_us) = {
             let inner = self.lock();
             (inner.0.latency, inner.0.latency_us)
@@ -169,7 +158,7 @@ impl Meter {
         if let Some((last, _)) = buckets.last_mut() {
             *last = f64::INFINITY;
         }
-        Latencies { count: latency.iter().sum(), buckets, sum_s: sum_us as f64 / 1e6 }
+        Distribution { count: latency.iter().sum(), buckets, sum: sum_us as f64 / 1e6 }
     }
 
     /// The report of the window that ends at `now` (monotonic) and `at_ms` (wall); the next begins.
@@ -328,7 +317,7 @@ mod tests {
             |s: f64| found.buckets.iter().filter(|(le, _)| *le <= s).map(|(_, n)| n).sum::<u64>();
         assert_eq!((up_to(8e-6), up_to(16e-6), up_to(1.024e-3)), (2, 3, 4));
         assert_eq!((up_to(1.1), up_to(f64::INFINITY), found.count), (5, 6, 6));
-        assert!((found.sum_s - 5_001.001_015).abs() < 1e-9);
+        assert!((found.sum - 5_001.001_015).abs() < 1e-9);
         assert!(found.buckets.is_sorted_by(|a, b| a.0 < b.0));
     }
 

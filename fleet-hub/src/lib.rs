@@ -28,7 +28,6 @@ pub mod limits;
 pub mod listeners;
 pub mod metrics;
 pub mod mqtt;
-pub mod otlp;
 pub mod own_certificates;
 pub mod pages;
 pub mod pki;

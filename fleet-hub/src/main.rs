@@ -11,7 +11,8 @@ use fleet_hub::clock::Clock;
 use fleet_hub::config::Config;
 use fleet_hub::init::{InitOptions, init};
 use fleet_hub::serve::Hub;
-use fleet_hub::{cli, otlp, pki, worker};
+use fleet_hub::{cli, pki, worker};
+use fleetloop_observe::otlp;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
@@ -152,7 +153,8 @@ async fn run_init(args: InitArgs) -> anyhow::Result<()> {
 
 async fn run_serve(args: ServeArgs, log: Log) -> anyhow::Result<()> {
     let config = Config::load(&args.data)?;
-    let (layer, spans) = config.telemetry.otlp.as_ref().map(|_| otlp::channel()).unzip();
+    let (layer, spans) =
+        config.telemetry.otlp.as_ref().map(|_| otlp::channel(env!("CARGO_CRATE_NAME"))).unzip();
     start_log(log, layer);
     let drain = Duration::from_secs(config.limits.drain_s.into());
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;

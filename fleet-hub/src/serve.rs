@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetloop_observe::otlp::{Export, OtlpError, Speaker};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
@@ -18,7 +19,6 @@ use crate::config::{BrokerKind, Config};
 use crate::init::{self, InitError};
 use crate::listeners::{ListenError, Listener, device};
 use crate::mqtt::Client;
-use crate::otlp::{self, Export, OtlpError};
 use crate::own_certificates::OwnCertificates;
 use crate::pki::tls::{self, ClientCertificates};
 use crate::pki::{Pki, PkiError};
@@ -228,15 +228,22 @@ fn open(
 fn export(
     state: &mut AppState,
     spans: Option<Export>,
-    ended: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
 ) -> Result<Option<(&'static str, JoinHandle<()>)>, OtlpError> {
-    let (Some(spans), Some(collector)) = (spans, &state.config.telemetry.otlp) else {
+    let (Some(mut spans), Some(collector)) = (spans, &state.config.telemetry.otlp) else {
         return Ok(None);
     };
-    let exporter = otlp::exporter(collector, &state.config.host)?;
-    state.vitals.otlp = Some(spans.seen());
-    let task = spans.run(exporter, state.clock.clone(), ended);
-    Ok(Some(("OTLP export", tokio::spawn(task))))
+    let speaker = Speaker {
+        program: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        instance: state.config.host.clone(),
+        device: None,
+    };
+    let clock = state.clock.clone();
+    state.vitals.otlp = Some(spans.add(collector, speaker, Box::new(move || clock.now()))?);
+    // An error means that the sender is gone, which is as good as the signal.
+    let ended = async move { drop(stopping.wait_for(|now| *now).await) };
+    Ok(Some(("OTLP export", tokio::spawn(spans.run(ended)))))
 }
 
 /// What runs for ever, by name.

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fleetloop_observe::otlp::Seen;
 use fleetloop_protocol::api::status::{Health, HubStatus};
 use tokio::sync::{Semaphore, watch};
 
 use crate::AppState;
-use crate::otlp::Seen;
 use crate::store::{StoreError, numbers};
 
 /// How long the writer may take to answer: a group takes 20 ms and a sync, a backup holds it longer.

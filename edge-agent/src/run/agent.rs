@@ -8,6 +8,7 @@ use std::thread::JoinHandle as Thread;
 use std::time::Duration;
 
 use fleetloop_models::session::{Runtime, Threads};
+use fleetloop_observe::otlp::{Export, OtlpError, Seen, Speaker};
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::telemetry::Telemetry;
@@ -27,7 +28,6 @@ use crate::http::{self, Shown};
 use crate::identity::Identity;
 use crate::infer::{self, Inference};
 use crate::link::{self, LinkParts};
-use crate::otlp::{Export, OtlpError, Seen};
 use crate::outbox::Outbox;
 use crate::reload::{self, Owners, Reload};
 use crate::results::{Latest, Results};
@@ -258,8 +258,17 @@ fn export(
     device: &DeviceId,
     clock: &Clock,
 ) -> Result<Option<Seen>, OtlpError> {
-    let collector = config.telemetry.otlp.as_deref();
-    spans.zip(collector).map(|(spans, collector)| spans.add(collector, device, clock)).transpose()
+    let Some((spans, collector)) = spans.zip(config.telemetry.otlp.as_deref()) else {
+        return Ok(None);
+    };
+    let speaker = Speaker {
+        program: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        instance: device.to_string(),
+        device: Some(device.clone()),
+    };
+    let clock = clock.clone();
+    spans.add(collector, speaker, Box::new(move || clock.now())).map(Some)
 }
 
 /// Ticks, the first time in `period`.

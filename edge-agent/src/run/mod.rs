@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fleetloop_models::session::SessionError;
+use fleetloop_observe::otlp::{Export, OtlpError};
 use fleetloop_protocol::keys::KeyError;
 use futures::future::{join_all, select_all};
 use serde::{Deserialize, Serialize};
@@ -30,9 +31,8 @@ use crate::clock::ClockError;
 use crate::config::Config;
 use crate::http::HttpError;
 use crate::identity::IdentityError;
-use crate::otlp::{Export, OtlpError};
 use crate::outbox::OutboxError;
-use crate::shutdown::{self, Shutdown};
+use crate::shutdown::{self, Shutdown, reached};
 use crate::source::SourceError;
 use crate::supervise::{self, ToServiceManager};
 use agent::{Agent, Inputs};
@@ -122,7 +122,10 @@ pub async fn run(
     let mut hangup = on_signal(SignalKind::hangup())?;
     let (shutdown, signal) = shutdown::channel();
     let (agents, spans) = start(configs, spans).await?;
-    let exporting = spans.map(|spans| tokio::spawn(spans.run(signal.clone())));
+    let mut end = signal.clone();
+    // Not before: draining makes steps too.
+    let ended = async move { reached(&mut end, Shutdown::Now).await };
+    let exporting = spans.map(|spans| tokio::spawn(spans.run(ended)));
     let (reload, asked) = tokio::sync::watch::channel(());
     let agents = agents.into_iter().map(|(agent, span)| {
         tokio::spawn(agent.work(signal.clone(), asked.clone()).instrument(span))

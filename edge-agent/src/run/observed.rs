@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fleetloop_observe::otlp::Seen;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::telemetry::Telemetry;
 use tokio::sync::watch;
@@ -17,7 +18,6 @@ use crate::frames::FrameQueue;
 use crate::health;
 use crate::infer::Inference;
 use crate::link::LinkStatus;
-use crate::otlp::Seen;
 use crate::outbox::Outbox;
 use crate::reload::Standing;
 use crate::source::SourceCounts;

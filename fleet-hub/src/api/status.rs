@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use fleetloop_observe::metrics::CONTENT_TYPE;
 use fleetloop_protocol::api::status::HubStatus;
 
 use super::auth::AnyCaller;
@@ -38,7 +39,7 @@ async fn scrape(
 ) -> Result<impl IntoResponse, Failure> {
     let status = status::status(&state).await?;
     let text = metrics::text(status).map_err(|e| Failure::internal("write the metrics", &e))?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
 async fn healthz(State(state): State<AppState>) -> impl IntoResponse {
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!((status.devices_enrolled, status.devices_connected, status.labels), (2, 1, 1));
         assert_eq!(status.refused_by_reason["malformed"], 1);
         let answer = hub.get("/metrics").await;
-        assert_eq!(answer.headers[header::CONTENT_TYPE], metrics::CONTENT_TYPE);
+        assert_eq!(answer.headers[header::CONTENT_TYPE], CONTENT_TYPE);
         let text = answer.text();
         let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
         let value = |name: &str, label: &str| {

@@ -1,10 +1,12 @@
 //! A sample's road as OTLP spans, for a collector that the configuration names (`telemetry.otlp`).
 //!
-//! The log is the trace: [`Layer`] makes one span of each event of this crate that has a field
+//! The log is the trace: [`Layer`] makes one span of each event of a program's crate that has a field
 //! `sample`, whatever its level; the message is its name, the other fields are its attributes, and
 //! `took_us` is its length. The trace id follows from the sample's id ([`trace_id`]), so the hub's
 //! spans and the device's lie in one trace although nothing travels for it. A span has no parent:
 //! the steps of a road may lie months apart.
+//!
+//! A process has one log, and one [`Export`]; each [`Speaker`] in it has a collector of its own.
 //!
 //! Limits: [`QUEUE`] steps wait; one more is dropped and counted, for no thread waits for a
 //! collector. [`BATCH`] spans go in one request; a request that fails for good (the library tries
@@ -13,13 +15,14 @@
 //! `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` count as the library says.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fleetloop_protocol::api::status::OtlpStatus;
 use fleetloop_protocol::keys::random_bytes;
-use fleetloop_protocol::trace_id;
+use fleetloop_protocol::{DeviceId, UnixMillis, trace_id};
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
@@ -28,15 +31,13 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _
 use opentelemetry_otlp::{Protocol, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{FilterFn, filter_fn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, Layer as _};
 use tracing_subscriber::registry::LookupSpan;
-
-use crate::clock::Clock;
 
 /// Steps that may wait: some seconds of the fastest road, and little memory.
 pub const QUEUE: usize = 2048;
@@ -54,20 +55,22 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 struct Counts {
     exported: AtomicU64,
     failed: AtomicU64,
-    dropped: AtomicU64,
 }
 
 /// Reads the counts; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Seen(Arc<Counts>);
+pub struct Seen {
+    sent: Arc<Counts>,
+    dropped: Arc<AtomicU64>,
+}
 
 impl Seen {
-    /// What became of spans since start.
+    /// What became of a speaker's spans since start. Those dropped are the process's.
     pub fn status(&self) -> OtlpStatus {
         OtlpStatus {
-            exported: self.0.exported.load(Ordering::Relaxed),
-            failed: self.0.failed.load(Ordering::Relaxed),
-            dropped: self.0.dropped.load(Ordering::Relaxed),
+            exported: self.sent.exported.load(Ordering::Relaxed),
+            failed: self.sent.failed.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
         }
     }
 }
@@ -86,30 +89,58 @@ struct Step {
 /// The end in the log: hands steps over and never waits.
 pub struct Layer {
     steps: mpsc::Sender<Step>,
-    counts: Arc<Counts>,
+    dropped: Arc<AtomicU64>,
 }
 
 /// The end that sends.
 pub struct Export {
     steps: mpsc::Receiver<Step>,
-    counts: Arc<Counts>,
+    dropped: Arc<AtomicU64>,
+    collectors: Vec<Collector>,
 }
 
-/// The layer, with the filter that lets nothing but steps through, and the end that sends.
-pub fn channel<S>() -> (impl tracing_subscriber::Layer<S> + Send + Sync, Export)
+/// Who speaks to a collector.
+#[derive(Debug, Clone)]
+pub struct Speaker {
+    /// The program: its package's name.
+    pub program: &'static str,
+    /// The program's version.
+    pub version: &'static str,
+    /// Which of all that run the program: `service.instance.id`.
+    pub instance: String,
+    /// Steps of whose samples it speaks of; all of them when absent.
+    pub device: Option<DeviceId>,
+}
+
+/// What time it is.
+pub type Now = Box<dyn Fn() -> UnixMillis + Send + Sync>;
+
+/// Where the spans of a speaker go.
+struct Collector {
+    speaker: Speaker,
+    exporter: SpanExporter,
+    now: Now,
+    counts: Arc<Counts>,
+    /// Whether it took the last it was sent.
+    working: bool,
+}
+
+/// The layer, with the filter that lets nothing but steps of this crate through, and the end that sends.
+pub fn channel<S>(of: &'static str) -> (impl tracing_subscriber::Layer<S> + Send + Sync, Export)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let (sender, steps) = mpsc::channel(QUEUE);
-    let counts = Arc::new(Counts::default());
-    let layer = Layer { steps: sender, counts: Arc::clone(&counts) };
-    let filter: FilterFn = filter_fn(is_step);
-    (layer.with_filter(filter.with_max_level_hint(LevelFilter::DEBUG)), Export { steps, counts })
+    let dropped = Arc::new(AtomicU64::new(0));
+    let layer = Layer { steps: sender, dropped: Arc::clone(&dropped) };
+    let filter = filter_fn(move |metadata| is_step(of, metadata));
+    let export = Export { steps, dropped, collectors: Vec::new() };
+    (layer.with_filter(filter.with_max_level_hint(LevelFilter::DEBUG)), export)
 }
 
-fn is_step(metadata: &Metadata<'_>) -> bool {
+fn is_step(of: &str, metadata: &Metadata<'_>) -> bool {
     metadata.is_event()
-        && metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
+        && metadata.target().starts_with(of)
         && metadata.fields().field("sample").is_some()
 }
 
@@ -125,7 +156,7 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
         };
         event.record(&mut step);
         if self.steps.try_send(step).is_err() {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -184,11 +215,8 @@ pub enum OtlpError {
     Exporter(#[from] ExporterBuildError),
 }
 
-/// The exporter to a collector's base address, speaking for the hub at `host`.
-///
-/// # Errors
-/// [`OtlpError`].
-pub fn exporter(collector: &str, host: &str) -> Result<SpanExporter, OtlpError> {
+/// The exporter to a collector's base address.
+fn exporter(collector: &str, speaker: &Speaker) -> Result<SpanExporter, OtlpError> {
     let client = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WITHIN).build()?;
     let mut exporter = SpanExporter::builder()
         .with_http()
@@ -197,39 +225,45 @@ pub fn exporter(collector: &str, host: &str) -> Result<SpanExporter, OtlpError> 
         .with_endpoint(format!("{}/v1/traces", collector.trim_end_matches('/')))
         .build()?;
     let mut resource = Resource::builder().with_attributes([
-        KeyValue::new("service.instance.id", host.to_owned()),
-        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", speaker.instance.clone()),
+        KeyValue::new("service.version", speaker.version),
     ]);
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-        resource = resource.with_service_name(env!("CARGO_PKG_NAME"));
+        resource = resource.with_service_name(speaker.program);
     }
     exporter.set_resource(&resource.build());
     Ok(exporter)
 }
 
 impl Export {
-    /// Reads the counts.
-    pub fn seen(&self) -> Seen {
-        Seen(Arc::clone(&self.counts))
+    /// From now on the steps that a speaker speaks of, by its clock, go to the collector at this base
+    /// address.
+    ///
+    /// # Errors
+    /// [`OtlpError`].
+    pub fn add(&mut self, collector: &str, speaker: Speaker, now: Now) -> Result<Seen, OtlpError> {
+        let counts = Arc::new(Counts::default());
+        self.collectors.push(Collector {
+            exporter: exporter(collector, &speaker)?,
+            speaker,
+            now,
+            counts: Arc::clone(&counts),
+            working: true,
+        });
+        Ok(Seen { sent: counts, dropped: Arc::clone(&self.dropped) })
     }
 
-    /// Sends until `ended` is true, and then what waits.
-    pub async fn run(
-        mut self,
-        exporter: SpanExporter,
-        clock: Clock,
-        mut ended: watch::Receiver<bool>,
-    ) {
-        let mut working = true;
+    /// Sends until `ended`, and then what waits.
+    pub async fn run(mut self, ended: impl Future<Output = ()>) {
+        let mut ended = pin!(ended);
         let (mut full, mut ending) = (false, false);
         let mut steps = Vec::with_capacity(BATCH);
         loop {
             if !ending && !full {
-                // Cancel-safe: the sleep holds nothing and `ended` is only observed.
+                // Cancel-safe: the sleep holds nothing, and the end is waited for further.
                 tokio::select! {
                     () = tokio::time::sleep(GATHER) => {}
-                    // An error means that the sender is gone, which is as good as the signal.
-                    _ = ended.wait_for(|now| *now) => ending = true,
+                    () = &mut ended => ending = true,
                 }
             }
             while steps.len() < BATCH
@@ -244,26 +278,46 @@ impl Export {
                 }
                 continue;
             }
-            let spans: Vec<SpanData> = steps.drain(..).map(|step| span(step, &clock)).collect();
-            let count = spans.len() as u64;
-            match exporter.export(spans).await {
-                Ok(()) => {
-                    self.counts.exported.fetch_add(count, Ordering::Relaxed);
-                    working = true;
-                }
-                Err(error) => {
-                    self.counts.failed.fetch_add(count, Ordering::Relaxed);
-                    if std::mem::take(&mut working) {
-                        tracing::warn!(%error, "the OTLP collector takes no spans; they are counted and gone");
-                    }
+            for collector in &mut self.collectors {
+                collector.send(&mut steps).await;
+            }
+            // What is left is of devices that nobody speaks of.
+            steps.clear();
+        }
+    }
+}
+
+impl Collector {
+    /// Takes its own out of `steps` and sends them.
+    async fn send(&mut self, steps: &mut Vec<Step>) {
+        let own = |step: &mut Step| {
+            let device = step.sample.split_once('/').map(|(device, _)| device);
+            self.speaker.device.as_ref().is_none_or(|own| device == Some(own.as_str()))
+        };
+        let spans: Vec<SpanData> =
+            steps.extract_if(.., own).map(|step| span(step, (self.now)())).collect();
+        if spans.is_empty() {
+            return;
+        }
+        let count = spans.len() as u64;
+        match self.exporter.export(spans).await {
+            Ok(()) => {
+                self.counts.exported.fetch_add(count, Ordering::Relaxed);
+                self.working = true;
+            }
+            Err(error) => {
+                self.counts.failed.fetch_add(count, Ordering::Relaxed);
+                if std::mem::take(&mut self.working) {
+                    let speaker = &self.speaker.instance;
+                    tracing::warn!(speaker, %error, "the OTLP collector takes no spans; they are counted and gone");
                 }
             }
         }
     }
 }
 
-fn span(step: Step, clock: &Clock) -> SpanData {
-    let ended = Duration::from_millis(clock.now().0).saturating_sub(step.at.elapsed());
+fn span(step: Step, now: UnixMillis) -> SpanData {
+    let ended = Duration::from_millis(now.0).saturating_sub(step.at.elapsed());
     let end_time = UNIX_EPOCH + ended;
     // Without random bytes the span has the id that means none; the trace still holds.
     let id = random_bytes::<8>().unwrap_or_default();
@@ -296,16 +350,15 @@ mod tests {
     use prost::Message as _;
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use fleetloop_protocol::UnixMillis;
-
     use super::*;
 
     const SAMPLE: &str = "dev-1/0000000000000001/7";
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-    /// A collector that answers `status`, and hands on what it was sent.
+    /// A collector that answers 200, or `status`, and hands on what it was sent.
     async fn collector(status: u16) -> (String, mpsc::Receiver<ExportTraceServiceRequest>) {
-        crate::pki::tls::install_provider();
+        // Several tests of one process install it; the first does.
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let (sender, requests) = mpsc::channel(16);
         let take = move |body: axum::body::Bytes| async move {
             let request = ExportTraceServiceRequest::decode(body).unwrap();
@@ -319,41 +372,79 @@ mod tests {
         (address, requests)
     }
 
+    fn speaker(device: Option<&str>) -> Speaker {
+        let device = device.map(|device| device.parse().unwrap());
+        Speaker { program: "robot", version: "1", instance: "line 3".into(), device }
+    }
+
+    fn now() -> Now {
+        Box::new(|| NOW)
+    }
+
     #[tokio::test]
-    async fn the_hubs_steps_lie_in_the_trace_that_the_device_reaches_by_itself() {
+    async fn each_step_of_a_sample_is_a_span_in_its_trace_and_nothing_else_is_sent() {
         let (address, mut requests) = collector(200).await;
-        let (layer, export) = channel();
+        let (layer, mut export) = channel(env!("CARGO_CRATE_NAME"));
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-        tracing::debug!(sample = %SAMPLE, took_us = 1500_u64, "sample stored");
-        tracing::info!(device = "dev-1", "nothing of a sample");
+        tracing::debug!(sample = "dev-10/0000000000000001/7", "sample stored");
+        tracing::debug!(sample = %SAMPLE, bytes = 70, took_us = 1500_u64, "sample stored");
+        tracing::error!(sample = %SAMPLE, reason = "other", "sample refused");
+        tracing::info!("nothing of a sample");
         drop(log);
-        let seen = export.seen();
-        let ended = watch::channel(true).1;
-        let clock = Clock::manual(NOW);
-        export.run(exporter(&address, "plant").unwrap(), clock, ended).await;
-        assert_eq!(seen.status(), OtlpStatus { exported: 1, failed: 0, dropped: 0 });
+        let seen = export.add(&address, speaker(Some("dev-1")), now()).unwrap();
+        export.run(std::future::ready(())).await;
+        assert_eq!(seen.status(), OtlpStatus { exported: 2, failed: 0, dropped: 0 });
         let request = requests.recv().await.unwrap();
-        assert!(format!("{:?}", request.resource_spans[0].resource).contains("fleet-hub"));
-        let span = &request.resource_spans[0].scope_spans[0].spans[0];
-        assert_eq!(
-            (span.name.as_str(), &span.trace_id[..]),
-            ("sample stored", &trace_id(SAMPLE)[..])
-        );
-        assert_eq!(span.end_time_unix_nano - span.start_time_unix_nano, 1_500_000);
+        let resource = &request.resource_spans[0];
+        let named = format!("{:?}", resource.resource);
+        assert!(named.contains("robot") && named.contains("line 3"), "{named}");
+        let spans = &resource.scope_spans[0].spans;
+        let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(names, ["sample stored", "sample refused"]);
+        for span in spans {
+            assert_eq!(span.trace_id, trace_id(SAMPLE));
+            // The speaker's time, less what the step waited for its export.
+            let now_s = NOW.0 / 1000;
+            assert!((now_s - 3600..=now_s).contains(&(span.end_time_unix_nano / 1_000_000_000)));
+        }
+        assert_eq!(spans[0].end_time_unix_nano - spans[0].start_time_unix_nano, 1_500_000);
+        assert!(format!("{:?}", spans[0].attributes).contains("IntValue(70)"));
+        assert_eq!(spans[1].status.as_ref().unwrap().message, "sample refused");
+    }
+
+    #[tokio::test]
+    async fn who_speaks_of_no_device_alone_speaks_of_all_that_nobody_spoke_of_before() {
+        let (one, mut requests_of_one) = collector(200).await;
+        let (rest, mut requests_of_the_rest) = collector(200).await;
+        let (layer, mut export) = channel(env!("CARGO_CRATE_NAME"));
+        let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        tracing::info!(sample = %SAMPLE, "one");
+        tracing::info!(sample = "dev-2/0000000000000001/7", "two");
+        tracing::info!(sample = "dev-3/0000000000000001/7", "three");
+        drop(log);
+        export.add(&one, speaker(Some("dev-1")), now()).unwrap();
+        export.add(&rest, speaker(None), now()).unwrap();
+        export.run(std::future::ready(())).await;
+        let names = |request: ExportTraceServiceRequest| {
+            let spans = &request.resource_spans[0].scope_spans[0].spans;
+            spans.iter().map(|span| span.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(requests_of_one.recv().await.unwrap()), ["one"]);
+        assert_eq!(names(requests_of_the_rest.recv().await.unwrap()), ["two", "three"]);
     }
 
     #[tokio::test]
     async fn what_a_collector_refuses_and_what_finds_no_room_is_counted() {
         let (address, _requests) = collector(400).await;
-        let (layer, export) = channel();
+        let (layer, mut export) = channel(env!("CARGO_CRATE_NAME"));
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
         for _ in 0..QUEUE + 3 {
             tracing::debug!(sample = %SAMPLE, "sample stored");
         }
         drop(log);
-        let seen = export.seen();
-        let ended = watch::channel(true).1;
-        export.run(exporter(&address, "plant").unwrap(), Clock::manual(NOW), ended).await;
-        assert_eq!(seen.status(), OtlpStatus { exported: 0, failed: QUEUE as u64, dropped: 3 });
+        let seen = export.add(&address, speaker(Some("dev-1")), now()).unwrap();
+        export.run(std::future::ready(())).await;
+        let status = seen.status();
+        assert_eq!((status.exported, status.failed, status.dropped), (0, QUEUE as u64, 3));
     }
 }
