@@ -4,8 +4,8 @@
 //! The measuring is `hil_tests::scenario::nothing_waits`, run by the built program against the real
 //! agent and hub. Disturbed and quiet phases take turns; a latency is the median of a disturbance's
 //! phases, beside that of all quiet ones at the same load. The case `nothing` is quiet on both sides: its
-//! ratio is the noise of the machine. Frames that met a moment in which the machine itself stood still
-//! are not counted, on neither side; no frame of a turn that had more than its share of the capacity is.
+//! ratio is the noise of the machine. Left out on both sides are frames that met a moment in which the
+//! machine itself stood still, and turns that had more than their share of the capacity.
 
 use std::path::Path;
 
