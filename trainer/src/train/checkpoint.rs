@@ -21,8 +21,8 @@ use crate::chain::chain;
 use crate::durable;
 use crate::graph::Parameters;
 
-/// Name and version of the format.
-const MAGIC: &[u8; 8] = b"FLOOPCK2";
+/// Name and version of the format, and of what a place in an epoch means.
+const MAGIC: &[u8; 8] = b"FLOOPCK3";
 /// The two files.
 const FILES: [&str; 2] = ["checkpoint-0", "checkpoint-1"];
 

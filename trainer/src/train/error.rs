@@ -89,6 +89,18 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// The same of samples that stand elsewhere: `places` has the place of each.
+    #[must_use]
+    pub fn in_file(self, places: &[usize]) -> Self {
+        match self {
+            Self::NotFinite { epoch, batch, samples } => {
+                let samples = samples.into_iter().map(|sample| places[sample]).collect();
+                Self::NotFinite { epoch, batch, samples }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the numbers went out of bounds; the graph then holds the last good weights.
     pub fn is_divergence(&self) -> bool {
         matches!(self, Self::NotFinite { .. } | Self::Diverged { .. })

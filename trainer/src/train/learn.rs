@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::batches::Batches;
 use super::checkpoint::{Checkpoints, State};
 use super::draw::Draw;
 use super::freeze::freeze;
@@ -97,11 +98,10 @@ impl<'a> Run<'a> {
             None => Parts { learn: (0..set.len()).collect(), validate: Vec::new() },
         };
         let draw = Draw::new(set, &parts.learn, &recipe.group_share, seed);
-        let per_epoch = draw.per_epoch().div_ceil(recipe.batch_size);
-        let mut sizes = batches(draw.per_epoch(), recipe.batch_size).to_vec();
-        if !parts.validate.is_empty() {
-            sizes.extend(batches(parts.validate.len(), recipe.batch_size));
-        }
+        let batches = Batches::of(draw.per_epoch(), recipe.batch_size);
+        let per_epoch = batches.count();
+        let to_validate = Batches::of(parts.validate.len(), recipe.batch_size);
+        let sizes = [batches.sizes(), to_validate.sizes()].concat();
         Ok(Self {
             passes: Passes::new(graph, set, recipe, &sizes, task.device)?,
             task,
@@ -191,8 +191,9 @@ impl<'a> Run<'a> {
                 self.save(parameters);
                 return Err(TrainError::Cancelled(epoch));
             }
-            let left = &self.under_way.order[self.under_way.learned..];
-            let samples = left[..left.len().min(recipe.batch_size)].to_vec();
+            let UnderWay { order, learned, .. } = &self.under_way;
+            let (_, end) = Batches::of(order.len(), recipe.batch_size).after(*learned);
+            let samples = order[*learned..end].to_vec();
             let loss = self.batch(parameters, epoch, &samples)?;
             progress(&self.progress(epoch, loss));
             if self.checkpoints.as_ref().is_some_and(Checkpoints::is_due) {
@@ -213,7 +214,9 @@ impl<'a> Run<'a> {
         let random = Random::new(self.dropping.bits());
         let seen = self.passes.learn(parameters, samples, values, random);
         let Some(gradients) = seen.gradients else {
-            let batch = self.under_way.learned / self.task.recipe.batch_size + 1;
+            let UnderWay { order, learned, .. } = &self.under_way;
+            let batches = Batches::of(order.len(), self.task.recipe.batch_size);
+            let batch = batches.after(*learned).0 + 1;
             return Err(TrainError::NotFinite { epoch, batch, samples: samples.to_vec() });
         };
         self.optimizer.step(parameters, seen.leaves, gradients, self.rate(self.step));
@@ -262,7 +265,8 @@ impl<'a> Run<'a> {
     fn validate(&self, parameters: &Parameters) -> Option<f32> {
         let fixed = parameters.fixed();
         let mut total = 0.0;
-        for samples in self.validate.chunks(self.task.recipe.batch_size) {
+        let batches = Batches::of(self.validate.len(), self.task.recipe.batch_size);
+        for samples in batches.split(&self.validate) {
             let loss = self.passes.judge(&fixed, samples, gathered(self.task.set, samples));
             total += f64::from(loss) * samples.len() as f64;
         }
@@ -304,12 +308,6 @@ impl Pace {
 fn not_finite(values: &HashMap<String, Vec<f32>>) -> Option<String> {
     let mut bad = values.iter().filter(|(_, values)| values.iter().any(|v| !v.is_finite()));
     bad.by_ref().map(|(name, _)| name.clone()).min()
-}
-
-/// The sizes of the batches of so many samples: whole ones, and the last.
-fn batches(samples: usize, batch_size: usize) -> [usize; 2] {
-    let whole = batch_size.min(samples);
-    [whole, samples - (samples.div_ceil(batch_size) - 1) * batch_size]
 }
 
 /// The inputs of samples, one after another.

@@ -21,6 +21,7 @@
 //! Invariant: the same graph, data, recipe and seed give the same bytes on the same kind of machine.
 
 pub mod augment;
+mod batches;
 pub mod checkpoint;
 pub mod choice;
 pub mod data;
