@@ -29,7 +29,7 @@ pub enum EvaluateError {
     NotFiniteAt(usize),
     /// The output is not what the loss compares.
     #[error(
-        "cannot evaluate the model: its output for {samples} samples has shape {found:?}, {wanted} values a sample are wanted; choose another --loss or model"
+        "cannot evaluate the model: its output for {samples} samples has shape {found:?}, the loss {loss} compares {wanted} values a sample; choose another model or loss (--loss, in a recipe when training), or look at y: integers are classes, other numbers are to be reached, and without y the input is"
     )]
     Output {
         /// Its shape.
@@ -38,6 +38,8 @@ pub enum EvaluateError {
         samples: usize,
         /// Values wanted a sample.
         wanted: usize,
+        /// The loss that wants them.
+        loss: crate::train::Loss,
     },
     /// Someone asked it to stop.
     #[error("evaluation cancelled")]

@@ -97,12 +97,12 @@ pub fn judge(
         let (shape, values) = network.run(&[&[samples], arrays.shape()].concat(), inputs)?;
         let wanted = wanted(targets, arrays, per_input);
         if values.len() != samples * wanted {
-            return Err(EvaluateError::Output { found: shape, samples, wanted });
+            return Err(EvaluateError::Output { found: shape, samples, wanted, loss });
         }
         for (row, input) in values.chunks_exact(wanted).zip(inputs.chunks_exact(per_input)) {
             let sample = outcomes.len();
             if !row.iter().all(|v| v.is_finite()) {
-                return Err(EvaluateError::NotFiniteAt(sample));
+                return Err(EvaluateError::NotFiniteAt(arrays.places()[sample]));
             }
             outcomes.push(outcome(row, input, sample, (loss, targets), threshold));
         }

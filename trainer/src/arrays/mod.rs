@@ -61,6 +61,8 @@ pub struct Arrays {
     inputs: Vec<f32>,
     answers: Option<Answers>,
     groups: Groups,
+    /// Where in the file each sample stands, from 0.
+    places: Vec<usize>,
 }
 
 impl Arrays {
@@ -107,7 +109,8 @@ impl Arrays {
             values::groups(header, from)
         })?;
         let groups = groups.unwrap_or_else(|| Groups::one(GROUP, samples));
-        Ok(Self { digest: Digest::of(bytes), shape, inputs, answers, groups })
+        let places = (0..samples).collect();
+        Ok(Self { digest: Digest::of(bytes), shape, inputs, answers, groups, places })
     }
 
     /// Number of samples; never 0.
@@ -129,6 +132,11 @@ impl Arrays {
     /// Where each sample came from.
     pub fn groups(&self) -> &Groups {
         &self.groups
+    }
+
+    /// Where in the file each sample stands, from 0: what a message names.
+    pub fn places(&self) -> &[usize] {
+        &self.places
     }
 
     /// Samples by group.
@@ -183,7 +191,8 @@ impl Arrays {
                     found.ok_or_else(|| {
                         let instead = if classes > 1 { "" } else { NUMBERS };
                         refused(format!(
-                            "sample {sample} has class {label}, the model knows 0 to {}{instead}",
+                            "sample {} has class {label}, the model knows 0 to {}{instead}",
+                            self.places[sample],
                             classes.saturating_sub(1)
                         ))
                     })
@@ -242,6 +251,7 @@ impl Arrays {
             inputs: rows(&self.inputs, self.len(), places),
             answers,
             groups: self.groups.part(places),
+            places: places.iter().map(|place| self.places[*place]).collect(),
         }
     }
 

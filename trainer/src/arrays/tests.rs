@@ -172,6 +172,10 @@ fn what_is_held_out_follows_from_content() {
     assert_eq!(kept.len() + out.len(), samples);
     assert!((40..120).contains(&out.len()), "{}", out.len());
     assert!(out.inputs().iter().all(|v| !kept.inputs().contains(v)), "equal samples stay together");
+    for part in [&kept, &out] {
+        let named = part.places().iter().map(|place| (place / 2) as f32);
+        assert!(named.eq(part.inputs().iter().copied()), "places are those in the file");
+    }
     let first: Vec<usize> = (0..100).collect();
     let (_, of_fewer) = arrays.part(&first).held_out(0.2).unwrap();
     assert_eq!(of_fewer.inputs(), &out.inputs()[..of_fewer.len()]);

@@ -13,7 +13,7 @@ use fleetloop_protocol::sample::MediaType;
 use fleetloop_protocol::sketch::Sketch;
 
 use super::Compute;
-use crate::onnx::ModelFile;
+
 use crate::pack::Draft;
 use crate::{durable, pack};
 
@@ -65,7 +65,7 @@ enum FitArgument {
 impl Bundle {
     pub fn run(&self, json: bool) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
-        let model = ModelFile::read(&self.model)?.bytes;
+        let model = super::model(&self.model)?.bytes;
         let input = pack::declared_input(&model)
             .with_context(|| format!("cannot bundle {}", self.model.display()))?;
         let channels = input.channels as usize;

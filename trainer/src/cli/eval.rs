@@ -14,7 +14,7 @@ use super::arrays;
 use super::show::{self, Show};
 use crate::dataset::{self, Pictures};
 use crate::job::Tools;
-use crate::onnx::{Model, ModelFile};
+use crate::onnx::Model;
 use crate::train::Loss;
 use crate::{evaluate, job};
 
@@ -63,7 +63,7 @@ impl Eval {
     fn on_arrays(&self, model: &Path, arrays: &Path, json: bool) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
         let cancel = super::cancel_on_signal()?;
-        let file = ModelFile::read(model)?.bytes;
+        let file = super::model(model)?.bytes;
         let arrays = arrays::open(arrays)?;
         let loss = self.loss.unwrap_or(arrays.loss());
         let classes = job::classes(&Model::parse(file.clone())?, &arrays);

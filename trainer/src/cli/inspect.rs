@@ -8,7 +8,7 @@ use fleetloop_models::bundle::Bundle;
 use serde::Serialize;
 
 use crate::graph::{Graph, GraphError, Role, Sizes};
-use crate::onnx::{Model, ModelFile};
+use crate::onnx::Model;
 
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -51,7 +51,7 @@ impl Inspect {
         let bytes = if self.model.is_dir() {
             Bundle::open(&self.model, None)?.model().to_vec()
         } else {
-            ModelFile::read(&self.model)?.bytes
+            super::model(&self.model)?.bytes
         };
         let sizes =
             Sizes { batch: usize::from(self.batch), named: self.sizes.iter().cloned().collect() };

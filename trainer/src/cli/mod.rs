@@ -15,17 +15,20 @@ mod show;
 mod train;
 mod worker;
 
-use std::path::PathBuf;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use fleetloop_models::session::keep_to_itself;
 use tracing_subscriber::EnvFilter;
 
 use crate::job::JobError;
 use crate::kernels::Instructions;
+use crate::onnx::ModelFile;
 
 /// Retrains ONNX models: the model file is the training script.
 #[derive(Debug, Parser)]
@@ -94,6 +97,11 @@ impl Compute {
     }
 }
 
+/// Reads an ONNX file and says which one could not be.
+fn model(path: &Path) -> anyhow::Result<ModelFile> {
+    ModelFile::read(path).with_context(|| format!("cannot use {}", path.display()))
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     crate::memory::keep_freed();
@@ -101,7 +109,11 @@ pub fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let root = Root::parse();
     let result = match &root.command {
         Command::New(command) => command.run(root.json),

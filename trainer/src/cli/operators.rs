@@ -1,5 +1,7 @@
 //! `trainer operators`
 
+use std::io::{ErrorKind, Write as _};
+
 use clap::Args;
 use serde::Serialize;
 
@@ -25,14 +27,21 @@ impl Operators {
             })
             .collect();
         known.sort_by_key(|k| k.operator);
-        if json {
-            println!("{}", serde_json::to_string(&known)?);
+        let text = if json {
+            serde_json::to_string(&known)?
         } else {
-            for k in &known {
-                println!("{:26} {} to {}", k.operator, k.from_operator_set, k.to_operator_set);
-            }
-            println!("{} operators, with the operator sets whose meaning is honoured", known.len());
+            let line = |k: &Known| {
+                format!("{:26} {} to {}", k.operator, k.from_operator_set, k.to_operator_set)
+            };
+            let count = known.len();
+            let last =
+                format!("{count} operators, with the operator sets whose meaning is honoured");
+            known.iter().map(line).chain([last]).collect::<Vec<_>>().join("\n")
+        };
+        match writeln!(std::io::stdout(), "{text}") {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
         }
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::arrays::{self, Data};
 use super::show::{self, Show};
 use crate::chain::chain;
 use crate::job::{self, ArraysOrder, Base, Event, JobError, Order, Product, Tools};
-use crate::onnx::ModelFile;
+
 use crate::record::{Reproducible, RunRecord};
 use crate::starter::Kind;
 use crate::train::checkpoint::{Foreign, Place};
@@ -190,7 +190,7 @@ impl Train {
                     (bundle.manifest().name.clone(), bundle.manifest().version + 1);
                 (Base::Bundle(Box::new(bundle)), name, version)
             }
-            (Some(path), _, _) => (Base::Model(ModelFile::read(path)?), "model".to_owned(), 1),
+            (Some(path), _, _) => (Base::Model(super::model(path)?), "model".to_owned(), 1),
             (None, Some(kind), Some(input)) => {
                 (Base::Starter { kind, input: input.to_vec() }, kind.to_string(), 1)
             }

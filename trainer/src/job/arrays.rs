@@ -73,6 +73,7 @@ pub fn run_arrays(
     };
     let before = if base.starter.is_some() { None } else { Some(judged(&file, watch)?) };
     let (dataset, learned_from) = (learning.digest, learning.by_group());
+    let places = learning.places().to_vec();
     let (shape, inputs, groups) = learning.into_parts();
     let set = TrainingSet::new(shape, inputs, learned, groups)?;
     let prepared = Instant::now();
@@ -85,7 +86,8 @@ pub fn run_arrays(
         recipe: &recipe,
         seed,
     };
-    let Trained { model, outcome, patches } = lesson.learn(model, tools, watch)?;
+    let Trained { model, outcome, patches } =
+        lesson.learn(model, tools, watch).map_err(|error| error.in_file(&places))?;
     let written = Instant::now();
 
     let after = judged(&model, watch)?;

@@ -91,6 +91,18 @@ pub enum JobError {
 }
 
 impl JobError {
+    /// The same of samples that stand elsewhere: `places` has the place of each.
+    #[must_use]
+    pub fn in_file(self, places: &[usize]) -> Self {
+        match self {
+            Self::Train(error) => Self::Train(error.in_file(places)),
+            Self::Diverged { source, good } => {
+                Self::Diverged { source: source.in_file(places), good }
+            }
+            other => other,
+        }
+    }
+
     /// Whether doing the job again, here or elsewhere, would end the same way.
     pub fn is_permanent(&self) -> bool {
         !self.is_cancelled() && !matches!(self, Self::Train(TrainError::Checkpoint(_)))

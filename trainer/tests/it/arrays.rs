@@ -247,6 +247,21 @@ fn what_does_not_fit_is_said_and_nothing_is_written() {
         assert!(code == Some(1) && text.contains(why), "{text}");
         assert!(!text.contains(r#""phase":"train""#), "before the first step: {text}");
     }
+    new("table-mlp", "5", &["--classes", "3"]);
+    // Whether it is learned from or held out, a sample is named by its place in the file.
+    for wrong in 0..12 {
+        let x = floats(&[12, 5], &(0..60).map(|v| v as f32).collect::<Vec<_>>());
+        let labels: Vec<i64> = (0..12).map(|n| if n == wrong { 7 } else { n % 3 }).collect();
+        write(&dir.path().join("wrong.npz"), &[("x", x), ("y", integers(&labels))]);
+        let (_, text) = refused(&["train", "--arrays", "wrong.npz", "--base", "m.onnx"]);
+        assert!(text.contains(&format!("sample {wrong} has class 7")), "{text}");
+    }
+    let whole = std::fs::read(dir.path().join("m.onnx")).unwrap();
+    std::fs::File::create(dir.path().join("cut.onnx"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, &whole[..whole.len() / 2]))
+        .unwrap();
+    let (_, text) = refused(&["train", "--arrays", "rows.npz", "--base", "cut.onnx"]);
+    assert!(text.contains("cut.onnx") && text.contains("damaged"), "{text}");
     recipe(dir.path(), "[augment]\nflip = true");
     let on_starter = ["train", "--arrays", "rows.npz", "--starter", "table-mlp"];
     let (_, text) = refused(&[&on_starter[..], &["--recipe", "recipe.toml"]].concat());
