@@ -1,6 +1,6 @@
 //! `GET /metrics`: the agent's [`Status`] in Prometheus' words ([`fleetloop_observe::metrics`]).
 //!
-//! Every number but the latencies is read from the same status that `/status` shows. [`METRICS`] is the
+//! Every number but the latencies is read from the same status that `/status` shows. `METRICS` is the
 //! list; `docs/operations.md` holds it as a table, and a test compares the two.
 
 use std::fmt;

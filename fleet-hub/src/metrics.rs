@@ -1,6 +1,6 @@
 //! `GET /metrics`: the hub's [`HubStatus`] in Prometheus' words ([`fleetloop_observe::metrics`]).
 //!
-//! Every number is read from the same status that `/api/v1/status` shows. [`METRICS`] is the list;
+//! Every number is read from the same status that `/api/v1/status` shows. `METRICS` is the list;
 //! `docs/operations.md` holds it as a table, and a test compares the two.
 
 use std::collections::BTreeMap;

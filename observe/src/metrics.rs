@@ -4,7 +4,7 @@
 //! and `prometheus-client` writes it down: a facade with a recorder of its own would count everything a
 //! second time. Format: OpenMetrics text 1.0, which Prometheus reads by its content type.
 //!
-//! A program's list of [`Metric`]s is all there is; its manual holds it as a table ([`manual`]).
+//! A program's list of [`Metric`]s is all there is; its manual holds it as a table ([`Metrics::manual`]).
 
 use std::fmt;
 
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn what_has_nothing_to_say_is_not_shown() {
         let text = OVEN.text(oven(None)).unwrap();
-        assert!(!text.contains("heat"), "{text}");
+        assert!(!text.contains("bakery_oven_heat"), "{text}");
     }
 
     #[test]
