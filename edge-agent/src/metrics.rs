@@ -191,8 +191,11 @@ mod tests {
         for metric in METRICS {
             let family = AGENT.full_name(metric);
             let family = family.strip_suffix("_total").unwrap_or(&family);
-            assert!(scrape.docs.contains_key(family), "{family}");
+            assert_eq!(scrape.docs.get(family).map(String::as_str), Some(metric.help));
             assert!(text.contains(&format!("# TYPE {family} ")), "{family}");
+            if let Some(unit) = metric.unit {
+                assert!(text.contains(&format!("# UNIT {family} {unit}\n")), "{family}");
+            }
         }
     }
 

@@ -99,7 +99,7 @@ mod tests {
         for metric in METRICS {
             let name = HUB.full_name(metric);
             let family = name.strip_suffix("_total").unwrap_or(&name);
-            assert!(text.contains(&format!("# HELP {family} ")), "{family}");
+            assert!(text.contains(&format!("# HELP {family} {}\n", metric.help)), "{family}");
             assert!(text.contains(&format!("# TYPE {family} ")), "{family}");
             let series =
                 |line: &str| line.strip_prefix(&*name).is_some_and(|l| l.starts_with(['{', ' ']));

@@ -37,12 +37,13 @@ enum Kind<S> {
     Histogram(fn(&S) -> &Distribution),
 }
 
-/// A metric of a status `S`: its name, without what all names begin with and without its unit, and what
-/// it says.
+/// A metric of a status `S`.
 pub struct Metric<S> {
     name: &'static str,
-    unit: Option<&'static str>,
-    help: &'static str,
+    /// Its unit, by its name.
+    pub unit: Option<&'static str>,
+    /// What it says.
+    pub help: &'static str,
     kind: Kind<S>,
 }
 
