@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::pace::Pace;
 use super::transport;
 use super::uploads::Uploads;
 use super::window::{WINDOW, Window};
@@ -44,6 +45,7 @@ pub(super) struct Connection {
     pub(super) events: mpsc::Receiver<Result<Event, String>>,
     polling: JoinHandle<()>,
     pub(super) window: Window,
+    pub(super) pace: Pace,
     /// The largest payload the broker takes.
     pub(super) payload_limit: usize,
     /// The subscription stands, so answers will be heard.
@@ -98,6 +100,7 @@ impl Connection {
             events,
             polling,
             window: Window::new(now),
+            pace: Pace::default(),
             payload_limit: MESSAGE_BYTES,
             ready: false,
             opened_at: now,
@@ -128,6 +131,11 @@ impl Connection {
         let filters = [Kind::Receipt, Kind::Refusal, Kind::Desired]
             .map(|kind| Filter::new(Topic::new(device, kind).to_string(), QoS::AtLeastOnce));
         self.client.try_subscribe_many(filters).map_err(|error| chain(&error))
+    }
+
+    /// How many messages of the outbox the pace allows. At the end there are no frames to go slowly for.
+    pub(super) const fn allowed(&self) -> usize {
+        if self.draining { WINDOW } else { self.pace.left() }
     }
 
     /// Why the connection is worth nothing any more, if so.

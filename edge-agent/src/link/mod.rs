@@ -11,6 +11,7 @@
 //! | `connection` | one connection to the broker, from nothing to its end |
 //! | `uploads` | what the hub reads; payloads that are uploaded before their message |
 //! | `window` | how much may be under way at once, and when there is no progress |
+//! | `pace` | how fast a long outbox is sent |
 //! | [`inbox`] | what the hub sends, verified |
 //! | [`backoff`] | how long to wait before the next connection |
 //!
@@ -23,6 +24,7 @@
 pub mod backoff;
 mod connection;
 pub mod inbox;
+mod pace;
 mod session;
 mod uploads;
 mod window;

@@ -1,7 +1,7 @@
 //! What is sent over a connection, and what is made of what comes.
 //!
-//! Samples leave the outbox in a window of messages under way; receipts and refusals come back
-//! verified and settle it. A message that is not trusted is counted and ignored. No progress on a
+//! Samples leave the outbox at a pace, in a window of messages under way; receipts and refusals come
+//! back verified and settle it. A message that is not trusted is counted and ignored. No progress on a
 //! connection that has something under way ends it.
 
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::connection::Connection;
 use super::inbox::{self, Inbound};
+use super::pace::TURN;
 use super::uploads::{self, Uploads};
 use super::window::WINDOW;
 use super::{Keys, LinkParts, LinkStatus};
@@ -103,6 +104,8 @@ impl Session {
     ) -> Result<Ended, String> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turn = interval(TURN);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let wake = self.parts.outbox.wake();
         let mut shutdown = self.parts.shutdown.clone();
         let mut progress = self.updater.progress.clone();
@@ -110,8 +113,9 @@ impl Session {
         loop {
             let slack = link.ready && link.window.has_slack();
             let known = self.keys.borrow().is_some();
+            let rests = link.ready && link.more && link.allowed() < BATCH_ROWS;
             // Cancel-safe: channels and notifications lose nothing when they are not chosen, the
-            // tick and the signal are only observed, and nothing is awaited half done.
+            // ticks and the signal are only observed, and nothing is awaited half done.
             tokio::select! {
                 event = link.events.recv() => self.on_events(link, event).await?,
                 () = wake.notified(), if link.ready => link.more = true,
@@ -141,6 +145,7 @@ impl Session {
                     link.more = true;
                 }
                 _ = tick.tick() => self.on_tick(link)?,
+                _ = turn.tick(), if rests => link.pace.turn(),
             }
             self.send_from_outbox(link).await?;
             if link.draining && self.is_drained(link) {
@@ -153,6 +158,7 @@ impl Session {
     fn on_tick(&self, link: &mut Connection) -> Result<(), String> {
         let now = self.now();
         link.verdict(now)?;
+        link.pace.second(self.parts.outbox.stats().signed_since_start);
         // Leases in the outbox run out without a notification.
         link.more = true;
         if now.saturating_sub(link.reported_at) >= REPORT_EVERY {
@@ -276,7 +282,7 @@ impl Session {
         if self.keys.borrow().is_none() {
             link.more = false;
         }
-        let room = link.window.room(self.now());
+        let room = link.window.room(self.now()).min(link.allowed());
         if !link.ready || !link.more || room < BATCH_ROWS {
             return Ok(());
         }
@@ -293,6 +299,7 @@ impl Session {
     /// the ones beside it go on.
     fn send(&self, link: &mut Connection, message: Outgoing) {
         let bytes = message.bytes.len();
+        link.pace.sent();
         if link.publish(&self.topic(message.kind), message.bytes, self.now()) {
             link.window.awaits_receipt(self.now());
             if let Some(sample) = message.sample {

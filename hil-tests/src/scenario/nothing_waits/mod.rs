@@ -75,7 +75,7 @@ impl Default for Plan {
         Self {
             rounds: 3,
             phase: Duration::from_secs(8),
-            away: Duration::from_secs(60),
+            away: Duration::from_secs(30),
             loads: [0.35, 0.7],
             samples_hz: 60.0,
             outbox_bytes: 1_000_000_000,

@@ -1,0 +1,99 @@
+//! How fast a long outbox is sent. Pure: whoever owns it says when a turn is over and when a second is.
+//!
+//! After hours without a hub, a link that sent as fast as it goes would take whatever the processors
+//! have left, and a frame that comes meanwhile waits for the end of what the kernel does for the link.
+//! So messages go at twice the rate at which samples are signed, and at [`LEAST_PER_SECOND`]: what
+//! waits always becomes less, and a device that signs little still sends 12,000 samples a minute.
+
+use std::time::Duration;
+
+use super::window::WINDOW;
+
+/// How long a turn is: a multiple of it is a second.
+pub(super) const TURN: Duration = Duration::from_millis(100);
+const TURNS_PER_SECOND: usize = 10;
+
+/// Messages a second that may always be sent.
+const LEAST_PER_SECOND: usize = 200;
+
+/// What may still be sent in this turn.
+#[derive(Debug)]
+pub(super) struct Pace {
+    per_turn: usize,
+    left: usize,
+    /// Samples signed since start, a second ago.
+    signed: Option<u64>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { per_turn: LEAST_PER_SECOND / TURNS_PER_SECOND, left: WINDOW, signed: None }
+    }
+}
+
+impl Pace {
+    /// A second has passed, and `signed` samples were signed since start.
+    pub(super) fn second(&mut self, signed: u64) {
+        let before = self.signed.replace(signed).unwrap_or(signed);
+        let in_it = usize::try_from(signed.saturating_sub(before)).unwrap_or(usize::MAX);
+        let per_second = in_it.saturating_mul(2).max(LEAST_PER_SECOND);
+        self.per_turn = per_second.div_ceil(TURNS_PER_SECOND);
+    }
+
+    /// A turn is over. What it left may be sent in the next ones, up to a window.
+    pub(super) fn turn(&mut self) {
+        self.left = self.left.saturating_add(self.per_turn).min(self.per_turn.max(WINDOW));
+    }
+
+    /// A message was sent.
+    pub(super) const fn sent(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// How many messages may be sent before the next turn.
+    pub(super) const fn left(&self) -> usize {
+        self.left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Messages sent in `seconds` by a link that takes all it may, of a device that signs so many a second.
+    fn sent_in(seconds: u64, signed_per_second: u64) -> usize {
+        let mut pace = Pace::default();
+        pace.second(0);
+        let mut sent = 0;
+        for second in 1..=seconds {
+            for _ in 0..TURNS_PER_SECOND {
+                for _ in 0..pace.left() {
+                    pace.sent();
+                    sent += 1;
+                }
+                assert_eq!(pace.left(), 0);
+                pace.turn();
+            }
+            pace.second(second * signed_per_second);
+        }
+        sent
+    }
+
+    #[test]
+    fn a_backlog_becomes_less_at_whatever_rate_samples_are_signed() {
+        assert_eq!(TURN * u32::try_from(TURNS_PER_SECOND).unwrap(), Duration::from_secs(1));
+        for (signed_per_second, per_second) in [(0, 200), (60, 200), (150, 300), (3000, 6000)] {
+            let (a_minute, two) = (sent_in(60, signed_per_second), sent_in(120, signed_per_second));
+            assert_eq!(two - a_minute, 60 * per_second, "{signed_per_second} signed a second");
+        }
+    }
+
+    #[test]
+    fn a_link_that_rested_sends_a_window_at_once_and_no_more() {
+        let mut pace = Pace::default();
+        for _ in 0..1000 {
+            pace.turn();
+        }
+        assert_eq!(pace.left(), WINDOW);
+    }
+}
