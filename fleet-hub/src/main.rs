@@ -1,6 +1,6 @@
 //! The hub's program: `init` makes a hub, `serve` runs it, everything else asks a running one.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use fleet_hub::config::Config;
 use fleet_hub::init::{InitOptions, init};
 use fleet_hub::serve::Hub;
 use fleet_hub::{cli, pki, worker};
-use fleetloop_observe::otlp;
+use fleetloop_observe::{otlp, output};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
@@ -145,10 +145,13 @@ async fn run_init(args: InitArgs) -> anyhow::Result<()> {
         broker: args.broker,
     };
     let config = init(&options, &Clock::system()).await?;
-    println!("hub made in {}", config.paths.data.display());
-    println!("root key in {}: keep it away from this machine", options.offline_keys.display());
-    println!("next: fleet-hub serve --data {}", config.paths.data.display());
-    Ok(())
+    let (data, keys) = (config.paths.data.display(), options.offline_keys.display());
+    let text = format!(
+        "hub made in {data}\n\
+         root key in {keys}: keep it away from this machine\n\
+         next: fleet-hub serve --data {data}"
+    );
+    output::print(&text).context("cannot write to standard output")
 }
 
 async fn run_serve(args: ServeArgs, log: Log) -> anyhow::Result<()> {
@@ -166,12 +169,9 @@ async fn run_serve(args: ServeArgs, log: Log) -> anyhow::Result<()> {
         tokio::spawn(worker::run(access, state.stopping.clone(), drain))
     });
     let (host, port) = state.config.mqtt_address();
-    println!(
-        "ready admin={} device={} mqtt=mqtts://{host}:{port}",
-        state.config.admin_url(),
-        state.config.device_url()
-    );
-    std::io::stdout().flush().context("cannot say that the hub is ready")?;
+    let (admin, device) = (state.config.admin_url(), state.config.device_url());
+    output::print(&format!("ready admin={admin} device={device} mqtt=mqtts://{host}:{port}"))
+        .context("cannot say that the hub is ready")?;
     // Cancel-safe: signals are kept, `failed` only watches.
     let failure = tokio::select! {
         failure = hub.failed() => Some(failure),

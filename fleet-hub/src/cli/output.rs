@@ -1,8 +1,7 @@
 //! What a command prints: one JSON document with `--json`, text for people otherwise.
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
+use fleetloop_observe::output;
 use serde::Serialize;
 
 /// How to print.
@@ -27,14 +26,9 @@ impl Output {
         let text = match self {
             Self::Human => human(value),
             Self::Json => {
-                serde_json::to_string(value).context("cannot write the answer as JSON")? + "\n"
+                serde_json::to_string(value).context("cannot write the answer as JSON")?
             }
         };
-        let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            // The reader of a pipe (`| head`) has seen enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.context("cannot write to standard output"),
-        }
+        output::print(&text).context("cannot write to standard output")
     }
 }

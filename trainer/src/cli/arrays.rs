@@ -59,11 +59,10 @@ pub fn loss(text: &str) -> Result<Loss, String> {
 }
 
 /// Figures as a small table.
-pub fn show(title: &str, judgement: &Judgement) {
-    println!("{title:12} {}", line(&judgement.overall));
-    for (group, figures) in &judgement.groups {
-        println!("  {group:10} {}", line(figures));
-    }
+pub fn table(title: &str, judgement: &Judgement) -> String {
+    let overall = format!("{title:12} {}", line(&judgement.overall));
+    let group = |(group, figures): (&String, &Figures)| format!("\n  {group:10} {}", line(figures));
+    overall + &judgement.groups.iter().map(group).collect::<String>()
 }
 
 fn line(figures: &Figures) -> String {

@@ -12,7 +12,7 @@ use fleetloop_models::statistics::observe_answer;
 use fleetloop_protocol::sample::MediaType;
 use fleetloop_protocol::sketch::Sketch;
 
-use super::Compute;
+use super::{Compute, output};
 
 use crate::pack::Draft;
 use crate::{durable, pack};
@@ -98,12 +98,8 @@ impl Bundle {
         let reference = self.reference(&mut draft)?;
         let bundle = draft.finish(&payloads, reference.as_ref()).with_context(cannot)?;
         durable::write_folder(&self.out, &bundle.files())?;
-        if json {
-            println!("{}", serde_json::json!({ "out": self.out, "bundle": bundle.digest() }));
-        } else {
-            println!("{}: bundle {}", self.out.display(), bundle.digest());
-        }
-        Ok(())
+        let made = serde_json::json!({ "out": self.out, "bundle": bundle.digest() });
+        output::print(json, &made, || format!("{}: bundle {}", self.out.display(), bundle.digest()))
     }
 
     /// What the model makes of the pictures that were given for it.

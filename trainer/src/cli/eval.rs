@@ -9,9 +9,8 @@ use fleetloop_models::session::Runtime;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::Split;
 
-use super::Compute;
-use super::arrays;
 use super::show::{self, Show};
+use super::{Compute, arrays, output};
 use crate::dataset::{self, Pictures};
 use crate::job::Tools;
 use crate::onnx::Model;
@@ -78,19 +77,12 @@ impl Eval {
         });
         show.end();
         let judged = judged?;
-        if json {
-            let scores = (loss == Loss::Reconstruction).then_some(judged.scores);
-            println!(
-                "{}",
-                serde_json::json!({
-                    "model": Digest::of(&file), "arrays": arrays.digest, "loss": loss,
-                    "summary": judged.judgement, "scores": scores,
-                })
-            );
-        } else {
-            arrays::show(&loss.to_string(), &judged.judgement);
-        }
-        Ok(())
+        let scores = (loss == Loss::Reconstruction).then_some(judged.scores);
+        let found = serde_json::json!({
+            "model": Digest::of(&file), "arrays": arrays.digest, "loss": loss,
+            "summary": judged.judgement, "scores": scores,
+        });
+        output::print(json, &found, || arrays::table(&loss.to_string(), &judged.judgement))
     }
 
     fn on_pictures(&self, bundle: &Path, dataset: &Path, json: bool) -> anyhow::Result<()> {
@@ -116,14 +108,9 @@ impl Eval {
         show.end();
         let outputs = outputs?;
         let summary = evaluate::summary(&outputs);
-        if json {
-            println!(
-                "{}",
-                serde_json::json!({ "bundle": bundle.digest(), "summary": summary, "outputs": outputs })
-            );
-        } else {
-            show::accuracy("accuracy", &summary);
-        }
-        Ok(())
+        let found = serde_json::json!({
+            "bundle": bundle.digest(), "summary": summary, "outputs": outputs,
+        });
+        output::print(json, &found, || show::accuracy("accuracy", &summary))
     }
 }

@@ -1,5 +1,6 @@
 //! `trainer inspect`
 
+use std::fmt;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
@@ -7,6 +8,7 @@ use clap::Args;
 use fleetloop_models::bundle::Bundle;
 use serde::Serialize;
 
+use super::output;
 use crate::graph::{Graph, GraphError, Role, Sizes};
 use crate::onnx::Model;
 
@@ -56,12 +58,7 @@ impl Inspect {
         let sizes =
             Sizes { batch: usize::from(self.batch), named: self.sizes.iter().cloned().collect() };
         let findings = findings(Model::parse(bytes)?, &sizes)?;
-        if json {
-            println!("{}", serde_json::to_string(&findings)?);
-        } else {
-            findings.print();
-        }
-        Ok(())
+        output::print(json, &findings, || findings.to_string())
     }
 }
 
@@ -110,30 +107,27 @@ fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
     Ok(findings)
 }
 
-impl Findings {
-    fn print(&self) {
-        println!("operator set {}, {} nodes", self.operator_set, self.nodes);
-        println!("inputs   {}", self.inputs.join(", "));
-        println!("outputs  {}", self.outputs.join(", "));
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "operator set {}, {} nodes", self.operator_set, self.nodes)?;
+        writeln!(f, "inputs   {}", self.inputs.join(", "))?;
+        writeln!(f, "outputs  {}", self.outputs.join(", "))?;
         for p in &self.parameters {
-            println!(
-                "  {:40} {:16} {:?}{}",
-                p.name,
-                format!("{:?}", p.role),
-                p.shape,
-                if p.trains { "" } else { "  (no gradient)" }
-            );
+            let (role, trains) =
+                (format!("{:?}", p.role), if p.trains { "" } else { "  (no gradient)" });
+            writeln!(f, "  {:40} {role:16} {:?}{trains}", p.name, p.shape)?;
         }
         if self.trainable {
-            println!("{} values train", self.trained_elements);
-            println!("{:.1} million multiply-adds", self.multiply_adds as f64 / 1e6);
             let mb = |bytes: u64| bytes as f64 / 1e6;
-            println!("{:.1} MB of parameters", mb(self.parameter_bytes));
-            println!("{:.1} MB of values at most in a training step", mb(self.value_bytes));
+            writeln!(f, "{} values train", self.trained_elements)?;
+            writeln!(f, "{:.1} million multiply-adds", self.multiply_adds as f64 / 1e6)?;
+            writeln!(f, "{:.1} MB of parameters", mb(self.parameter_bytes))?;
+            writeln!(f, "{:.1} MB of values at most in a training step", mb(self.value_bytes))?;
         }
         if !self.unsupported.is_empty() {
-            println!("cannot be trained:");
-            self.unsupported.iter().for_each(|why| println!("  - {why}"));
+            writeln!(f, "cannot be trained:")?;
+            self.unsupported.iter().try_for_each(|why| writeln!(f, "  - {why}"))?;
         }
+        Ok(())
     }
 }

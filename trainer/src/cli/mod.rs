@@ -11,6 +11,7 @@ mod eval;
 mod inspect;
 mod new;
 mod operators;
+mod output;
 mod show;
 mod train;
 mod worker;

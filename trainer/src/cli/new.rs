@@ -6,6 +6,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use fleetloop_protocol::Digest;
 
+use super::output;
 use crate::durable;
 use crate::starter::{Head, Kind, starter};
 
@@ -60,15 +61,10 @@ impl New {
         let bytes = starter(self.kind, &self.input, self.head(), self.seed)?;
         durable::write(&self.out, &bytes)?;
         let digest = Digest::of(&bytes);
-        if json {
-            println!(
-                "{}",
-                serde_json::json!({ "out": self.out, "bytes": bytes.len(), "sha256": digest })
-            );
-        } else {
-            println!("{}: {} bytes, sha256 {digest}", self.out.display(), bytes.len());
-        }
-        Ok(())
+        let made = serde_json::json!({ "out": self.out, "bytes": bytes.len(), "sha256": digest });
+        output::print(json, &made, || {
+            format!("{}: {} bytes, sha256 {digest}", self.out.display(), bytes.len())
+        })
     }
 
     fn head(&self) -> Head {

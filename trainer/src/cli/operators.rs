@@ -1,10 +1,9 @@
 //! `trainer operators`
 
-use std::io::{ErrorKind, Write as _};
-
 use clap::Args;
 use serde::Serialize;
 
+use super::output;
 use crate::ops;
 
 #[derive(Debug, Args)]
@@ -27,9 +26,7 @@ impl Operators {
             })
             .collect();
         known.sort_by_key(|k| k.operator);
-        let text = if json {
-            serde_json::to_string(&known)?
-        } else {
+        output::print(json, &known, || {
             let line = |k: &Known| {
                 format!("{:26} {} to {}", k.operator, k.from_operator_set, k.to_operator_set)
             };
@@ -37,11 +34,6 @@ impl Operators {
             let last =
                 format!("{count} operators, with the operator sets whose meaning is honoured");
             known.iter().map(line).chain([last]).collect::<Vec<_>>().join("\n")
-        };
-        match writeln!(std::io::stdout(), "{text}") {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            written => Ok(written?),
-        }
+        })
     }
 }

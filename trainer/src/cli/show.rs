@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::evaluate::Summary;
+use crate::evaluate::{Accuracy, Summary};
 use crate::job::Event;
 
 /// The least time between two JSON lines of the same phase.
@@ -73,12 +73,9 @@ impl Show {
 }
 
 /// Accuracy as a small table.
-pub fn accuracy(title: &str, summary: &Summary) {
-    println!(
-        "{title:12} {:.4}  ({} of {})",
-        summary.overall.share, summary.overall.correct, summary.overall.total
-    );
-    for (group, counted) in &summary.groups {
-        println!("  {group:10} {:.4}  ({} of {})", counted.share, counted.correct, counted.total);
-    }
+pub fn accuracy(title: &str, summary: &Summary) -> String {
+    let line = |c: &Accuracy| format!("{:.4}  ({} of {})", c.share, c.correct, c.total);
+    let overall = format!("{title:12} {}", line(&summary.overall));
+    let group = |(group, c): (&String, &Accuracy)| format!("\n  {group:10} {}", line(c));
+    overall + &summary.groups.iter().map(group).collect::<String>()
 }

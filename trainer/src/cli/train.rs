@@ -9,9 +9,9 @@ use clap::Args;
 use fleetloop_models::bundle::Bundle;
 use fleetloop_models::session::Runtime;
 
-use super::Compute;
 use super::arrays::{self, Data};
 use super::show::{self, Show};
+use super::{Compute, output};
 use crate::chain::chain;
 use crate::job::{self, ArraysOrder, Base, Event, JobError, Order, Product, Tools};
 
@@ -129,24 +129,18 @@ impl Train {
         let product = self.watched(place, |watch| job::run_arrays(order, tools, watch))?;
         self.write(place, &product.record, &[("model.onnx", &product.model)])?;
         let made = &product.record.reproducible;
-        if json {
-            println!(
-                "{}",
-                serde_json::json!({
-                    "out": self.out, "model": made.model, "before": product.before, "after": product.after,
-                    "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
-                    "measured": product.record.measured,
-                })
-            );
-        } else {
-            println!("{}: model.onnx {}", self.out.display(), made.model);
-            tell_course(made);
-            if let Some(before) = &product.before {
-                arrays::show("before", before);
-            }
-            arrays::show("after", &product.after);
-        }
-        Ok(())
+        let outcome = serde_json::json!({
+            "out": self.out, "model": made.model, "before": product.before, "after": product.after,
+            "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
+            "measured": product.record.measured,
+        });
+        output::print(json, &outcome, || {
+            let mut lines = vec![format!("{}: model.onnx {}", self.out.display(), made.model)];
+            lines.extend(course(made));
+            lines.extend(product.before.as_ref().map(|before| arrays::table("before", before)));
+            lines.push(arrays::table("after", &product.after));
+            lines.join("\n")
+        })
     }
 
     /// Does a job under the eyes of a person. What a run that did not end well leaves is said.
@@ -227,36 +221,29 @@ impl Train {
     fn tell(&self, product: &Product, json: bool) -> anyhow::Result<()> {
         let after = evaluate::summary(&product.report.outputs);
         let before = product.base_report.as_ref().map(|r| evaluate::summary(&r.outputs));
-        let made = &product.record.reproducible;
-        if json {
-            println!(
-                "{}",
-                serde_json::json!({
-                    "out": self.out, "bundle": product.bundle.digest(), "before": before, "after": after,
-                    "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
-                    "measured": product.record.measured,
-                })
-            );
-        } else {
-            println!("{}: bundle {}", self.out.display(), product.bundle.digest());
-            tell_course(made);
-            if let Some(before) = &before {
-                show::accuracy("before", before);
-            }
-            show::accuracy("after", &after);
-        }
-        Ok(())
+        let (made, bundle) = (&product.record.reproducible, product.bundle.digest());
+        let outcome = serde_json::json!({
+            "out": self.out, "bundle": bundle, "before": before, "after": after,
+            "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
+            "measured": product.record.measured,
+        });
+        output::print(json, &outcome, || {
+            let mut lines = vec![format!("{}: bundle {bundle}", self.out.display())];
+            lines.extend(course(made));
+            lines.extend(before.as_ref().map(|before| show::accuracy("before", before)));
+            lines.push(show::accuracy("after", &after));
+            lines.join("\n")
+        })
     }
 }
 
 /// What the recipe did besides training every epoch and every parameter.
-fn tell_course(made: &Reproducible) {
-    if made.recipe.early_stopping.is_some() {
-        println!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
-    }
-    if !made.frozen.is_empty() {
-        println!("{} parameters kept the base's values", made.frozen.len());
-    }
+fn course(made: &Reproducible) -> Vec<String> {
+    let stopped = made.recipe.early_stopping.is_some();
+    let frozen = !made.frozen.is_empty();
+    let epoch = || format!("weights of epoch {} of {}", made.kept_epoch, made.curve.len());
+    let kept = || format!("{} parameters kept the base's values", made.frozen.len());
+    stopped.then(epoch).into_iter().chain(frozen.then(kept)).collect()
 }
 
 /// `out.partial` for `out`.

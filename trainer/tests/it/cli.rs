@@ -202,14 +202,30 @@ fn plainer_instructions_learn_the_same_and_the_record_names_them() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .arg("operators")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let ended = child.wait_with_output().unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+fn a_reader_that_has_seen_enough_is_no_error_and_a_full_disk_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = ["new", "table-mlp", "--input", "4", "--classes", "2", "--out", "m.onnx"];
+    json(&trainer(&[&new[..], &["--json"]].concat(), dir.path()));
+    for arguments in [&["operators"][..], &["inspect", "m.onnx"], &["inspect", "m.onnx", "--json"]]
+    {
+        let start = |stdout: Stdio| {
+            Command::new(env!("CARGO_BIN_EXE_trainer"))
+                .args(arguments)
+                .current_dir(dir.path())
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let mut child = start(Stdio::piped());
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = start(full.into()).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains("cannot write to standard output"), "{said}");
+    }
 }
