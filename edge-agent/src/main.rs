@@ -9,13 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_agent::config::Config;
 use edge_agent::{check, enroll, memory, priority, run, status, tls};
 use fleetloop_models::session::keep_to_itself;
+use fleetloop_observe::output::Output;
 use fleetloop_observe::{otlp, output};
-use serde::Serialize;
 use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-const PRINTING: &str = "cannot write to standard output";
 
 /// Runs a model beside a sensor and sends home what is worth learning from.
 #[derive(Parser)]
@@ -128,8 +126,7 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
                 token
             };
             let enrolled = runtime()?.block_on(enroll::enroll(token.trim(), &data))?;
-            let text = format!("enrolled as {} with {}", enrolled.device, enrolled.hub);
-            output::print(&text).context(PRINTING)?;
+            output::print(&format!("enrolled as {} with {}", enrolled.device, enrolled.hub))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { config } => {
@@ -143,25 +140,20 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
             // What the drain gave up must not hold the process.
             runtime.shutdown_background();
             for last_words in stopped {
-                output::print(&serde_json::to_string(&last_words)?).context(PRINTING)?;
+                output::print(&serde_json::to_string(&last_words)?)?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { config, bundle, json } => {
             let report = check::check(&Config::load(&config.config)?, bundle.as_deref());
-            print(&report, json)?;
+            Output::with_json(json).print(&report, ToString::to_string)?;
             Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Status { config, json } => {
             let config = Config::load(&config.config)?;
             let status = runtime()?.block_on(status::status(config.http.listen, &config.data_dir));
-            print(&status, json)?;
+            Output::with_json(json).print(&status, ToString::to_string)?;
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-fn print<T: Serialize + std::fmt::Display>(result: &T, json: bool) -> anyhow::Result<()> {
-    let text = if json { serde_json::to_string(result)? } else { result.to_string() };
-    output::print(&text).context(PRINTING)
 }

@@ -151,7 +151,7 @@ async fn run_init(args: InitArgs) -> anyhow::Result<()> {
          root key in {keys}: keep it away from this machine\n\
          next: fleet-hub serve --data {data}"
     );
-    output::print(&text).context("cannot write to standard output")
+    output::print(&text)
 }
 
 async fn run_serve(args: ServeArgs, log: Log) -> anyhow::Result<()> {

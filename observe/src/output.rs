@@ -1,18 +1,57 @@
-//! What a command line prints as its result.
+//! What a command line prints as its result: text for people, or one JSON document with `--json`.
+//!
+//! Errors are [`anyhow`]'s, for nobody but a program's `main` meets them.
 
 use std::io::{ErrorKind, Write as _};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Tables and sentences.
+    Human,
+    /// One document.
+    Json,
+}
+
+impl Output {
+    /// What the flag `--json` asks for.
+    pub const fn with_json(json: bool) -> Self {
+        if json { Self::Json } else { Self::Human }
+    }
+
+    /// Prints `value` as JSON, or what `human` makes of it.
+    ///
+    /// # Errors
+    /// As [`print`].
+    pub fn print<T: Serialize>(
+        self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let text = match self {
+            Self::Human => human(value),
+            Self::Json => {
+                serde_json::to_string(value).context("cannot write the answer as JSON")?
+            }
+        };
+        print(&text)
+    }
+}
 
 /// Writes `text` and the end of its last line to standard output. A reader who has seen enough
 /// (`| head`) is no error.
 ///
 /// # Errors
 /// Standard output cannot be written, for instance because it is a file on a full disk.
-pub fn print(text: &str) -> std::io::Result<()> {
+pub fn print(text: &str) -> anyhow::Result<()> {
     let end = if text.ends_with('\n') { "" } else { "\n" };
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes()));
     match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        other => other.context("cannot write to standard output"),
     }
 }

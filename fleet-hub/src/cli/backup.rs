@@ -10,12 +10,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use fleetloop_observe::output::Output;
 use rusqlite::OpenFlags;
 use serde::Serialize;
 
 use super::client::Client;
 use super::human;
-use super::output::Output;
 use super::progress::Progress;
 use crate::store::DATABASE;
 

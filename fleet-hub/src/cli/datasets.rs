@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::datasets::{Dataset, DatasetSummary, FreezeRequest, Split};
 
 use super::client::Client;
 use super::human;
-use super::output::Output;
 use super::resolve;
 use super::table::Table;
 

@@ -1,5 +1,6 @@
 //! `fleet-hub device …`
 
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::devices::{
     Device, DeviceState, ReplaceRequest, TokenRequest, TokenResponse,
@@ -8,7 +9,6 @@ use fleetloop_protocol::state::Update;
 
 use super::client::Client;
 use super::human;
-use super::output::Output;
 use super::table::{Table, facts};
 use crate::clock::Clock;
 

@@ -1,11 +1,11 @@
 //! `fleet-hub drift`
 
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::drift::FleetDrift;
 use fleetloop_protocol::drift::{Against, Drift, Finding, Measure};
 
 use super::client::{Client, query};
-use super::output::Output;
 use super::resolve;
 use super::table::Table;
 

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fleetloop_models::idx::{self, IdxPictures};
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::datasets::Split;
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::samples::{ImportItem, ImportRequest, ImportResponse};
@@ -17,7 +18,6 @@ use fleetloop_protocol::sample::MediaType;
 
 use super::Usage;
 use super::client::Client;
-use super::output::Output;
 use super::progress::Progress;
 
 /// Pictures a request: half of what the hub takes.

@@ -1,11 +1,11 @@
 //! `fleet-hub label …`
 
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::labels::{LabelQueue, LabelRequest, LabelSet};
 use fleetloop_protocol::api::samples::Sample;
 
 use super::client::Client;
-use super::output::Output;
 use super::samples;
 
 /// What can be done with labels.

@@ -13,7 +13,6 @@ pub mod human;
 pub mod import;
 pub mod labels;
 pub mod models;
-pub mod output;
 pub mod progress;
 pub mod releases;
 pub mod resolve;
@@ -25,8 +24,9 @@ pub mod training;
 
 use std::path::PathBuf;
 
+use fleetloop_observe::output::Output;
+
 use client::Client;
-use output::Output;
 
 /// How the hub is reached, and how its answers are printed.
 #[derive(Debug, Clone, clap::Args)]
@@ -93,7 +93,7 @@ pub async fn run(access: Access, command: Command) -> anyhow::Result<()> {
         Usage("no access file: name one with --access FILE or FLEET_HUB_ACCESS; 'fleet-hub init' wrote admin.toml beside the hub's data".into())
     })?;
     let client = Client::open(&path)?;
-    let output = if access.json { Output::Json } else { Output::Human };
+    let output = Output::with_json(access.json);
     match command {
         Command::Status => status::run(&client, output).await,
         Command::Device(command) => devices::run(&client, output, command).await,

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use fleetloop_models::bundle::{Bundle, MANIFEST_FILE};
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::models::{ImportModel, Model};
 use fleetloop_protocol::api::reports::Verdict;
 
 use super::client::Client;
 use super::human;
-use super::output::Output;
 use super::progress::Progress;
 use super::resolve;
 use super::table::{Table, facts};

@@ -1,10 +1,10 @@
 //! `fleet-hub release …`
 
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::models::{Release, ReleaseRequest};
 
 use super::client::Client;
 use super::human;
-use super::output::Output;
 use super::resolve;
 use super::table::Table;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::rollouts::{
     Member, MemberState, Phase, Rollout, RolloutId, RolloutRequest,
@@ -10,7 +11,6 @@ use fleetloop_protocol::api::rollouts::{
 
 use super::client::Client;
 use super::human;
-use super::output::Output;
 use super::progress::Progress;
 use super::resolve;
 use super::table::{Table, facts};

@@ -1,5 +1,6 @@
 //! `fleet-hub sample …`
 
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::samples::{Sample, SampleCounts};
@@ -8,7 +9,6 @@ use fleetloop_protocol::sample::{Prediction, Selection};
 use super::client::{Client, query};
 use super::human;
 use super::import;
-use super::output::Output;
 use super::table::{Table, facts};
 
 /// What can be done with samples.

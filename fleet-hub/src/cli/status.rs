@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::status::HubStatus;
 
 use super::client::Client;
 use super::human;
-use super::output::Output;
 
 /// Asks the hub how it is.
 ///

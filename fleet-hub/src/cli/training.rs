@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::jobs::{Base, Job, JobId, JobState, TrainRequest};
 
 use super::Usage;
 use super::client::Client;
-use super::output::Output;
 use super::progress::Progress;
 use super::resolve;
 use super::table::{Table, facts};

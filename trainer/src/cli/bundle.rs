@@ -9,10 +9,11 @@ use fleetloop_models::picture::Frame;
 use fleetloop_models::reference::Reference;
 use fleetloop_models::session::Runtime;
 use fleetloop_models::statistics::observe_answer;
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::sample::MediaType;
 use fleetloop_protocol::sketch::Sketch;
 
-use super::{Compute, output};
+use super::Compute;
 
 use crate::pack::Draft;
 use crate::{durable, pack};
@@ -63,7 +64,7 @@ enum FitArgument {
 }
 
 impl Bundle {
-    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+    pub fn run(&self, output: Output) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
         let model = super::model(&self.model)?.bytes;
         let input = pack::declared_input(&model)
@@ -99,7 +100,7 @@ impl Bundle {
         let bundle = draft.finish(&payloads, reference.as_ref()).with_context(cannot)?;
         durable::write_folder(&self.out, &bundle.files())?;
         let made = serde_json::json!({ "out": self.out, "bundle": bundle.digest() });
-        output::print(json, &made, || format!("{}: bundle {}", self.out.display(), bundle.digest()))
+        output.print(&made, |_| format!("{}: bundle {}", self.out.display(), bundle.digest()))
     }
 
     /// What the model makes of the pictures that were given for it.

@@ -6,11 +6,12 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use fleetloop_models::bundle::Bundle;
 use fleetloop_models::session::Runtime;
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::Split;
 
 use super::show::{self, Show};
-use super::{Compute, arrays, output};
+use super::{Compute, arrays};
 use crate::dataset::{self, Pictures};
 use crate::job::Tools;
 use crate::onnx::Model;
@@ -51,15 +52,15 @@ enum Which {
 }
 
 impl Eval {
-    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+    pub fn run(&self, output: Output) -> anyhow::Result<()> {
         match (&self.bundle, &self.dataset, &self.model, &self.arrays) {
-            (Some(bundle), Some(dataset), ..) => self.on_pictures(bundle, dataset, json),
-            (_, _, Some(model), Some(arrays)) => self.on_arrays(model, arrays, json),
+            (Some(bundle), Some(dataset), ..) => self.on_pictures(bundle, dataset, output),
+            (_, _, Some(model), Some(arrays)) => self.on_arrays(model, arrays, output),
             _ => anyhow::bail!("give --bundle and --dataset, or --model and --arrays"),
         }
     }
 
-    fn on_arrays(&self, model: &Path, arrays: &Path, json: bool) -> anyhow::Result<()> {
+    fn on_arrays(&self, model: &Path, arrays: &Path, output: Output) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
         let cancel = super::cancel_on_signal()?;
         let file = super::model(model)?.bytes;
@@ -82,10 +83,10 @@ impl Eval {
             "model": Digest::of(&file), "arrays": arrays.digest, "loss": loss,
             "summary": judged.judgement, "scores": scores,
         });
-        output::print(json, &found, || arrays::table(&loss.to_string(), &judged.judgement))
+        output.print(&found, |_| arrays::table(&loss.to_string(), &judged.judgement))
     }
 
-    fn on_pictures(&self, bundle: &Path, dataset: &Path, json: bool) -> anyhow::Result<()> {
+    fn on_pictures(&self, bundle: &Path, dataset: &Path, output: Output) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
         let cancel = super::cancel_on_signal()?;
         let bundle = Bundle::open(bundle, None)?;
@@ -111,6 +112,6 @@ impl Eval {
         let found = serde_json::json!({
             "bundle": bundle.digest(), "summary": summary, "outputs": outputs,
         });
-        output::print(json, &found, || show::accuracy("accuracy", &summary))
+        output.print(&found, |_| show::accuracy("accuracy", &summary))
     }
 }

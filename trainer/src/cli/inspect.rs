@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use clap::Args;
 use fleetloop_models::bundle::Bundle;
+use fleetloop_observe::output::Output;
 use serde::Serialize;
 
-use super::output;
 use crate::graph::{Graph, GraphError, Role, Sizes};
 use crate::onnx::Model;
 
@@ -49,7 +49,7 @@ struct Found {
 }
 
 impl Inspect {
-    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+    pub fn run(&self, output: Output) -> anyhow::Result<()> {
         let bytes = if self.model.is_dir() {
             Bundle::open(&self.model, None)?.model().to_vec()
         } else {
@@ -58,7 +58,7 @@ impl Inspect {
         let sizes =
             Sizes { batch: usize::from(self.batch), named: self.sizes.iter().cloned().collect() };
         let findings = findings(Model::parse(bytes)?, &sizes)?;
-        output::print(json, &findings, || findings.to_string())
+        output.print(&findings, Findings::to_string)
     }
 }
 

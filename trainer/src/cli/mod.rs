@@ -11,7 +11,6 @@ mod eval;
 mod inspect;
 mod new;
 mod operators;
-mod output;
 mod show;
 mod train;
 mod worker;
@@ -25,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use fleetloop_models::session::keep_to_itself;
+use fleetloop_observe::output::Output;
 use tracing_subscriber::EnvFilter;
 
 use crate::job::JobError;
@@ -116,13 +116,14 @@ pub fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let root = Root::parse();
+    let output = Output::with_json(root.json);
     let result = match &root.command {
-        Command::New(command) => command.run(root.json),
-        Command::Bundle(command) => command.run(root.json),
-        Command::Train(command) => command.run(root.json),
-        Command::Eval(command) => command.run(root.json),
-        Command::Inspect(command) => command.run(root.json),
-        Command::Operators(command) => command.run(root.json),
+        Command::New(command) => command.run(output),
+        Command::Bundle(command) => command.run(output),
+        Command::Train(command) => command.run(output),
+        Command::Eval(command) => command.run(output),
+        Command::Inspect(command) => command.run(output),
+        Command::Operators(command) => command.run(output),
         Command::Worker(command) => command.run(),
     };
     match result {

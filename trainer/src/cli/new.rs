@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
+use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
 
-use super::output;
 use crate::durable;
 use crate::starter::{Head, Kind, starter};
 
@@ -57,12 +57,12 @@ impl ValueEnum for Kind {
 }
 
 impl New {
-    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+    pub fn run(&self, output: Output) -> anyhow::Result<()> {
         let bytes = starter(self.kind, &self.input, self.head(), self.seed)?;
         durable::write(&self.out, &bytes)?;
         let digest = Digest::of(&bytes);
         let made = serde_json::json!({ "out": self.out, "bytes": bytes.len(), "sha256": digest });
-        output::print(json, &made, || {
+        output.print(&made, |_| {
             format!("{}: {} bytes, sha256 {digest}", self.out.display(), bytes.len())
         })
     }

@@ -1,9 +1,9 @@
 //! `trainer operators`
 
 use clap::Args;
+use fleetloop_observe::output::Output;
 use serde::Serialize;
 
-use super::output;
 use crate::ops;
 
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ struct Known {
 }
 
 impl Operators {
-    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+    pub fn run(&self, output: Output) -> anyhow::Result<()> {
         let mut known: Vec<Known> = ops::table()
             .map(|operator| Known {
                 operator: operator.name,
@@ -26,7 +26,7 @@ impl Operators {
             })
             .collect();
         known.sort_by_key(|k| k.operator);
-        output::print(json, &known, || {
+        output.print(&known, |_| {
             let line = |k: &Known| {
                 format!("{:26} {} to {}", k.operator, k.from_operator_set, k.to_operator_set)
             };

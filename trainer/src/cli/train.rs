@@ -8,10 +8,11 @@ use burn::tensor::Device;
 use clap::Args;
 use fleetloop_models::bundle::Bundle;
 use fleetloop_models::session::Runtime;
+use fleetloop_observe::output::Output;
 
+use super::Compute;
 use super::arrays::{self, Data};
 use super::show::{self, Show};
-use super::{Compute, output};
 use crate::chain::chain;
 use crate::job::{self, ArraysOrder, Base, Event, JobError, Order, Product, Tools};
 
@@ -63,7 +64,7 @@ pub struct Train {
 }
 
 impl Train {
-    pub fn run(&self, json: bool) -> anyhow::Result<()> {
+    pub fn run(&self, output: Output) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
         let cancel = super::cancel_on_signal()?;
         anyhow::ensure!(
@@ -88,8 +89,8 @@ impl Train {
             checkpoints: Some(&place),
         };
         match (&self.data.arrays, &self.dataset) {
-            (Some(arrays), _) => self.on_arrays(arrays, &tools, &place, json),
-            (None, Some(dataset)) => self.on_pictures(dataset, &tools, &place, json),
+            (Some(arrays), _) => self.on_arrays(arrays, &tools, &place, output),
+            (None, Some(dataset)) => self.on_pictures(dataset, &tools, &place, output),
             (None, None) => anyhow::bail!("give --dataset or --arrays"),
         }
     }
@@ -99,7 +100,7 @@ impl Train {
         dataset: &Path,
         tools: &Tools<'_>,
         place: &Place,
-        json: bool,
+        output: Output,
     ) -> anyhow::Result<()> {
         let (dataset, dataset_digest, payloads) = dataset::open(dataset)?;
         let (base, name, version) = self.base(self.input.as_deref())?;
@@ -109,7 +110,7 @@ impl Train {
         let order = Order { name, version, base, dataset, dataset_digest, recipe, seed: self.seed };
         let product = self.watched(place, |watch| job::run(&order, &payloads, tools, watch))?;
         self.write(place, &product.record, &product.bundle.files())?;
-        self.tell(&product, json)
+        self.tell(&product, output)
     }
 
     fn on_arrays(
@@ -117,7 +118,7 @@ impl Train {
         path: &Path,
         tools: &Tools<'_>,
         place: &Place,
-        json: bool,
+        output: Output,
     ) -> anyhow::Result<()> {
         let (learning, judging, judged_by) = self.data.read(path)?;
         let (base, ..) = self.base(Some(learning.shape()))?;
@@ -134,7 +135,7 @@ impl Train {
             "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
             "measured": product.record.measured,
         });
-        output::print(json, &outcome, || {
+        output.print(&outcome, |_| {
             let mut lines = vec![format!("{}: model.onnx {}", self.out.display(), made.model)];
             lines.extend(course(made));
             lines.extend(product.before.as_ref().map(|before| arrays::table("before", before)));
@@ -218,7 +219,7 @@ impl Train {
         Ok(place.remove()?)
     }
 
-    fn tell(&self, product: &Product, json: bool) -> anyhow::Result<()> {
+    fn tell(&self, product: &Product, output: Output) -> anyhow::Result<()> {
         let after = evaluate::summary(&product.report.outputs);
         let before = product.base_report.as_ref().map(|r| evaluate::summary(&r.outputs));
         let (made, bundle) = (&product.record.reproducible, product.bundle.digest());
@@ -227,7 +228,7 @@ impl Train {
             "curve": made.curve, "kept_epoch": made.kept_epoch, "frozen": made.frozen,
             "measured": product.record.measured,
         });
-        output::print(json, &outcome, || {
+        output.print(&outcome, |_| {
             let mut lines = vec![format!("{}: bundle {bundle}", self.out.display())];
             lines.extend(course(made));
             lines.extend(before.as_ref().map(|before| show::accuracy("before", before)));
