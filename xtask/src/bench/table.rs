@@ -39,8 +39,8 @@ pub struct Row {
     pub ours: f64,
     /// The peer's.
     pub peer: f64,
-    /// Ours divided by the peer's; 1 where both are the same, 0 included, and none where only the
-    /// peer's is 0.
+    /// Ours divided by the peer's, of pairs the median; 1 where both are the same, 0 included, and
+    /// none where only the peer's is 0.
     pub ratio: Option<f64>,
 }
 
@@ -61,10 +61,28 @@ impl Row {
         unit: &'static str,
         [ours, peer]: [f64; 2],
     ) -> Self {
-        let ratio = if ours == peer { 1.0 } else { ours / peer };
-        let ratio = Some(ratio).filter(|ratio| ratio.is_finite());
+        let ratio = ratio([ours, peer]);
         Self { case: case.to_owned(), metric, unit, ours, peer, ratio }
     }
+
+    /// A figure whose values were each taken beside one of the peer's: the medians of both, and the
+    /// median of the pairs' ratios, which a machine that changes from pair to pair does not change.
+    pub fn paired(
+        case: &str,
+        metric: &'static str,
+        unit: &'static str,
+        pairs: &[[f64; 2]],
+    ) -> Self {
+        let middle = |side: usize| median(pairs.iter().map(|pair| pair[side]).collect());
+        let ratios: Option<Vec<f64>> = pairs.iter().copied().map(ratio).collect();
+        let row = Self::new(case, metric, unit, [middle(0), middle(1)]);
+        Self { ratio: ratios.map(median), ..row }
+    }
+}
+
+fn ratio([ours, peer]: [f64; 2]) -> Option<f64> {
+    let ratio = if ours == peer { 1.0 } else { ours / peer };
+    Some(ratio).filter(|ratio| ratio.is_finite())
 }
 
 impl Machine {
@@ -128,6 +146,13 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(vec![]).is_nan());
+    }
+
+    #[test]
+    fn of_pairs_the_ratio_is_the_median_of_theirs() {
+        let row = Row::paired("case", "time", "ms", &[[2.0, 1.0], [30.0, 20.0], [5.0, 5.0]]);
+        assert_eq!((row.ours, row.peer, row.ratio), (5.0, 5.0, Some(1.5)));
+        assert_eq!(Row::paired("case", "time", "ms", &[[2.0, 0.0]]).ratio, None);
     }
 
     #[test]

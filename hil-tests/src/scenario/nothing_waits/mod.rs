@@ -3,11 +3,11 @@
 //! frame is answered when the outbox is full.
 //!
 //! One agent at shares of its capacity, one after another, which signs and sends some of its frames; a
-//! hub on the same machine. A turn is a quiet phase and a disturbed one after it, so that what else the
-//! machine does meets both alike; one of the disturbances is none at all, and its ratio says how far two
-//! quiet phases lie apart. A machine that others share is not as fast a minute later: the capacity is
-//! measured before each turn and after it, and a turn that turns out to have had more than its share of
-//! the smaller of the two is told and taken again.
+//! hub on the same machine. A turn is a quiet phase with a disturbed one amid it, so that a machine that
+//! becomes slower or faster meanwhile does so for both; one of the disturbances is none at all, and its
+//! ratio says how far two quiet phases lie apart. A machine that others share is not as fast a minute
+//! later: the capacity is measured before each turn and after it, and a turn that turns out to have had
+//! more than its share of the smaller of the two is told and taken again.
 //!
 //! At a small share a latency is what a frame met; at the largest, where a queue makes much of little,
 //! that no frame is dropped says more than how long one took. Frame latency is the agent's own figure
@@ -56,7 +56,7 @@ const FIRST: Priority = Priority::Nice(-10);
 pub struct Plan {
     /// How often every disturbance takes its turn at each load.
     pub rounds: u32,
-    /// How long a phase lasts.
+    /// How long a phase lasts; half of a quiet one is before the disturbance and half after it.
     pub phase: Duration,
     /// How long the hub is away before the outbox drains.
     pub away: Duration,
@@ -93,7 +93,7 @@ pub struct Figures {
     pub starts: Starts,
 }
 
-/// A quiet phase and the disturbed one after it.
+/// A quiet phase and the disturbed one amid it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Turn {
     /// The share of the capacity that it shall not exceed.
@@ -107,7 +107,7 @@ pub struct Turn {
     pub within: bool,
     /// What disturbed.
     pub disturbance: Disturbance,
-    /// Before.
+    /// Before and after.
     pub quiet: Phase,
     /// During.
     pub disturbed: Phase,

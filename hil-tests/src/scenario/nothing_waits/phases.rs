@@ -66,15 +66,33 @@ pub struct Phase {
     pub left_out: u64,
 }
 
+/// The frames of a phase, or of both halves of one.
+#[derive(Debug, Default)]
+struct Seen {
+    latencies: Vec<u64>,
+    left_out: u64,
+    times: u64,
+}
+
+impl Seen {
+    fn and(mut self, other: Self) -> Self {
+        self.latencies.extend(other.latencies);
+        let (left_out, times) = (self.left_out + other.left_out, self.times + other.times);
+        Self { left_out, times, ..self }
+    }
+}
+
 impl Phase {
-    fn of(mut latencies: Vec<u64>) -> Self {
+    fn of(seen: Seen, dropped: u64) -> Self {
+        let Seen { mut latencies, left_out, times } = seen;
         latencies.sort_unstable();
         let at = |share: f64| {
             let rank = (latencies.len() as f64 * share).ceil() as usize;
             latencies.get(rank.saturating_sub(1)).copied().unwrap_or(0)
         };
         let (p50_us, p99_us, max_us) = (at(0.5), at(0.99), at(1.0));
-        Self { frames: latencies.len() as u64, p50_us, p99_us, max_us, ..Self::default() }
+        let frames = latencies.len() as u64;
+        Self { frames, dropped, p50_us, p99_us, max_us, times, left_out }
     }
 }
 
@@ -103,8 +121,8 @@ struct Frames {
 }
 
 impl Run<'_> {
-    /// A quiet phase and a disturbed one, with so many frames a second, which are a share of the
-    /// capacity.
+    /// A quiet phase and a disturbed one amid it, with so many frames a second, which are a share of
+    /// the capacity.
     pub(super) fn turn(
         &mut self,
         load: f64,
@@ -115,62 +133,64 @@ impl Run<'_> {
         self.settle()?;
         let watch = Watch::begin(self.agent.latest_url(), rate_hz)?;
         let frames = Frames { watch, load };
-        let before = self.dropped()?;
-        let quiet = self.phase(&frames, |run| run.pass())?;
-        let between = self.dropped()?;
+        let half = self.plan.phase / 2;
+        let begun = self.dropped()?;
+        let before = self.see(&frames, |run| run.pass(half))?;
+        let until = self.dropped()?;
         let disturbed = self.disturb(&frames, disturbance)?;
         self.settle()?;
         // What is dropped on the way into a disturbance and out of it counts as well.
-        let after = self.dropped()?;
+        let since = self.dropped()?;
+        let after = self.see(&frames, |run| run.pass(half))?;
+        let ended = self.dropped()?;
         self.agent.stop()?;
-        Ok((
-            Phase { dropped: between - before, ..quiet },
-            Phase { dropped: after - between, ..disturbed },
-        ))
+        let quiet = Phase::of(before.and(after), (until - begun) + (ended - since));
+        Ok((quiet, Phase::of(disturbed, since - until)))
     }
 
-    fn disturb(&mut self, frames: &Frames, disturbance: Disturbance) -> Result<Phase> {
+    fn disturb(&mut self, frames: &Frames, disturbance: Disturbance) -> Result<Seen> {
+        let whole = self.plan.phase;
         match disturbance {
-            Disturbance::Nothing => self.phase(frames, |run| run.pass()),
+            Disturbance::Nothing => self.see(frames, |run| run.pass(whole)),
             Disturbance::StalledLink => {
                 self.plant.hub.stall(true)?;
-                let phase = self.phase(frames, |run| run.pass());
+                let seen = self.see(frames, |run| run.pass(whole));
                 self.plant.hub.stall(false)?;
-                phase
+                seen
             }
-            Disturbance::Swap => self.phase(frames, |run| run.swap()),
+            Disturbance::Swap => self.see(frames, |run| run.swap()),
             Disturbance::FullDisk => {
                 self.rig.fill(&self.volume)?;
                 // Nothing leaves the outbox, or what leaves would make room for what comes.
                 self.plant.hub.stall(true)?;
-                let phase = self
+                let seen = self
                     .until_it("finds its disk full", |status| {
                         status.outbox.is_some_and(|outbox| outbox.paused)
                     })
-                    .and_then(|()| self.phase(frames, |run| run.pass()));
+                    .and_then(|()| self.see(frames, |run| run.pass(whole)));
                 self.plant.hub.stall(false)?;
                 self.rig.make_room(&self.volume)?;
-                phase
+                seen
             }
             Disturbance::Drain => {
                 self.plant.hub.kill()?;
                 std::thread::sleep(self.plan.away);
                 self.plant.hub.start()?;
                 self.until_it("finds the hub", |status| status.connected())?;
-                let (most, phase) = (self.waiting()?, self.phase(frames, |run| run.drain())?);
+                let (most, seen) = (self.waiting()?, self.see(frames, |run| run.drain())?);
                 let sent = most.saturating_sub(self.waiting()?);
                 ensure!(sent > most / 2, "of {most} samples only {sent} were sent");
-                Ok(Phase { times: sent, ..phase })
+                Ok(Seen { times: sent, ..seen })
             }
         }
     }
 
-    /// A phase: what frames took while `work` was done, and how often it did it.
-    fn phase(
+    /// What frames took while `work` was done, and how often it did it.
+    fn see(
         &mut self,
         frames: &Frames,
         work: impl FnOnce(&mut Self) -> Result<u64>,
-    ) -> Result<Phase> {
+    ) -> Result<Seen> {
         frames.watch.take();
         self.pauses.take();
         let times = work(self)?;
@@ -184,11 +204,11 @@ impl Run<'_> {
             answered.len(),
             latencies.len()
         );
-        Ok(Phase { times, left_out, ..Phase::of(latencies) })
+        Ok(Seen { latencies, left_out, times })
     }
 
-    fn pass(&self) -> Result<u64> {
-        std::thread::sleep(self.plan.phase);
+    fn pass(&self, lasts: Duration) -> Result<u64> {
+        std::thread::sleep(lasts);
         self.agent.must_run()?;
         Ok(0)
     }
@@ -246,9 +266,12 @@ mod tests {
 
     #[test]
     fn a_quantile_is_a_latency_that_was_seen() {
-        let phase = Phase::of((1..=200).rev().collect());
-        assert_eq!((phase.p50_us, phase.p99_us, phase.max_us), (100, 198, 200));
-        assert_eq!(Phase::of(Vec::new()).p99_us, 0);
+        let half = |latencies: Vec<u64>| Seen { latencies, left_out: 1, times: 2 };
+        let seen = half((101..=200).rev().collect()).and(half((1..=100).collect()));
+        let phase = Phase::of(seen, 3);
+        assert_eq!((phase.frames, phase.p50_us, phase.p99_us, phase.max_us), (200, 100, 198, 200));
+        assert_eq!((phase.dropped, phase.left_out, phase.times), (3, 2, 4));
+        assert_eq!(Phase::of(Seen::default(), 0).p99_us, 0);
     }
 
     #[test]
