@@ -11,7 +11,8 @@ use super::window::WINDOW;
 
 /// How long a turn is: a multiple of it is a second.
 pub(super) const TURN: Duration = Duration::from_millis(100);
-const TURNS_PER_SECOND: usize = 10;
+const TURNS_PER_SECOND: usize = 1000 / TURN.subsec_millis() as usize;
+const _: () = assert!(1000 % TURN.subsec_millis() == 0);
 
 /// Messages a second that may always be sent.
 const LEAST_PER_SECOND: usize = 200;
@@ -81,7 +82,6 @@ mod tests {
 
     #[test]
     fn a_backlog_becomes_less_at_whatever_rate_samples_are_signed() {
-        assert_eq!(TURN * u32::try_from(TURNS_PER_SECOND).unwrap(), Duration::from_secs(1));
         for (signed_per_second, per_second) in [(0, 200), (60, 200), (150, 300), (3000, 6000)] {
             let (a_minute, two) = (sent_in(60, signed_per_second), sent_in(120, signed_per_second));
             assert_eq!(two - a_minute, 60 * per_second, "{signed_per_second} signed a second");
