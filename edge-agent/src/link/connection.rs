@@ -12,8 +12,10 @@ use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::limits::MESSAGE_BYTES;
 use fleetloop_protocol::topic::{Kind, Topic};
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{ConnAck, Filter, Packet, PubAck, PubAckReason};
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, ConnectReturnCode, Filter, Packet, PubAck, PubAckReason,
+};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -88,7 +90,7 @@ impl Connection {
         let (sender, events) = mpsc::channel(EVENTS);
         let polling = tokio::spawn(async move {
             loop {
-                let event = eventloop.poll().await.map_err(|error| chain(&error));
+                let event = eventloop.poll().await.map_err(|error| said(&error));
                 let ended = event.is_err();
                 if sender.send(event).await.is_err() || ended {
                     return;
@@ -198,8 +200,32 @@ impl Connection {
     }
 }
 
+/// What a person is told of the end of a connection.
+fn said(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized) => {
+            "the hub does not admit this device: it was revoked or replaced there, see \
+             'fleet-hub device list'; with a new token, enrol it into an empty data folder"
+                .to_owned()
+        }
+        other => chain(other),
+    }
+}
+
 fn payload_limit(ack: &ConnAck) -> usize {
     let broker = ack.properties.as_ref().and_then(|properties| properties.max_packet_size);
     let broker = broker.map_or(usize::MAX, |bytes| bytes as usize);
     MESSAGE_BYTES.min(broker.saturating_sub(PACKET_OVERHEAD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_admitted_hears_what_to_do_and_others_what_happened() {
+        let refused = |code| said(&ConnectionError::ConnectionRefused(code));
+        assert!(refused(ConnectReturnCode::NotAuthorized).contains("fleet-hub device list"));
+        assert!(refused(ConnectReturnCode::ServerBusy).contains("ServerBusy"));
+    }
 }
