@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use edge_agent::config::Config;
+use edge_agent::config::{Config, Place};
 use edge_agent::{check, enroll, memory, priority, run, status, tls};
 use fleetloop_models::session::keep_to_itself;
 use fleetloop_observe::output::Output;
@@ -150,8 +150,8 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
             Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Status { config, json } => {
-            let config = Config::load(&config.config)?;
-            let status = runtime()?.block_on(status::status(config.http.listen, &config.data_dir));
+            let place = Place::load(&config.config)?;
+            let status = runtime()?.block_on(status::status(&place));
             Output::with_json(json).print(&status, ToString::to_string)?;
             Ok(ExitCode::SUCCESS)
         }

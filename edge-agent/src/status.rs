@@ -11,6 +11,7 @@ use fleetloop_protocol::upload::UPLOADS_SINCE;
 use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::config::Place;
 use crate::drift::DriftStatus;
 use crate::health::Health;
 use crate::identity::{Identity, IdentityError};
@@ -128,22 +129,24 @@ pub async fn ask(listen: SocketAddr) -> Option<Status> {
     response.error_for_status().ok()?.json().await.ok()
 }
 
-/// The status of the agent: its own word if it runs with this `data_dir`, its files otherwise.
-pub async fn status(listen: SocketAddr, data_dir: &Path) -> Status {
+/// The status of the agent at `place`: its own word if it runs, which says what it thinks of its
+/// configuration, or its files.
+pub async fn status(place: &Place) -> Status {
+    let Place { data_dir, listen, problems } = place;
     let same = |found: &Status| {
         let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         canonical(&found.data_dir) == canonical(data_dir)
     };
-    match ask(listen).await {
-        Some(found) if same(&found) => found,
-        Some(other) => {
-            let mut status = from_files(data_dir);
-            let theirs = other.data_dir.display();
-            status.problems.push(format!("{listen} is another agent's, with {theirs}"));
-            status
-        }
-        None => from_files(data_dir),
-    }
+    let other = match ask(*listen).await {
+        Some(found) if same(&found) => return found,
+        other => other,
+    };
+    let mut status = from_files(data_dir);
+    let theirs = other.map(|other| other.data_dir);
+    let foreign = theirs.map(|dir| format!("{listen} is another agent's, with {}", dir.display()));
+    let wrong = problems.as_ref().map(|problems| format!("cannot start: {problems}"));
+    status.problems.extend(foreign.into_iter().chain(wrong));
+    status
 }
 
 /// The status of an agent that does not run, from its files. Blocks on the disk.

@@ -138,6 +138,10 @@ fn a_wrong_file_is_shown_and_a_right_one_is_taken_without_a_signal() {
     let text = status.to_string();
     assert!(text.contains("is not used") && text.contains("selection.random_rate"), "{text}");
     assert_eq!(status.running.unwrap().config.digest, before.digest);
+    let asked = device.command("status", &[]).output().unwrap();
+    let text = String::from_utf8(asked.stdout).unwrap();
+    assert!(asked.status.success() && text.contains("a model answers"), "{text}");
+    assert!(text.contains("is not used") && text.contains("selection.random_rate"), "{text}");
     // Written in place, in two parts.
     let whole = "# a file of its own\n".to_owned()
         + &std::fs::read_to_string(device.config()).unwrap().replace("2.0", "0.5");
@@ -152,6 +156,11 @@ fn a_wrong_file_is_shown_and_a_right_one_is_taken_without_a_signal() {
         config.is_some_and(|config| config.digest == digest && config.refused.is_none())
     });
     agent.stop();
+    device.configure("dark", 50, "[selection]\nrandom_rate =\n");
+    let asked = device.command("status", &[]).output().unwrap();
+    let text = String::from_utf8(asked.stdout).unwrap();
+    assert!(asked.status.success() && text.contains("stopped"), "{text}");
+    assert!(text.contains("cannot start") && text.contains("random_rate"), "{text}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! `agent.toml`: parsed once into a validated [`Config`].
+//! `agent.toml`: parsed once into a validated [`Config`], or for its [`Place`] alone.
 //!
 //! Unknown keys are errors and all errors are reported together. Paths are relative to the file
 //! that names them. Every limit has a default and a unit in its name; `agent.example.toml` beside
 //! this crate shows them all and is tested against the defaults.
+
+mod place;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use fleetloop_protocol::Digest;
 use serde::Deserialize;
+
+pub use place::Place;
 
 /// The largest configuration that is read, in bytes.
 const CONFIG_BYTES: u64 = 64 * 1024;
@@ -262,16 +266,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        use std::io::Read as _;
-        let error = |source| ConfigError::Read { path: path.to_owned(), source };
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(error)?;
-        file.take(CONFIG_BYTES + 1).read_to_string(&mut text).map_err(error)?;
-        if text.len() as u64 > CONFIG_BYTES {
-            return Err(ConfigError::TooLarge { path: path.to_owned() });
-        }
-        let base = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, base)
+        Self::parse(&read(path)?, base(path))
             .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
@@ -324,6 +319,23 @@ impl Config {
             digest: Digest::of(text.as_bytes()),
         }
     }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    use std::io::Read as _;
+    let error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(error)?;
+    file.take(CONFIG_BYTES + 1).read_to_string(&mut text).map_err(error)?;
+    if text.len() as u64 > CONFIG_BYTES {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+/// What the paths in the file at `path` are relative to.
+fn base(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 /// Every table and its keys, so that unknown ones are found all at once; `serde` stops at the
@@ -447,7 +459,7 @@ fn is_http(address: &str) -> bool {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../agent.example.toml");
+    const EXAMPLE: &str = include_str!("../../agent.example.toml");
     const LEAST: &str = "data_dir = 'd'\n[source]\nkind = 'idx'\nimages = 'i'\nrate_hz = 1\n";
 
     #[test]
