@@ -6,7 +6,7 @@
 //! disturbance's phases, beside that of the quiet ones around them, and its ratio the median of the
 //! turns' own. The case `nothing` is quiet on both sides: its ratio is the noise of the machine. Left out
 //! on both sides are frames that met a moment in which the machine itself stood still, and turns that had
-//! more than their share of the capacity.
+//! more than their share of the capacity or met little else.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ struct Turn {
     load: f64,
     rate_hz: f64,
     capacity_hz: f64,
-    within: bool,
+    counts: bool,
     disturbance: String,
     quiet: Phase,
     disturbed: Phase,
@@ -122,15 +122,15 @@ fn told_once<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
 fn at_load(taken: &[&Turn]) -> Vec<Row> {
     let Some(first) = taken.first() else { return Vec::new() };
     let share = format!("{:.0} %", first.load * 100.0);
-    let all = || taken.iter().filter(|turn| turn.within);
+    let all = || taken.iter().filter(|turn| turn.counts);
     let rate_hz = median(all().map(|turn| turn.rate_hz).collect());
     let capacity_hz = median(all().map(|turn| turn.capacity_hz).collect());
     let turns = [all().count() as f64, taken.len() as f64];
     let mut rows = vec![
         Row::new(&share, "frames/s of capacity", "1/s", [rate_hz, capacity_hz]),
-        Row::new(&share, "turns within it, of all", "n", turns),
+        Row::new(&share, "turns that count, of all", "n", turns),
     ];
-    for disturbance in told_once(all().map(|turn| &turn.disturbance)) {
+    for disturbance in told_once(taken.iter().map(|turn| &turn.disturbance)) {
         let turns = || all().filter(|turn| turn.disturbance == *disturbance);
         let pairs = |us: fn(&Phase) -> f64| -> Vec<[f64; 2]> {
             turns()
@@ -167,7 +167,7 @@ mod tests {
                 load: 0.7,
                 rate_hz: 63.0,
                 capacity_hz: 100.0,
-                within: true,
+                counts: true,
                 disturbance: disturbance.to_owned(),
                 quiet: phase(quiet),
                 disturbed: phase(disturbed),
@@ -177,14 +177,14 @@ mod tests {
             turn("swap", [9e3, 1.0], [3e3, 0.0]),
             turn("swap", [6e3, 2.0], [5e3, 0.0]),
             turn("drain", [1e3, 5.0], [4e3, 0.0]),
-            Turn { within: false, ..turn("swap", [9e9, 9.0], [9e9, 9.0]) },
+            Turn { counts: false, ..turn("swap", [9e9, 9.0], [9e9, 9.0]) },
             turn("swap", [7e3, 0.0], [4e3, 0.0]),
         ];
         let starts = Starts { full_ms: vec![300.0], empty_ms: vec![200.0] };
         let rows = rows(&Figures { turns, starts });
         let find = |metric: &str| rows.iter().find(|row| row.metric == metric).unwrap();
-        let within = find("turns within it, of all");
-        assert_eq!((within.ours, within.peer), (4.0, 5.0));
+        let counting = find("turns that count, of all");
+        assert_eq!((counting.ours, counting.peer), (4.0, 5.0));
         // Turns at 3, 1.2 and 1.75 times the quiet latency.
         let p99 = find("frame latency p99");
         assert_eq!((p99.case.as_str(), p99.ours, p99.peer), ("swap, 70 %", 7.0, 4.0));

@@ -6,8 +6,9 @@
 //! hub on the same machine. A turn is a quiet phase with a disturbed one amid it, so that a machine that
 //! becomes slower or faster meanwhile does so for both; one of the disturbances is none at all, and its
 //! ratio says how far two quiet phases lie apart. A machine that others share is not as fast a minute
-//! later: the capacity is measured before each turn and after it, and a turn that turns out to have had
-//! more than its share of the smaller of the two is told and taken again.
+//! later: the capacity is measured before each turn and after it. A turn that turns out to have had more
+//! than its share of the smaller of the two, or in which the machine stood still most of the time, is told
+//! and taken again.
 //!
 //! At a small share a latency is what a frame met; at the largest, where a queue makes much of little,
 //! that no frame is dropped says more than how long one took. Frame latency is the agent's own figure
@@ -41,7 +42,7 @@ const FIRST_RATE_HZ: f64 = 20.0;
 /// What is aimed at of a share: the machine may do less a moment later than what was measured before.
 const AIM: f64 = 0.9;
 
-/// How often a turn is taken that has more than its share.
+/// How often a turn is taken until one counts.
 const TRIES: u32 = 3;
 
 /// How long the agent may take for anything that it does by itself.
@@ -103,8 +104,9 @@ pub struct Turn {
     /// Frames a second that the device answers at work for as long as it likes, with samples to sign and
     /// a hub to talk to, when more arrive: before the turn or after it, the smaller one.
     pub capacity_hz: f64,
-    /// Whether it did not exceed its share. One that did says nothing of it, and is taken again.
-    pub within: bool,
+    /// Whether it did not exceed its share, and the machine did not stand still for most of it. One
+    /// that does not count says nothing, and is taken again.
+    pub counts: bool,
     /// What disturbed.
     pub disturbance: Disturbance,
     /// Before and after.
@@ -131,7 +133,7 @@ impl fmt::Display for Figures {
 
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rate_hz, capacity_hz, within, disturbance, quiet, disturbed, .. } = self;
+        let Self { rate_hz, capacity_hz, counts, disturbance, quiet, disturbed, .. } = self;
         let ratio = disturbed.p99_us as f64 / quiet.p99_us as f64;
         write!(
             f,
@@ -144,7 +146,7 @@ impl fmt::Display for Turn {
             quiet.dropped,
             disturbed.left_out,
             quiet.left_out,
-            if *within { "" } else { "; too many, does not count" }
+            if *counts { "" } else { "; does not count" }
         )
     }
 }
@@ -215,11 +217,12 @@ impl Run<'_> {
                     let capacity_hz = before_hz.min(after_hz);
                     before_hz = after_hz;
                     let within = rate_hz <= load * capacity_hz;
+                    let counts = within && quiet.tells() && disturbed.tells();
                     let turn =
-                        Turn { load, rate_hz, capacity_hz, within, disturbance, quiet, disturbed };
+                        Turn { load, rate_hz, capacity_hz, counts, disturbance, quiet, disturbed };
                     self.progress.note(&turn.to_string());
                     turns.push(turn);
-                    if within {
+                    if counts {
                         break;
                     }
                 }
