@@ -25,7 +25,7 @@ impl Output {
     /// Prints `value` as JSON, or what `human` makes of it.
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub fn print<T: Serialize>(
         self,
         value: &T,
