@@ -9,9 +9,9 @@
 //! files of the rig's folder, which no power cut reaches, a new pair at every start;
 //! [`Rig::stop_all`] ends what runs and refuses what would be started after it.
 
+mod host;
 pub mod leash;
 mod network;
-mod pauses;
 mod system;
 mod this_machine;
 mod tool;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-pub use pauses::{Pause, Pauses};
+pub use host::{Host, Pause, Seen as HostSeen, Work};
 pub use this_machine::ThisMachine;
 
 /// A program of the product, or one that belongs to the scenarios.
@@ -151,8 +151,8 @@ pub enum Ability {
     PowerCut,
     /// Has networks whose link can be broken.
     BrokenLink,
-    /// Sees when its machine stood still.
-    SeePauses,
+    /// Sees when its machine stood still, and how fast it is.
+    WatchHost,
 }
 
 /// A file system of its own, on which the data of a device or of the hub lies.
@@ -279,11 +279,11 @@ pub trait Rig: Send + Sync {
     /// When the process has ended or the rig cannot do it.
     fn limit_memory(&self, process: &Process, more_bytes: u64) -> Result<()>;
 
-    /// Watches for moments in which the machine that processes run on stood still.
+    /// Watches for moments in which the machine that processes run on stood still, and how fast it is.
     ///
     /// # Errors
     /// When the rig cannot do it.
-    fn pauses(&self) -> Result<Pauses>;
+    fn host(&self) -> Result<Host>;
 
     /// Ends every process: asks first, then forces those that are left after `grace`. Volumes go
     /// with them.

@@ -24,7 +24,7 @@ use rustix::process::{Pid, Resource, Rlimit, kill_process_group, prlimit};
 
 use super::volumes::Volumes;
 use super::{
-    Ability, Ended, Launch, LinkState, Network, Pauses, Priority, Process, Program, Rig, Signal,
+    Ability, Ended, Host, Launch, LinkState, Network, Priority, Process, Program, Rig, Signal,
     Volume, network,
 };
 
@@ -270,7 +270,7 @@ impl Rig for ThisMachine {
         match ability {
             Ability::PowerCut => Volumes::lacking(),
             Ability::BrokenLink => network::lacking(),
-            Ability::SeePauses => Pauses::lacking(),
+            Ability::WatchHost => Host::lacking(),
         }
     }
 
@@ -301,8 +301,8 @@ impl Rig for ThisMachine {
         Volumes::make_room(volume)
     }
 
-    fn pauses(&self) -> Result<Pauses> {
-        Pauses::watch()
+    fn host(&self) -> Result<Host> {
+        Host::watch()
     }
 
     fn network(&self) -> Result<Network> {

@@ -1,6 +1,6 @@
 //! How many frames a second a device answers at work, when more arrive than it can.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -11,6 +11,9 @@ const TOO_MUCH: f64 = 1.25;
 
 /// Who answers a larger share of what arrives than this could answer more.
 const ALL_BUT: f64 = 0.95;
+
+/// How long they are counted.
+const COUNTED: Duration = Duration::from_secs(8);
 
 /// How often more frames are tried.
 const TRIES: u32 = 8;
@@ -53,7 +56,7 @@ impl Run<'_> {
             Ok::<_, anyhow::Error>((Instant::now(), frames.frames_answered))
         };
         let (begun, before) = answered()?;
-        std::thread::sleep(self.plan.phase);
+        std::thread::sleep(COUNTED);
         let (ended, after) = answered()?;
         self.agent.stop()?;
         Ok((after - before) as f64 / ended.duration_since(begun).as_secs_f64())

@@ -10,12 +10,18 @@
 //! than its share of the smaller of the two, or in which the machine stood still most of the time, is told
 //! and taken again.
 //!
+//! Nor is such a machine as fast from one second to the next, and at the largest share a little less is
+//! the difference between no queue and a long one. So the disturbed phases of all turns are also held
+//! against those pieces of all quiet ones in which as much was asked of an equally fast machine
+//! ([`Alike`]); that is what says whether a disturbance disturbs.
+//!
 //! At a small share a latency is what a frame met; at the largest, where a queue makes much of little,
 //! that no frame is dropped says more than how long one took. Frame latency is the agent's own figure
 //! (due → answered), read for every frame from its local port. Frames that the machine itself delayed,
-//! because a host took its processors, are left out and counted ([`crate::rig::Pauses`]): they say
+//! because a host took its processors, are left out and counted ([`crate::rig::Host`]): they say
 //! nothing of the product. Dropped frames all count, whatever the machine did.
 
+mod alike;
 mod capacity;
 mod phases;
 mod start;
@@ -31,8 +37,9 @@ use crate::api::Local;
 use crate::fleet::{Agent, AgentStatus, Assets, HubPlace, Plant, Selection, models};
 use crate::pictures::{Part, paths};
 use crate::progress::Progress;
-use crate::rig::{Pauses, Priority, Rig, Volume};
+use crate::rig::{Host, Priority, Rig, Volume};
 
+pub use alike::{Alike, Window};
 pub use phases::{Disturbance, Phase};
 pub use start::Starts;
 
@@ -75,8 +82,8 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             rounds: 3,
-            phase: Duration::from_secs(8),
-            away: Duration::from_secs(30),
+            phase: Duration::from_secs(16),
+            away: Duration::from_secs(36),
             loads: [0.35, 0.7],
             samples_hz: 60.0,
             outbox_bytes: 1_000_000_000,
@@ -90,6 +97,10 @@ impl Default for Plan {
 pub struct Figures {
     /// Every turn, in order.
     pub turns: Vec<Turn>,
+    /// Each disturbance at each load beside quiet in which the machine was alike, over all turns that
+    /// count. None where the machine's processors are threads of one core: how fast they are is then
+    /// the product's own doing as well.
+    pub alike: Vec<Alike>,
     /// The starts.
     pub starts: Starts,
 }
@@ -117,9 +128,12 @@ pub struct Turn {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { turns, starts } = self;
+        let Self { turns, alike, starts } = self;
         for turn in turns {
             writeln!(f, "{turn}")?;
+        }
+        for alike in alike {
+            writeln!(f, "{alike}")?;
         }
         let Starts { outbox_bytes, outbox_samples, full_ms, empty_ms } = starts;
         let megabytes = outbox_bytes / 1_000_000;
@@ -160,7 +174,7 @@ struct Run<'r> {
     volume: Volume,
     agent: Agent<'r>,
     local: Local,
-    pauses: Pauses,
+    host: Host,
     last_capacity_hz: Option<f64>,
 }
 
@@ -185,9 +199,13 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     plant.roll_out(plant.bundles[0], &agent)?;
     agent.stop()?;
     let local = Local::new()?;
-    let pauses = rig.pauses()?;
+    let apart = Host::processors_are_apart()?;
+    if !apart {
+        progress.note("processors share a core: what each turn has beside it is all that is told");
+    }
+    let host = rig.host()?;
     let mut run =
-        Run { rig, plan, progress, plant, volume, agent, local, pauses, last_capacity_hz: None };
+        Run { rig, plan, progress, plant, volume, agent, local, host, last_capacity_hz: None };
     progress.stage(2, 3, "start with a full outbox and with an empty one");
     let starts = run.starts()?;
     progress.stage(3, 3, "disturb it");
@@ -196,7 +214,8 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
         progress.note(&format!("round {round} of {}", plan.rounds));
         turns.extend(run.round()?);
     }
-    Ok(Figures { turns, starts })
+    let alike = if apart { alike::of(&turns) } else { Vec::new() };
+    Ok(Figures { turns, alike, starts })
 }
 
 impl Run<'_> {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::alike::{self, Window};
 use super::watch::Watch;
 use super::{Run, SOON};
 use crate::fleet::Answered;
-use crate::rig::Pause;
+use crate::rig::{HostSeen, Pause};
 use crate::wait;
 
 /// How often the agent is asked how far something is.
@@ -48,7 +49,7 @@ impl Disturbance {
 }
 
 /// What frames took in a phase.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
     /// Frames whose latency counts.
     pub frames: u64,
@@ -64,19 +65,21 @@ pub struct Phase {
     pub times: u64,
     /// Frames that are not among these because the machine stood still.
     pub left_out: u64,
+    /// Its frames, piece by piece, and what was asked of the machine meanwhile.
+    pub windows: Vec<Window>,
 }
 
 /// The frames of a phase, or of both halves of one.
 #[derive(Debug, Default)]
 struct Seen {
-    latencies: Vec<u64>,
+    windows: Vec<Window>,
     left_out: u64,
     times: u64,
 }
 
 impl Seen {
     fn and(mut self, other: Self) -> Self {
-        self.latencies.extend(other.latencies);
+        self.windows.extend(other.windows);
         let (left_out, times) = (self.left_out + other.left_out, self.times + other.times);
         Self { left_out, times, ..self }
     }
@@ -84,15 +87,14 @@ impl Seen {
 
 impl Phase {
     fn of(seen: Seen, dropped: u64) -> Self {
-        let Seen { mut latencies, left_out, times } = seen;
+        let Seen { windows, left_out, times } = seen;
+        let mut latencies: Vec<u64> =
+            windows.iter().flat_map(|window| window.latencies_us.iter().copied()).collect();
         latencies.sort_unstable();
-        let at = |share: f64| {
-            let rank = (latencies.len() as f64 * share).ceil() as usize;
-            latencies.get(rank.saturating_sub(1)).copied().unwrap_or(0)
-        };
+        let at = |share| quantile(&latencies, share);
         let (p50_us, p99_us, max_us) = (at(0.5), at(0.99), at(1.0));
         let frames = latencies.len() as u64;
-        Self { frames, dropped, p50_us, p99_us, max_us, times, left_out }
+        Self { frames, dropped, p50_us, p99_us, max_us, times, left_out, windows }
     }
 
     /// Whether it has enough frames for a percentile, and a share that stands for the rest.
@@ -101,10 +103,16 @@ impl Phase {
     }
 }
 
+/// The latency that this share of them do not exceed, one of them; 0 of none.
+pub(super) fn quantile(sorted: &[u64], share: f64) -> u64 {
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+}
+
 /// Leaves out the frames that a pause of the machine delayed: those under way during one, and those
 /// behind them until the backlog is gone. At load ρ a backlog of length g is gone after g/(1 − ρ); twice
 /// that is left out.
-fn undelayed(frames: &[Answered], pauses: &[Pause], load: f64) -> Vec<u64> {
+fn undelayed(frames: &[Answered], pauses: &[Pause], load: f64) -> Vec<Answered> {
     let was_delayed = |frame: &Answered| {
         // Due at most its latency before it was taken, in a millisecond; answered as long after it.
         let taken_us = frame.captured_at_ms * 1000;
@@ -116,12 +124,14 @@ fn undelayed(frames: &[Answered], pauses: &[Pause], load: f64) -> Vec<u64> {
             begins <= pause.from_us + backlog && pause.from_us <= ends
         })
     };
-    frames.iter().filter(|frame| !was_delayed(frame)).map(|frame| frame.latency_us).collect()
+    frames.iter().filter(|frame| !was_delayed(frame)).copied().collect()
 }
 
-/// Where the frames of a turn are read, and the share of the capacity that they are.
+/// Where the frames of a turn are read, how many come in a second, and the share of the capacity that
+/// they are.
 struct Frames {
     watch: Watch,
+    rate_hz: f64,
     load: f64,
 }
 
@@ -137,7 +147,7 @@ impl Run<'_> {
         self.start_at(rate_hz, rate_hz)?;
         self.settle()?;
         let watch = Watch::begin(self.agent.latest_url(), rate_hz)?;
-        let frames = Frames { watch, load };
+        let frames = Frames { watch, rate_hz, load };
         let half = self.plan.phase / 2;
         let begun = self.dropped()?;
         let before = self.see(&frames, |run| run.pass(half))?;
@@ -197,12 +207,14 @@ impl Run<'_> {
         work: impl FnOnce(&mut Self) -> Result<u64>,
     ) -> Result<Seen> {
         frames.watch.take();
-        self.pauses.take();
+        self.host.take();
         let times = work(self)?;
         let answered = frames.watch.take();
-        let latencies = undelayed(&answered, &self.pauses.take(), frames.load);
-        let left_out = (answered.len() - latencies.len()) as u64;
-        Ok(Seen { latencies, left_out, times })
+        let HostSeen { pauses, work } = self.host.take();
+        let undelayed = undelayed(&answered, &pauses, frames.load);
+        let left_out = (answered.len() - undelayed.len()) as u64;
+        let windows = alike::windows(&undelayed, &work, frames.rate_hz);
+        Ok(Seen { windows, left_out, times })
     }
 
     fn pass(&self, lasts: Duration) -> Result<u64> {
@@ -264,7 +276,11 @@ mod tests {
 
     #[test]
     fn a_quantile_is_a_latency_that_was_seen() {
-        let half = |latencies: Vec<u64>| Seen { latencies, left_out: 1, times: 2 };
+        let half = |latencies_us: Vec<u64>| Seen {
+            windows: vec![Window { asked: None, latencies_us }],
+            left_out: 1,
+            times: 2,
+        };
         let seen = half((101..=200).rev().collect()).and(half((1..=100).collect()));
         let phase = Phase::of(seen, 3);
         assert_eq!((phase.frames, phase.p50_us, phase.p99_us, phase.max_us), (200, 100, 198, 200));
@@ -272,7 +288,7 @@ mod tests {
         assert!(phase.tells());
         let nothing = Phase::of(Seen::default(), 0);
         assert_eq!((nothing.p99_us, nothing.tells()), (0, false));
-        let delayed = Seen { latencies: vec![1; 200], left_out: 700, times: 0 };
+        let delayed = Seen { left_out: 700, ..half(vec![1; 200]) };
         assert!(!Phase::of(delayed, 0).tells());
     }
 
