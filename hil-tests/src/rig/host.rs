@@ -62,6 +62,7 @@ pub struct Seen {
 
 /// Watches all processors for as long as it lives.
 pub struct Host {
+    apart: bool,
     seen: Arc<Mutex<Seen>>,
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -75,12 +76,15 @@ impl Host {
         tried.err().map(|error| format!("no real-time priority: {error}; needs CAP_SYS_NICE"))
     }
 
-    /// Begins.
+    /// Tries whether processors share a core, which takes a second, and begins.
     ///
     /// # Errors
     /// When the system gives no thread or no priority.
     pub(super) fn watch() -> Result<Self> {
-        let mut host = Self { seen: Arc::default(), over: Arc::default(), threads: Vec::new() };
+        let (alone, beside) = (first_processor_beside(0)?, first_processor_beside(processors()?)?);
+        let apart = beside <= alone * APART;
+        let (seen, over) = Default::default();
+        let mut host = Self { apart, seen, over, threads: Vec::new() };
         for processor in 0..processors()? {
             let (seen, over) = (Arc::clone(&host.seen), Arc::clone(&host.over));
             let (ready, begun) = std::sync::mpsc::sync_channel(1);
@@ -106,12 +110,8 @@ impl Host {
 
     /// Whether the first processor is as fast while all others are busy. Where it is not, its work
     /// tells of the product's other threads as well as of the host.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn processors_are_apart() -> Result<bool> {
-        let (alone, beside) = (first_processor_beside(0)?, first_processor_beside(processors()?)?);
-        Ok(beside <= alone * APART)
+    pub const fn processors_are_apart(&self) -> bool {
+        self.apart
     }
 }
 

@@ -4,12 +4,11 @@
 //! on the same core, and that changes from second to second: two phases of a few seconds differ by more
 //! than what is looked for. So every phase is cut into windows. What is asked of the machine in one is
 //! the frames of a second times how long each takes, which follows from how long a fixed piece of work
-//! took in it. To each disturbed window
-//! belong the quiet windows, of any turn at this load, of which most nearly as much was asked: nearest
-//! neighbours with replacement, on the one covariate that the machine brings (E. Stuart, *Matching
-//! Methods for Causal Inference*, 2010). The percentile of all disturbed windows is held against the
-//! one of all that belong to them. The disturbance `nothing` is compared in the same way: its ratio is
-//! what is left of the noise.
+//! took in it. To each disturbed window belong the quiet windows, of any turn at this load, of which most
+//! nearly as much was asked: nearest neighbours with replacement, on the one covariate that the machine
+//! brings (E. A. Stuart, "Matching Methods for Causal Inference", Statistical Science 25, 2010). The
+//! percentile of all disturbed windows is held against the one of all that belong to them. The
+//! disturbance `nothing` is compared in the same way: its ratio is what is left of the noise.
 //!
 //! The work is done in registers, so that what a disturbance does to caches, memory and the kernel is
 //! no part of it and stays in the ratio.

@@ -199,11 +199,10 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     plant.roll_out(plant.bundles[0], &agent)?;
     agent.stop()?;
     let local = Local::new()?;
-    let apart = Host::processors_are_apart()?;
-    if !apart {
+    let host = rig.host()?;
+    if !host.processors_are_apart() {
         progress.note("processors share a core: what each turn has beside it is all that is told");
     }
-    let host = rig.host()?;
     let mut run =
         Run { rig, plan, progress, plant, volume, agent, local, host, last_capacity_hz: None };
     progress.stage(2, 3, "start with a full outbox and with an empty one");
@@ -214,6 +213,7 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
         progress.note(&format!("round {round} of {}", plan.rounds));
         turns.extend(run.round()?);
     }
+    let apart = run.host.processors_are_apart();
     let alike = if apart { alike::of(&turns) } else { Vec::new() };
     Ok(Figures { turns, alike, starts })
 }
