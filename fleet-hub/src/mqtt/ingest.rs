@@ -5,9 +5,13 @@
 //! on from: a payload without a row is written again, a row without a sent receipt answers the
 //! repeated sample. A payload too large for a message was uploaded before it: it is taken over from
 //! there, and a sample whose upload is not there is refused for now.
+//!
+//! Messages are handled side by side, and one may overtake another. Samples, gaps and windows of
+//! telemetry may: each has an identity, and all count. Of a device's reports the last to come counts.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -38,6 +42,28 @@ pub(super) struct Ingest {
     /// Keys of devices seen since the start. A device's key never changes; whether the device may
     /// still send is asked of the database in the transaction that stores.
     keys: Arc<RwLock<HashMap<DeviceId, PublicKey>>>,
+    /// Messages that came since the start.
+    arrived: Arc<AtomicU64>,
+    last_reports: LastReports,
+}
+
+/// Which message was the last report of each device, of those that were kept since the start.
+#[derive(Clone, Default)]
+struct LastReports(Arc<Mutex<HashMap<DeviceId, u64>>>);
+
+impl LastReports {
+    /// Whether no later report than message `number` was kept. This one is, then.
+    fn keeps(&self, device: &DeviceId, number: u64) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.get_mut(device) {
+            Some(last) if *last > number => false,
+            Some(last) => {
+                *last = number;
+                true
+            }
+            None => last.insert(device.clone(), number).is_none(),
+        }
+    }
 }
 
 /// Why a message is not accepted.
@@ -62,10 +88,12 @@ impl From<VerifyError> for Rejected {
 
 impl Ingest {
     pub(super) fn new(state: AppState, answers: Answers) -> Self {
-        Self { state, answers, keys: Arc::default() }
+        let (keys, arrived, last_reports) = Default::default();
+        Self { state, answers, keys, arrived, last_reports }
     }
 
-    /// Takes one message. Never waits: above the backlog it is refused for now.
+    /// Takes one message; called in the order in which they come. Never waits: above the backlog it is
+    /// refused for now.
     pub(super) fn take(&self, topic: &[u8], payload: Bytes) {
         let Some(topic) = std::str::from_utf8(topic).ok().and_then(|text| Topic::parse(text).ok())
         else {
@@ -77,9 +105,10 @@ impl Ingest {
             self.answers.try_refusal(&topic.device, &busy);
             return;
         };
+        let number = self.arrived.fetch_add(1, Ordering::Relaxed);
         let ingest = self.clone();
         tokio::spawn(async move {
-            ingest.handle(&topic, payload).await;
+            ingest.handle(&topic, payload, number).await;
             drop(permit);
         });
     }
@@ -97,14 +126,14 @@ impl Ingest {
         }
     }
 
-    async fn handle(&self, topic: &Topic, payload: Bytes) {
+    async fn handle(&self, topic: &Topic, payload: Bytes, number: u64) {
         let message = payload.clone();
         let device = &topic.device;
         let result = match topic.kind {
             Kind::Sample => Box::pin(self.sample(device, &payload)).await,
             Kind::Gap => self.gap(device, &payload).await,
             Kind::Telemetry => self.telemetry(device, &payload).await,
-            Kind::Reported => self.reported(device, &payload).await,
+            Kind::Reported => self.reported(device, &payload, number).await,
             Kind::Result | Kind::Receipt | Kind::Refusal | Kind::Desired => Ok(()),
         };
         match result {
@@ -297,11 +326,26 @@ impl Ingest {
         Ok(())
     }
 
-    async fn reported(&self, device: &DeviceId, bytes: &[u8]) -> Result<(), Rejected> {
+    async fn reported(&self, device: &DeviceId, bytes: &[u8], number: u64) -> Result<(), Rejected> {
         let reported = Verified::<Reported>::open(bytes, device, &self.ring(device).await?)?;
         let reported = reported.into_inner();
         let (id, stored, now) = (device.clone(), reported.clone(), self.state.clock.now());
-        self.state.store.write(move |tx| devices::set_reported(tx, &id, &stored, now)).await?;
+        let last_reports = self.last_reports.clone();
+        let is_last = self
+            .state
+            .store
+            .write(move |tx| {
+                // Here one report is handled after another.
+                let is_last = last_reports.keeps(&id, number);
+                if is_last {
+                    devices::set_reported(tx, &id, &stored, now)?;
+                }
+                Ok(is_last)
+            })
+            .await?;
+        if !is_last {
+            return Ok(());
+        }
         let id = device.clone();
         let order = self.state.store.read(move |connection| desired::get(connection, &id)).await?;
         if let Some(order) = order.filter(|order| order.generation > reported.generation) {
@@ -319,7 +363,7 @@ impl Ingest {
     /// The key that `device` signs with.
     async fn ring(&self, device: &DeviceId) -> Result<KeyRing, Rejected> {
         let known = {
-            let keys = self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
             keys.get(device).copied()
         };
         if let Some(key) = known {
@@ -333,7 +377,7 @@ impl Ingest {
             .await;
         match found {
             Ok(key) => {
-                let mut keys = self.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
                 keys.insert(device.clone(), key);
                 Ok(KeyRing::from_iter([key]))
             }

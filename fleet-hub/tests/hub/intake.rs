@@ -17,7 +17,7 @@ use fleetloop_protocol::{
     wire,
 };
 
-use crate::device::PATIENCE;
+use crate::device::{Device, PATIENCE};
 use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,18 +283,7 @@ async fn a_report_of_an_older_generation_is_answered_with_the_order_again() {
         .unwrap();
     let mut events = rig.state().events.subscribe();
     let mut mqtt = device.connect(&rig).await;
-    let report = |generation| {
-        let reported = Reported {
-            generation: Generation(generation),
-            reads_version: 1,
-            agent_version: "9.9".into(),
-            at: UnixMillis(1),
-            clock: ClockState::Unsynced,
-            running: None,
-            update: Update::Idle,
-        };
-        Signed::seal(&reported, &device.id, &device.signing).unwrap().into_bytes()
-    };
+    let report = |generation| report(&device, generation);
     mqtt.send(&Topic::new(&device.id, Kind::Reported), report(0)).await;
     let bytes = mqtt.next(&device.id, Kind::Desired).await;
     let usage = fleetloop_protocol::hub_keys::HubKeyUse::Assignment;
@@ -311,6 +300,39 @@ async fn a_report_of_an_older_generation_is_answered_with_the_order_again() {
     let version = "SELECT agent_version FROM device WHERE reported IS NOT NULL";
     let version: String = rig.database().query_row(version, [], |row| row.get(0)).unwrap();
     assert_eq!(version, "9.9");
+}
+
+/// What a device says that has an order of this generation and does nothing.
+fn report(device: &Device, generation: u64) -> Vec<u8> {
+    let reported = Reported {
+        generation: Generation(generation),
+        reads_version: 1,
+        agent_version: "9.9".into(),
+        at: UnixMillis(1),
+        clock: ClockState::Unsynced,
+        running: None,
+        update: Update::Idle,
+    };
+    Signed::seal(&reported, &device.id, &device.signing).unwrap().into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_reports_that_come_together_the_last_one_counts() {
+    const DEVICES: i64 = 12;
+    const REPORTS: u64 = 48;
+    let mut rig = Rig::start().await;
+    for _ in 0..DEVICES {
+        let device = rig.enrol().await;
+        let mut mqtt = device.connect(&rig).await;
+        for generation in 1..=REPORTS {
+            mqtt.send(&Topic::new(&device.id, Kind::Reported), report(&device, generation)).await;
+        }
+        // The connection must be polled for them to leave.
+        assert!(!mqtt.hears(&device.id, Kind::Desired, Duration::from_millis(500)).await);
+    }
+    rig.stop().await;
+    let last = format!("reported ->> '$.generation' = {REPORTS}");
+    assert_eq!(rig.count(&format!("SELECT count(*) FROM device WHERE {last}")), DEVICES);
 }
 
 #[tokio::test(flavor = "multi_thread")]
