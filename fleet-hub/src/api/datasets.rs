@@ -1,5 +1,7 @@
 //! Datasets: freeze what is labelled, list, fetch.
 
+use std::collections::HashSet;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -33,7 +35,8 @@ pub fn is_gate(payload: Digest, share: f64) -> bool {
     (u64::from_be_bytes(head) as f64) / 2f64.powi(64) < share
 }
 
-/// The dataset of what is labelled. Pure: the same samples and labels give the same bytes.
+/// The dataset of what is labelled. Pure: the same samples and labels give the same bytes. What it
+/// keeps to judge by it does not learn from, whichever of its samples show the same picture.
 ///
 /// # Errors
 /// [`Failure`] 400 for a name or share that cannot be, 409 when a split would be empty.
@@ -75,6 +78,9 @@ pub fn assemble(
             group: one.group,
         })
         .collect();
+    let judged_by: HashSet<Digest> =
+        items.iter().filter(|item| item.split == Split::Gate).map(|item| item.payload).collect();
+    items.retain(|item| item.split == Split::Gate || !judged_by.contains(&item.payload));
     items.sort_by_key(|item| item.sample);
     let has = |split| items.iter().any(|item| item.split == split);
     for (split, word, remedy) in [

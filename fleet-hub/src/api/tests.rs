@@ -236,6 +236,29 @@ async fn freezing_twice_gives_the_same_dataset_and_a_label_gives_another() {
 }
 
 #[tokio::test]
+async fn a_picture_to_judge_by_is_not_learnt_from() {
+    let hub = Hub::new().await;
+    hub.post("/api/v1/samples/import", &import(Split::Train, 0, &["boot", "bag", "coat"])).await;
+    hub.post("/api/v1/samples/import", &import(Split::Gate, 1, &["bag"])).await;
+    let mut device = hub.device("dev-a", "press 7").await;
+    for shade in [1, 2] {
+        let sample = hub.sample(&mut device, &picture(shade), UNSURE).await;
+        hub.post("/api/v1/labels", &label(sample, "boot")).await;
+    }
+    let request = FreezeRequest { name: "d".into(), gate_share: 0.0, groups: vec![] };
+    let frozen: DatasetSummary = hub.post("/api/v1/datasets", &request).await.json();
+    // Of the second picture neither the copy to learn from nor the one that a device sent.
+    assert_eq!((frozen.train, frozen.gate), (3, 1));
+    let path = format!("/api/v1/datasets/{}", frozen.digest);
+    let dataset: Dataset = hub.ask(Method::GET, &hub.worker, &path, Body::empty()).await.json();
+    let payloads = |split| {
+        let items = dataset.items.iter().filter(move |item| item.split == split);
+        items.map(|item| item.payload).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(payloads(Split::Train).is_disjoint(&payloads(Split::Gate)), "{dataset:?}");
+}
+
+#[tokio::test]
 async fn a_dataset_without_a_split_is_refused_and_the_reason_named() {
     let hub = Hub::new().await;
     hub.post("/api/v1/samples/import", &import(Split::Train, 0, &["boot"])).await;
