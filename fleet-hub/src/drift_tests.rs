@@ -1,7 +1,7 @@
 //! Over the real store: what counts, what is compared with what, and what is swept.
 
 use askama::Template as _;
-use fleetloop_models::bundle::{Files, Manifest};
+use fleetloop_models::bundle::{Description, Files, Manifest};
 use fleetloop_protocol::drift::Verdict;
 use fleetloop_protocol::sketch::Observation;
 use fleetloop_protocol::state::{Reported, Update};
@@ -38,7 +38,9 @@ async fn model(hub: &Hub, name: &str, reference: Option<Sketch>) -> BundleDigest
     if let Some(sketch) = reference {
         files.insert(Role::Reference, Reference::new(sketch).unwrap().to_json().unwrap());
     }
-    let manifest = Manifest::new(fixture::about(name, 1, None), &files).unwrap();
+    let labels = vec!["boot".into(), "bag".into()];
+    let about = Description { labels, ..fixture::about(name, 1, None) };
+    let manifest = Manifest::new(about, &files).unwrap();
     let manifest = manifest.to_toml().unwrap().into_bytes();
     let digest = BundleDigest(Digest::of(&manifest));
     for bytes in files.into_values().chain([manifest]) {
@@ -197,6 +199,7 @@ async fn models_that_are_not_held_and_revoked_devices_add_nothing() {
 #[tokio::test]
 async fn a_question_over_more_hours_than_are_answered_is_refused() {
     let hub = Hub::new().await;
+    hub.device("dev-a", "a").await;
     for (path, status) in [
         ("/api/v1/drift", 200),
         ("/api/v1/drift?hours=168", 200),

@@ -6,7 +6,7 @@ use fleetloop_protocol::api::jobs::{Base, Done, JobState, LEASE_S, Progress};
 use fleetloop_protocol::{BundleDigest, Digest, UnixMillis};
 
 use super::*;
-use crate::release::fixture::{Hub, NOW, manifest, report};
+use crate::release::fixture::{Hub, NOW, about, manifest, report};
 use crate::store::registry as models;
 
 fn starter(dataset: Digest) -> TrainRequest {
@@ -105,7 +105,7 @@ async fn a_result_that_is_not_what_was_asked_for_is_refused_and_the_job_goes_on(
     wrong.push(("lineage", of(&good, hub.bundle("wear", 2, no_base).await)));
     let elsewhere = Some(lineage(Some(base), Digest::of(b"x")));
     wrong.push(("dataset", of(&good, hub.bundle("wear", 2, elsewhere).await)));
-    let unlisted = manifest("wear", 2, line(), b"never uploaded", b"{}").to_toml().unwrap();
+    let unlisted = manifest(about("wear", 2, line()), b"never uploaded", b"{}").to_toml().unwrap();
     wrong.push(("file", of(&good, BundleDigest(hub.put(unlisted).await))));
     wrong.push(("manifest", of(&good, BundleDigest(hub.put("no manifest").await))));
     wrong.push(("not uploaded", of(&good, BundleDigest(Digest::of(b"nothing")))));

@@ -17,7 +17,7 @@ use crate::AppState;
 use crate::gate::{self, Policy};
 use crate::store::payloads::Blobs;
 use crate::store::registry::{self as rows, ReportRow};
-use crate::store::{StoreError, audit};
+use crate::store::{StoreError, audit, labels};
 
 /// The largest dataset or report that is read into memory, in bytes: about a million items.
 const DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -72,7 +72,8 @@ pub async fn hold(artefacts: &Blobs, bundle: BundleDigest) -> Result<Held, Store
 /// known of where it came from, and no gate has judged it.
 ///
 /// # Errors
-/// As [`hold`]; [`StoreError::Conflict`] when its name and version are another bundle's.
+/// As [`hold`]; [`StoreError::Conflict`] when its name and version are another bundle's, or its
+/// labels are not the first of the hub's: a label is known by its place.
 pub async fn import(
     state: &AppState,
     bundle: BundleDigest,
@@ -93,9 +94,20 @@ pub async fn import(
         created_at_ms: state.clock.now().0,
     };
     let (target, len, who) = (held.manifest.target_name(), held.bytes.len() as u64, who.to_owned());
+    let brought = held.manifest.labels;
     state
         .store
         .write(move |tx| {
+            let known = labels::set(tx)?.labels;
+            if !known.starts_with(&brought) {
+                let what = format!(
+                    "cannot import bundle {bundle}: its labels are {}, the hub's {}, and a label is \
+                     known by its place; pack it with the hub's in their order ('fleet-hub label names')",
+                    brought.join(", "),
+                    known.join(", ")
+                );
+                return Err(StoreError::Conflict { what });
+            }
             rows::insert(tx, &model, &target, len)?;
             audit(tx, &who, "model.import", &bundle.to_string(), &target)?;
             rows::get(tx, bundle)

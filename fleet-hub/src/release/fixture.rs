@@ -6,6 +6,7 @@ use fleetloop_models::bundle::{
     Description, Fit, InputSpec, Lineage, Manifest, PreprocessSpec, Role,
 };
 use fleetloop_protocol::api::datasets::{Dataset, Item, Split};
+use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::models::ReleaseRequest;
 use fleetloop_protocol::api::reports::{Output, Report};
 use fleetloop_protocol::hub_keys::HubKeys;
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::state::DesiredPublisher;
 use crate::status::Vitals;
 use crate::store::Store;
+use crate::store::labels as label_rows;
 use crate::store::payloads::Blobs;
 use crate::store::uploads::Uploads;
 use crate::{AppState, HubEvent};
@@ -47,6 +49,8 @@ impl Hub {
         let offline = dir.path().join("offline");
         super::init_repository(&paths, &offline, &keys, &artefacts, &clock).await.unwrap();
         let (state, orders, stop) = open(&data, clock);
+        let known = LabelSet { labels: labels() };
+        state.store.write(move |tx| label_rows::extend(tx, &known, "t")).await.unwrap();
         Self { dir, state, orders, stop }
     }
 
@@ -119,8 +123,14 @@ impl Hub {
 
     /// Uploads a bundle as a worker does.
     pub async fn bundle(&self, name: &str, version: u32, lineage: Option<Lineage>) -> BundleDigest {
-        let (model, golden) = (format!("{name} {version}").into_bytes(), b"{}".to_vec());
-        let manifest = manifest(name, version, lineage, &model, &golden);
+        self.bundle_of(about(name, version, lineage)).await
+    }
+
+    /// The same of another description.
+    pub async fn bundle_of(&self, about: Description) -> BundleDigest {
+        let model = format!("{} {}", about.name, about.version).into_bytes();
+        let golden = b"{}".to_vec();
+        let manifest = manifest(about, &model, &golden);
         self.put(model).await;
         self.put(golden).await;
         BundleDigest(self.put(manifest.to_toml().unwrap()).await)
@@ -189,15 +199,9 @@ pub fn labels() -> Vec<String> {
     vec!["a".into(), "b".into()]
 }
 
-pub fn manifest(
-    name: &str,
-    version: u32,
-    lineage: Option<Lineage>,
-    model: &[u8],
-    golden: &[u8],
-) -> Manifest {
+pub fn manifest(about: Description, model: &[u8], golden: &[u8]) -> Manifest {
     let files = [(Role::Model, model.to_vec()), (Role::Golden, golden.to_vec())].into();
-    Manifest::new(about(name, version, lineage), &files).unwrap()
+    Manifest::new(about, &files).unwrap()
 }
 
 pub fn about(name: &str, version: u32, lineage: Option<Lineage>) -> Description {

@@ -2,10 +2,12 @@
 
 use fleetloop_protocol::UnixMillis;
 
-use super::fixture::{Hub, NOW, without_gate};
+use super::fixture::{Hub, NOW, about, labels, without_gate};
 use super::*;
 use crate::durable::{self, Access};
-use crate::store::{audit, registry, releases};
+use crate::store::{StoreError, audit, labels as label_rows, registry, releases};
+use fleetloop_models::bundle::Description;
+use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::models::{Release, ReleaseRequest};
 use fleetloop_protocol::api::reports::Verdict;
 
@@ -64,6 +66,33 @@ async fn a_verdict_decides_whether_a_reason_is_needed() {
         hub.state.store.write(move |tx| registry::judge(tx, bundle, &verdict)).await.unwrap();
         let request = ReleaseRequest { bundle, channel: "dev".into(), without_gate: None };
         assert_eq!(release(&hub.state, request, "admin").await.is_ok(), passed);
+    }
+}
+
+async fn bundle_of(hub: &Hub, version: u32, labels: &[String]) -> BundleDigest {
+    hub.bundle_of(Description { labels: labels.to_vec(), ..about("wear", version, None) }).await
+}
+
+#[tokio::test]
+async fn a_bundle_that_does_not_share_the_hubs_labels_is_not_imported() {
+    let hub = Hub::new().await;
+    let known = labels();
+    let turned: Vec<_> = known.iter().rev().cloned().collect();
+    let more = [known.clone(), vec!["c".to_owned()]].concat();
+    for wrong in [&turned, &more] {
+        let bundle = bundle_of(&hub, 1, wrong).await;
+        let refused = crate::registry::import(&hub.state, bundle, "admin").await;
+        assert!(
+            matches!(&refused, Err(StoreError::Conflict { what }) if what.contains("the hub's a, b")),
+            "{refused:?}"
+        );
+    }
+    // A label that came later does not shut out what was made before it.
+    let set = LabelSet { labels: more.clone() };
+    hub.state.store.write(move |tx| label_rows::extend(tx, &set, "t")).await.unwrap();
+    for (version, right) in [(1, &known), (2, &more)] {
+        let bundle = bundle_of(&hub, version, right).await;
+        crate::registry::import(&hub.state, bundle, "admin").await.unwrap();
     }
 }
 

@@ -1,5 +1,6 @@
 //! A hub: `fleet-hub init`, `fleet-hub serve`, and what an admin asks of it, with `--json`.
 
+use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ impl<'r> Hub<'r> {
     ///
     /// # Errors
     /// When `fleet-hub init` fails.
-    pub fn init(rig: &'r dyn Rig, labels: &[&str]) -> Result<Self> {
+    pub fn init(rig: &'r dyn Rig, labels: &[impl Borrow<str>]) -> Result<Self> {
         Self::init_in(rig, rig.folder().join("hub"), labels)
     }
 
@@ -72,7 +73,7 @@ impl<'r> Hub<'r> {
     ///
     /// # Errors
     /// As [`Self::init`].
-    pub fn init_in(rig: &'r dyn Rig, data: PathBuf, labels: &[&str]) -> Result<Self> {
+    pub fn init_in(rig: &'r dyn Rig, data: PathBuf, labels: &[impl Borrow<str>]) -> Result<Self> {
         Self::init_at(rig, &HubPlace { data, ..HubPlace::loopback(rig) }, labels)
     }
 
@@ -80,7 +81,11 @@ impl<'r> Hub<'r> {
     ///
     /// # Errors
     /// As [`Self::init`].
-    pub fn init_at(rig: &'r dyn Rig, place: &HubPlace, labels: &[&str]) -> Result<Self> {
+    pub fn init_at(
+        rig: &'r dyn Rig,
+        place: &HubPlace,
+        labels: &[impl Borrow<str>],
+    ) -> Result<Self> {
         let data = place.data.clone();
         let offline = rig.folder().join("offline-keys");
         let mut arguments: Vec<OsString> = vec!["init".into()];

@@ -10,7 +10,7 @@ mod worker;
 
 pub use agent::{Agent, AgentConfig, Answered, Capacity, Selection, Stopped};
 pub use hub::{Hub, HubPlace};
-pub use plant::{Plant, test_bundles};
+pub use plant::{Plant, labels, test_bundles};
 pub use status::{AgentStatus, Frames, Waiting};
 pub use worker::Worker;
 

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use fleetloop_models::bundle::{MANIFEST_FILE, Manifest};
 use fleetloop_protocol::BundleDigest;
 use fleetloop_protocol::api::devices::TokenResponse;
 
@@ -11,15 +12,22 @@ use super::{Agent, Assets, Hub, HubPlace, Selection, rollout};
 use crate::progress::Progress;
 use crate::rig::Rig;
 
-/// The labels of [`test_bundles`].
-const LABELS: [&str; 3] = ["good", "scratched", "dented"];
-
 /// The two versions of the small model that the tests of `models/` use: 28×28 grey pixels, three
 /// classes, ten kilobytes.
 pub fn test_bundles() -> [PathBuf; 2] {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let data = here.parent().unwrap_or(here).join("models/tests/data");
     [data.join("linear-1"), data.join("linear-2")]
+}
+
+/// What a bundle tells apart, in its order.
+///
+/// # Errors
+/// When the folder holds no bundle.
+pub fn labels(folder: &Path) -> Result<Vec<String>> {
+    let path = folder.join(MANIFEST_FILE);
+    let read = || format!("cannot read {}", path.display());
+    Ok(Manifest::parse(&std::fs::read(&path).with_context(read)?).with_context(read)?.labels)
 }
 
 /// A hub that serves, and what it has released.
@@ -34,7 +42,7 @@ pub struct Plant<'r> {
 }
 
 impl<'r> Plant<'r> {
-    /// Makes a hub at `place`, has `prepare` say what is special about it, starts it and has it
+    /// Makes a hub at `place` that knows the bundles' labels, has `prepare` say what is special about it, starts it and has it
     /// release the bundles in `folders`.
     ///
     /// # Errors
@@ -47,7 +55,8 @@ impl<'r> Plant<'r> {
         folders: &[PathBuf],
         prepare: impl FnOnce(&Hub<'r>) -> Result<()>,
     ) -> Result<Self> {
-        let mut hub = Hub::init_at(rig, place, &LABELS)?;
+        let labels = folders.first().map(|folder| labels(folder)).transpose()?.unwrap_or_default();
+        let mut hub = Hub::init_at(rig, place, &labels)?;
         prepare(&hub)?;
         hub.start()?;
         let bundles: Result<Vec<_>> =

@@ -14,7 +14,7 @@ use super::draw::Draws;
 use super::ledger::Ledger;
 use super::rollouts::Rollouts;
 use crate::api::{ApiClient, Local};
-use crate::fleet::{Agent, Assets, Hub, Selection, Stopped, Waiting};
+use crate::fleet::{Agent, Assets, Hub, Selection, Stopped, Waiting, labels, test_bundles};
 use crate::rig::{Rig, Volume};
 use crate::{files, wait};
 
@@ -57,7 +57,8 @@ impl<'r> World<'r> {
         seed: u64,
     ) -> Result<Self> {
         let (hub_volume, agent_volume) = (rig.volume("hub")?, rig.volume("agent")?);
-        let mut hub = Hub::init_in(rig, hub_volume.folder.join("data"), &["good", "scratched"])?;
+        let mut hub =
+            Hub::init_in(rig, hub_volume.folder.join("data"), &labels(&test_bundles()[0])?)?;
         hub.start()?;
         let bundles = bundles(rig.folder(), &hub)?;
         let mut agent = Agent::new(rig, "agent", assets, everything(seed), rate_hz)?;
@@ -188,10 +189,10 @@ fn everything(seed: u64) -> Selection {
 
 /// Two small models and the first again as a third, brought to the hub and released.
 fn bundles(folder: &Path, hub: &Hub<'_>) -> Result<Vec<BundleDigest>> {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/data");
-    let third = renumbered(&fixtures.join("linear-1"), &folder.join("linear-3"))?;
-    let all = [fixtures.join("linear-1"), fixtures.join("linear-2"), third];
-    all.iter()
+    let [first, second] = test_bundles();
+    let third = renumbered(&first, &folder.join("linear-3"))?;
+    [first, second, third]
+        .iter()
         .map(|bundle| {
             let words: [OsString; 3] = ["model".into(), "import".into(), bundle.into()];
             let model: Model = hub.admin(words)?;
