@@ -19,7 +19,7 @@ use crate::AppState;
 use crate::registry;
 use crate::store::payloads::Blobs;
 use crate::store::sketches::{self, Filter, First, KEPT_HOURS};
-use crate::store::{StoreError, registry as models};
+use crate::store::{StoreError, devices, registry as models};
 
 /// The most hours of all devices at once: a week. A fleet's every hour of 90 days would keep a
 /// reader busy for minutes.
@@ -47,8 +47,8 @@ struct Met {
 /// Answers a question.
 ///
 /// # Errors
-/// [`StoreError::Invalid`] for more hours than are kept or may be asked of all devices at once; the
-/// database's.
+/// [`StoreError::Invalid`] for more hours than are kept or may be asked of all devices at once;
+/// [`StoreError::NotFound`] for a device that is none; the database's.
 pub async fn look(state: &AppState, question: &Question) -> Result<FleetDrift, StoreError> {
     let most = if question.device.is_some() { KEPT_HOURS as u32 } else { FLEET_HOURS };
     if !(1..=most).contains(&question.hours) {
@@ -77,6 +77,9 @@ fn read(
     connection: &Connection,
     filter: &Filter,
 ) -> Result<BTreeMap<BundleDigest, Met>, StoreError> {
+    if let Some(device) = &filter.device {
+        devices::get(connection, device)?;
+    }
     let mut met: BTreeMap<BundleDigest, Met> = BTreeMap::new();
     sketches::each(connection, filter, |row| {
         let model = met.entry(row.model).or_insert_with(|| Met {

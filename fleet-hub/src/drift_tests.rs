@@ -208,6 +208,7 @@ async fn a_question_over_more_hours_than_are_answered_is_refused() {
         ("/api/v1/drift?device=dev-a&hours=2160", 200),
         ("/api/v1/drift?device=dev-a&hours=2161", 400),
         ("/api/v1/drift?device=A", 400),
+        ("/api/v1/drift?device=dev-z", 404),
     ] {
         assert_eq!(hub.get(path).await.status.as_u16(), status, "{path}");
     }

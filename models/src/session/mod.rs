@@ -208,14 +208,24 @@ impl Session {
                 && found[1..].iter().zip(want).all(|(a, b)| *a < 0 || a == b)
                 && (found[0] < 0 || found[0] == 1)
         };
-        let found = input.dtype().tensor_shape();
+        let found = input.dtype().tensor_shape().map(|shape| &**shape);
         if !found.is_some_and(|found| fits(found, &want)) {
-            return shape(format!("its input is {found:?}, the manifest says batch×{want:?}"));
+            let (found, want) = (sizes(found), sizes(Some(&want)));
+            return shape(format!("its input is {found}, the manifest says batch×{want}"));
         }
-        let found = output.dtype().tensor_shape();
+        let found = output.dtype().tensor_shape().map(|shape| &**shape);
         if !found.is_some_and(|found| fits(found, &[self.classes as i64])) {
-            return shape(format!("its output is {found:?}, {} labels", self.classes));
+            let found = sizes(found);
+            return shape(format!("its output is {found}, want batch×{} labels", self.classes));
         }
         Ok(())
     }
+}
+
+/// A tensor's sizes as an error shows them.
+fn sizes(of: Option<&[i64]>) -> String {
+    let Some(of) = of else { return "no tensor".to_owned() };
+    let words: Vec<_> =
+        of.iter().map(|size| if *size < 0 { "any".to_owned() } else { size.to_string() }).collect();
+    words.join("×")
 }
