@@ -7,10 +7,9 @@ use anyhow::{Context as _, Result};
 use fleetloop_protocol::api::datasets::DatasetSummary;
 use fleetloop_protocol::api::devices::TokenResponse;
 use fleetloop_protocol::api::labels::LabelRequest;
-use fleetloop_protocol::api::models::{Model, Release};
 use fleetloop_protocol::api::rollouts::{Phase, Rollout};
 use fleetloop_protocol::api::samples::Sample;
-use hil_tests::fleet::{Agent, Assets, Hub, Selection};
+use hil_tests::fleet::{Agent, Assets, Hub, Selection, labels, rollout, test_bundles};
 use hil_tests::pictures::{Part, Pictures, paths};
 use hil_tests::rig::{Rig, ThisMachine};
 use hil_tests::wait;
@@ -49,13 +48,11 @@ fn road(log: &[Value], sample: &str) -> Vec<String> {
 /// labelled ones and the dataset.
 fn run(rig: &dyn Rig) -> Result<(Vec<Sample>, DatasetSummary)> {
     let assets = Assets::of_this_checkout();
-    let mut hub = Hub::init(rig, &["good", "scratched", "dented"])?;
+    let [bundle, _] = test_bundles();
+    let mut hub = Hub::init(rig, &labels(&bundle)?)?;
     hub.set_log(STEPS);
     hub.start()?;
-    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/data/linear-1");
-    let model: Model = hub.admin(["model".into(), "import".into(), bundle.into_os_string()])?;
-    let digest = model.bundle.to_string();
-    let _: Release = hub.admin(["release", "publish", &digest, "--without-gate", "a test"])?;
+    let digest = rollout::release_unjudged(&hub, &bundle)?.to_string();
     let every = Selection {
         uncertainty_threshold: 1.0,
         random_rate: 1.0,
@@ -64,8 +61,8 @@ fn run(rig: &dyn Rig) -> Result<(Vec<Sample>, DatasetSummary)> {
         seed: 7,
     };
     let mut agent = Agent::new(rig, "agent", &assets, every, 5.0)?;
-    let (images, labels) = paths(&assets.fashion_mnist, Part::Train);
-    Pictures::read(&images, &labels)?.write_images(0..200, None, &agent.images())?;
+    let (images, classes) = paths(&assets.fashion_mnist, Part::Train);
+    Pictures::read(&images, &classes)?.write_images(0..200, None, &agent.images())?;
     let token: TokenResponse = hub.admin(["device", "add", "agent"])?;
     agent.enrol(&token.token)?;
     agent.set_log(STEPS);

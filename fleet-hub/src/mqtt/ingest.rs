@@ -54,15 +54,10 @@ struct LastReports(Arc<Mutex<HashMap<DeviceId, u64>>>);
 impl LastReports {
     /// Whether no later report than message `number` was kept. This one is, then.
     fn keeps(&self, device: &DeviceId, number: u64) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match last.get_mut(device) {
-            Some(last) if *last > number => false,
-            Some(last) => {
-                *last = number;
-                true
-            }
-            None => last.insert(device.clone(), number).is_none(),
-        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = all.entry(device.clone()).or_default();
+        *last = number.max(*last);
+        *last == number
     }
 }
 

@@ -44,7 +44,7 @@ pub fn set(connection: &Connection) -> Result<LabelSet, StoreError> {
 /// label that is empty, too long, twice in the list or holds control characters.
 pub fn extend(tx: &Transaction<'_>, wanted: &LabelSet, who: &str) -> Result<(), StoreError> {
     let have = set(tx)?.labels;
-    if wanted.labels.len() < have.len() || wanted.labels[..have.len()] != have[..] {
+    if !wanted.labels.starts_with(&have) {
         let what = format!(
             "cannot set the labels: the first {} must stay {}; a label is never removed or moved, add new ones at the end",
             have.len(),

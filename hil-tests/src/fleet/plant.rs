@@ -42,8 +42,8 @@ pub struct Plant<'r> {
 }
 
 impl<'r> Plant<'r> {
-    /// Makes a hub at `place` that knows the bundles' labels, has `prepare` say what is special about it, starts it and has it
-    /// release the bundles in `folders`.
+    /// Makes a hub at `place` that knows the bundles' labels, has `prepare` say what is special about
+    /// it, starts it and has it release the bundles in `folders`.
     ///
     /// # Errors
     /// When the hub cannot be made or refuses.

@@ -1,20 +1,21 @@
 //! The fleet that is cut off: one hub, one device, three models; each side on a volume of its own.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use fleetloop_models::bundle::MANIFEST_FILE;
 use fleetloop_protocol::BundleDigest;
 use fleetloop_protocol::api::devices::TokenResponse;
-use fleetloop_protocol::api::models::{Model, Release};
 use fleetloop_protocol::api::rollouts::{Phase, Rollout};
 
 use super::draw::Draws;
 use super::ledger::Ledger;
 use super::rollouts::Rollouts;
 use crate::api::{ApiClient, Local};
-use crate::fleet::{Agent, Assets, Hub, Selection, Stopped, Waiting, labels, test_bundles};
+use crate::fleet::{
+    Agent, Assets, Hub, Selection, Stopped, Waiting, labels, rollout, test_bundles,
+};
 use crate::rig::{Rig, Volume};
 use crate::{files, wait};
 
@@ -191,18 +192,7 @@ fn everything(seed: u64) -> Selection {
 fn bundles(folder: &Path, hub: &Hub<'_>) -> Result<Vec<BundleDigest>> {
     let [first, second] = test_bundles();
     let third = renumbered(&first, &folder.join("linear-3"))?;
-    [first, second, third]
-        .iter()
-        .map(|bundle| {
-            let words: [OsString; 3] = ["model".into(), "import".into(), bundle.into()];
-            let model: Model = hub.admin(words)?;
-            let digest = model.bundle.to_string();
-            let why = ["--without-gate", "no gate looks at fixtures"];
-            let release = ["release", "publish", &digest, "--channel", "dev"];
-            let _: Release = hub.admin([&release[..], &why[..]].concat())?;
-            Ok(model.bundle)
-        })
-        .collect()
+    [first, second, third].iter().map(|bundle| rollout::release_unjudged(hub, bundle)).collect()
 }
 
 /// The same bundle as version 3.
@@ -212,7 +202,7 @@ fn renumbered(from: &Path, to: &Path) -> Result<PathBuf> {
         let path = entry?.path();
         let bytes = std::fs::read(&path)?;
         let name = path.file_name().unwrap_or_default();
-        if name == "bundle.toml" {
+        if name == MANIFEST_FILE {
             let text = String::from_utf8(bytes)?.replacen("version = 1", "version = 3", 1);
             files::replace(&to.join(name), text.as_bytes())?;
         } else {
