@@ -13,6 +13,7 @@
 
 pub mod annotator;
 pub mod api;
+mod draws;
 pub mod drift;
 pub mod exam;
 pub mod files;

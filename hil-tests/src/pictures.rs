@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use fleetloop_models::idx::{IdxPictures, read_labels};
 
+use crate::draws::Draws;
 use crate::drift::Drift;
 use crate::files;
 
@@ -114,6 +115,19 @@ impl Pictures {
         }
         files::replace(to, &bytes)
     }
+}
+
+/// Writes square pictures of noise, no two alike, as one IDX file.
+pub(crate) fn write_noise(to: &Path, count: u32, side: u32, draws: &mut Draws) -> Result<()> {
+    let mut bytes = vec![0, 0, 8, 3];
+    for size in [count, side, side] {
+        bytes.extend_from_slice(&size.to_be_bytes());
+    }
+    for _ in 0..u64::from(count * side * side).div_ceil(8) {
+        bytes.extend_from_slice(&draws.next().to_le_bytes());
+    }
+    bytes.truncate(16 + (count * side * side) as usize);
+    files::replace(to, &bytes)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::window::{WINDOW, Window};
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::priority;
 
 /// Packets that may be unacknowledged at the broker, the default of the brokers we know.
 const INFLIGHT: u16 = 16;
@@ -91,6 +92,7 @@ impl Connection {
         let polling = tokio::spawn(async move {
             loop {
                 let event = eventloop.poll().await.map_err(|error| said(&error));
+                priority::after_you();
                 let ended = event.is_err();
                 if sender.send(event).await.is_err() || ended {
                     return;

@@ -29,6 +29,7 @@ use super::{Keys, LinkParts, LinkStatus};
 use crate::chain::chain;
 use crate::identity::TlsPair;
 use crate::outbox::{Outgoing, Refused, Settled};
+use crate::priority;
 use crate::shutdown::{Shutdown, reached};
 use crate::update::driver::Handle;
 
@@ -182,6 +183,7 @@ impl Session {
         let mut next = first.ok_or("the client has ended")?;
         let (mut receipts, mut refusals) = (Vec::new(), Vec::new());
         loop {
+            priority::after_you();
             match next? {
                 Event::Outgoing(Written::Publish(_)) => link.window.written(self.now()),
                 Event::Outgoing(_) => {}
@@ -299,6 +301,7 @@ impl Session {
     /// the ones beside it go on.
     fn send(&self, link: &mut Connection, message: Outgoing) {
         let bytes = message.bytes.len();
+        priority::after_you();
         link.pace.sent();
         if link.publish(&self.topic(message.kind), message.bytes, self.now()) {
             link.window.awaits_receipt(self.now());

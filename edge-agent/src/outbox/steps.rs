@@ -21,6 +21,7 @@ use super::schema::Meta;
 use super::upload;
 use super::writer::{Lease, Writer};
 use super::{DEAD_LETTERS, Draft, LEASE, LONGEST_RETRY, OutboxError, Outgoing, Refused, Settled};
+use crate::priority;
 
 impl Writer {
     pub(super) fn append(
@@ -141,6 +142,7 @@ impl Writer {
         let mut batch: Vec<Outgoing> = Vec::new();
         let mut bytes = 0;
         for id in ids {
+            priority::after_you();
             let Some((item, outgoing)) = self.offer(db, meta, id)? else { continue };
             bytes += outgoing.bytes.len();
             if bytes > max_bytes && !batch.is_empty() {

@@ -23,6 +23,7 @@ use super::{
     Draft, OutboxError, OutboxStats, Outgoing, PROBE_EVERY, Refused, Settled, Shared, Upload,
 };
 use crate::config::OutboxConfig;
+use crate::priority;
 
 /// The most commands one transaction takes.
 const GROUP: usize = 64;
@@ -118,7 +119,7 @@ impl Writer {
     }
 
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        crate::priority::give_way();
+        priority::give_way();
         if self.meta.samples + self.meta.gaps > 0 {
             self.shared.wake.notify_one();
         }
@@ -229,6 +230,7 @@ impl Writer {
         let mut meta = self.meta;
         let mut outcomes = Vec::with_capacity(commands.len());
         for command in commands {
+            priority::after_you();
             outcomes.push(match self.execute(&tx, &mut meta, command) {
                 Ok(outcome) => Ok(outcome),
                 // Found before anything was written, so the others go on.

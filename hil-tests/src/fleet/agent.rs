@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AgentStatus, Assets};
 use crate::api::Local;
-use crate::rig::{
-    Ended, Launch, Network, Priority, Process, Program, Rig, Signal, Volume, log_tail,
-};
+use crate::rig::{Ended, Half, Launch, Network, Process, Program, Rig, Signal, Volume, log_tail};
 use crate::{files, wait};
 
 /// How long enrolling or checking may take.
@@ -161,7 +159,7 @@ pub struct Agent<'r> {
     log_filter: Option<String>,
     boot: Option<u32>,
     network: Option<Network>,
-    priority: Option<Priority>,
+    half: Option<Half>,
     process: Option<Process>,
 }
 
@@ -197,7 +195,7 @@ impl<'r> Agent<'r> {
             log_filter: None,
             boot: None,
             network: None,
-            priority: None,
+            half: None,
             process: None,
         };
         agent.write_config()?;
@@ -282,9 +280,9 @@ impl<'r> Agent<'r> {
         self.network = Some(network.clone());
     }
 
-    /// Gives all its processes this priority from their next start on.
-    pub fn set_priority(&mut self, priority: Priority) {
-        self.priority = Some(priority);
+    /// Gives all its processes this half of the processors from their next start on.
+    pub fn set_half(&mut self, half: Half) {
+        self.half = Some(half);
     }
 
     fn config_path(&self) -> PathBuf {
@@ -300,7 +298,7 @@ impl<'r> Agent<'r> {
         let mut launch = Launch::new(name, Program::Agent, arguments)
             .env("FLEETLOOP_ORT_LIB", &self.assets.onnxruntime);
         launch.network.clone_from(&self.network);
-        launch.priority = self.priority;
+        launch.half = self.half;
         launch
     }
 

@@ -12,7 +12,7 @@ use fleetloop_protocol::api::samples::{Sample, SampleCounts};
 use serde::de::DeserializeOwned;
 
 use crate::api::ApiClient;
-use crate::rig::{Ended, Launch, Priority, Process, Program, Rig, Signal, Volume, log_tail};
+use crate::rig::{Ended, Half, Launch, Process, Program, Rig, Signal, Volume, log_tail};
 use crate::{files, wait};
 
 /// How long a hub may take until it serves: certificates are made, a database is opened.
@@ -54,7 +54,7 @@ pub struct Hub<'r> {
     rig: &'r dyn Rig,
     data: PathBuf,
     log_filter: Option<String>,
-    priority: Option<Priority>,
+    half: Option<Half>,
     process: Option<Process>,
     api: ApiClient,
 }
@@ -99,7 +99,7 @@ impl<'r> Hub<'r> {
         }
         rig.run(&Launch::new("hub-init", Program::Hub, arguments), COMMAND)?;
         let api = ApiClient::open(&data.join("admin.toml"))?;
-        Ok(Self { rig, data, log_filter: None, priority: None, process: None, api })
+        Ok(Self { rig, data, log_filter: None, half: None, process: None, api })
     }
 
     /// Logs as JSON what `filter`, in the form of RUST_LOG, lets pass; counts from its next start.
@@ -107,9 +107,9 @@ impl<'r> Hub<'r> {
         self.log_filter = Some(filter.to_owned());
     }
 
-    /// Gives it this priority from its next start on.
-    pub fn set_priority(&mut self, priority: Priority) {
-        self.priority = Some(priority);
+    /// Gives it this half of the processors from its next start on.
+    pub fn set_half(&mut self, half: Half) {
+        self.half = Some(half);
     }
 
     /// Lets it ask devices back soon after its disk was full; before it starts.
@@ -146,7 +146,7 @@ impl<'r> Hub<'r> {
         if let Some(filter) = &self.log_filter {
             launch = launch.logging(filter);
         }
-        launch.priority = self.priority;
+        launch.half = self.half;
         self.process = Some(self.rig.start(&launch)?);
         Ok(())
     }

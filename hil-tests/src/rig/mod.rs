@@ -9,7 +9,7 @@
 //! files of the rig's folder, which no power cut reaches, a new pair at every start;
 //! [`Rig::stop_all`] ends what runs and refuses what would be started after it.
 
-mod host;
+mod halves;
 pub mod leash;
 mod network;
 mod system;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-pub use host::{Host, Pause, Seen as HostSeen, Work};
+pub use halves::Apart;
 pub use this_machine::ThisMachine;
 
 /// A program of the product, or one that belongs to the scenarios.
@@ -65,17 +65,17 @@ pub struct Launch {
     pub environment: Vec<(String, OsString)>,
     /// The network it sees, when it is not the rig's own.
     pub network: Option<Network>,
-    /// Its priority, when it is not the rig's own.
-    pub priority: Option<Priority>,
+    /// The half of the processors that it has, when it is not all of them.
+    pub half: Option<Half>,
 }
 
-/// What a process has of a processor that others want too.
+/// One half of a machine's processors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// A share, -20 (most) to 19 (least).
-    Nice(i32),
-    /// What nobody else wants.
-    Idle,
+pub enum Half {
+    /// A device's own.
+    Device,
+    /// That of all which would be elsewhere.
+    Others,
 }
 
 impl Launch {
@@ -92,7 +92,7 @@ impl Launch {
             arguments,
             environment: Vec::new(),
             network: None,
-            priority: None,
+            half: None,
         }
     }
 
@@ -151,8 +151,8 @@ pub enum Ability {
     PowerCut,
     /// Has networks whose link can be broken.
     BrokenLink,
-    /// Sees when its machine stood still, and how fast it is.
-    WatchHost,
+    /// Gives a device processors of its own.
+    Halves,
 }
 
 /// A file system of its own, on which the data of a device or of the hub lies.
@@ -279,11 +279,12 @@ pub trait Rig: Send + Sync {
     /// When the process has ended or the rig cannot do it.
     fn limit_memory(&self, process: &Process, more_bytes: u64) -> Result<()>;
 
-    /// Watches for moments in which the machine that processes run on stood still, and how fast it is.
+    /// The calling thread, and those that it starts, keep off a device's half of the processors until
+    /// the value is dropped.
     ///
     /// # Errors
     /// When the rig cannot do it.
-    fn host(&self) -> Result<Host>;
+    fn apart(&self) -> Result<Apart>;
 
     /// Ends every process: asks first, then forces those that are left after `grace`. Volumes go
     /// with them.

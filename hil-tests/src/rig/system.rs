@@ -39,32 +39,3 @@ pub fn shut_down(root: &File) -> io::Result<()> {
     let done = unsafe { ioctl(root, Setter::<EXT4_IOC_SHUTDOWN, u32>::new(NO_LOG_FLUSH)) };
     done.map_err(io::Error::from)
 }
-
-/// This thread runs before every one of ordinary priority from now on (`SCHED_FIFO`, the lowest of its
-/// levels). It has to sleep most of the time.
-///
-/// # Errors
-/// Without the right to do so (CAP_SYS_NICE).
-pub fn go_first() -> io::Result<()> {
-    let lowest = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the kernel reads the structure, which lives until the call returns; 0 is this thread.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// This thread runs on that processor only.
-///
-/// # Errors
-/// There is no such processor.
-pub fn stay_on(processor: usize) -> io::Result<()> {
-    // SAFETY: a set of processors is a field of bits, for which zero is a value; CPU_SET checks that
-    // the number is within it; the kernel reads as many bytes as it has.
-    let done = unsafe {
-        let mut one: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(processor, &mut one);
-        libc::sched_setaffinity(0, size_of_val(&one), &raw const one)
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}

@@ -22,10 +22,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Resource, Rlimit, kill_process_group, prlimit};
 
+use super::halves::Processors;
 use super::volumes::Volumes;
 use super::{
-    Ability, Ended, Host, Launch, LinkState, Network, Priority, Process, Program, Rig, Signal,
-    Volume, network,
+    Ability, Apart, Ended, Launch, LinkState, Network, Process, Program, Rig, Signal, Volume,
+    network,
 };
 
 /// The ports that are tried: not privileged, and below Linux's range for outgoing connections.
@@ -38,6 +39,7 @@ const DEATH: Duration = Duration::from_secs(30);
 pub struct ThisMachine {
     folder: PathBuf,
     demo: PathBuf,
+    processors: Processors,
     volumes: Volumes,
     networks: AtomicU8,
     spawner: Option<(SyncSender<Order>, JoinHandle<()>)>,
@@ -62,7 +64,7 @@ impl ThisMachine {
     /// programs lie beside it.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be made, or the system does not tell which processors there are.
     pub fn new(folder: &Path, demo: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder.join("logs"))
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -80,6 +82,7 @@ impl ThisMachine {
         Ok(Self {
             folder: folder.to_owned(),
             demo: demo.to_owned(),
+            processors: Processors::here()?,
             volumes,
             networks: AtomicU8::new(0),
             spawner: Some((orders, thread)),
@@ -224,12 +227,10 @@ impl Rig for ThisMachine {
         }
         let mut words: Vec<OsString> = Vec::new();
         words.extend(launch.network.iter().flat_map(|network| network::enter(network.id)));
-        match launch.priority {
-            Some(Priority::Nice(nice)) => {
-                words.extend(["nice".into(), "-n".into(), nice.to_string().into()]);
-            }
-            Some(Priority::Idle) => words.extend(["chrt", "--idle", "0"].map(OsString::from)),
-            None => {}
+        if let Some(half) = launch.half {
+            let list: Vec<String> =
+                self.processors.half(half).iter().map(usize::to_string).collect();
+            words.extend(["taskset".into(), "--cpu-list".into(), list.join(",").into()]);
         }
         words.push(program.into());
         words.extend(launch.arguments.iter().cloned());
@@ -270,7 +271,7 @@ impl Rig for ThisMachine {
         match ability {
             Ability::PowerCut => Volumes::lacking(),
             Ability::BrokenLink => network::lacking(),
-            Ability::WatchHost => Host::lacking(),
+            Ability::Halves => self.processors.lacking(),
         }
     }
 
@@ -301,8 +302,8 @@ impl Rig for ThisMachine {
         Volumes::make_room(volume)
     }
 
-    fn host(&self) -> Result<Host> {
-        Host::watch()
+    fn apart(&self) -> Result<Apart> {
+        Apart::begin(&self.processors)
     }
 
     fn network(&self) -> Result<Network> {

@@ -77,7 +77,7 @@ pub const ALL: &[Scenario] = &[
         name: "nothing-waits",
         about: "frame latency while something disturbs, beside that of a quiet device; --soak says \
                 how many rounds",
-        needs: &[Ability::PowerCut, Ability::WatchHost],
+        needs: &[Ability::PowerCut, Ability::Halves],
         run: nothing_waits,
     },
     Scenario {

@@ -3,25 +3,23 @@
 //! frame is answered when the outbox is full.
 //!
 //! One agent at shares of its capacity, one after another, which signs and sends some of its frames; a
-//! hub on the same machine. A turn is a quiet phase with a disturbed one amid it, so that a machine that
-//! becomes slower or faster meanwhile does so for both; one of the disturbances is none at all, and its
-//! ratio says how far two quiet phases lie apart. A machine that others share is not as fast a minute
-//! later: the capacity is measured before each turn and after it. A turn that turns out to have had more
-//! than its share of the smaller of the two, or in which the machine stood still most of the time, is told
-//! and taken again.
+//! hub on the same machine. The device has one half of the machine's processors to itself; the hub and
+//! whoever measures, which would be elsewhere, have the other ([`crate::rig::Half`]), and nothing runs
+//! beside inference to watch the machine: a thread that does, for a few microseconds each millisecond,
+//! makes the scheduler choose anew each time, and is a disturbance of its own.
 //!
-//! Nor is such a machine as fast from one second to the next, and at the largest share a little less is
-//! the difference between no queue and a long one. So the disturbed phases of all turns are also held
-//! against those pieces of all quiet ones in which as much was asked of an equally fast machine
-//! ([`Alike`]); that is what says whether a disturbance disturbs.
+//! In a turn disturbed pieces and quiet ones follow one another every few seconds, so that a machine that
+//! becomes slower or faster meanwhile does so for both. One of the disturbances is none at all: its ratio
+//! says how far quiet lies from quiet. All disturbed pieces of all turns at a load are held against all
+//! quiet ones ([`Beside`]), and no frame is left out, whatever the machine did.
 //!
-//! At a small share a latency is what a frame met; at the largest, where a queue makes much of little,
-//! that no frame is dropped says more than how long one took. Frame latency is the agent's own figure
-//! (due → answered), read for every frame from its local port. Frames that the machine itself delayed,
-//! because a host took its processors, are left out and counted ([`crate::rig::Host`]): they say
-//! nothing of the product. Dropped frames all count, whatever the machine did.
+//! A machine that others share is not as fast a minute later: the capacity is measured before each turn and
+//! after it. A turn that turns out to have had more than its share of the smaller of the two is told and
+//! taken again.
+//!
+//! Frame latency is the agent's own figure (due → answered), read for every frame from its local port.
 
-mod alike;
+mod beside;
 mod capacity;
 mod phases;
 mod start;
@@ -37,9 +35,9 @@ use crate::api::Local;
 use crate::fleet::{Agent, AgentStatus, Assets, HubPlace, Plant, Selection, models};
 use crate::pictures::{Part, paths};
 use crate::progress::Progress;
-use crate::rig::{Host, Priority, Rig, Volume};
+use crate::rig::{Half, Rig, Volume};
 
-pub use alike::{Alike, Window};
+pub use beside::Beside;
 pub use phases::{Disturbance, Phase};
 pub use start::Starts;
 
@@ -55,19 +53,18 @@ const TRIES: u32 = 3;
 /// How long the agent may take for anything that it does by itself.
 const SOON: Duration = Duration::from_secs(120);
 
-/// The agent goes before what else runs on this machine; needs root, and is a note in the log
-/// without. The hub, which would be on another machine, has what nobody else wants.
-const FIRST: Priority = Priority::Nice(-10);
-
 /// How large a run is.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// How often every disturbance takes its turn at each load.
     pub rounds: u32,
-    /// How long a phase lasts; half of a quiet one is before the disturbance and half after it.
-    pub phase: Duration,
-    /// How long the hub is away before the outbox drains.
-    pub away: Duration,
+    /// How many disturbed pieces a turn has, and quiet ones.
+    pub pieces: u32,
+    /// How long a piece lasts.
+    pub piece: Duration,
+    /// How long the link has been held when a piece begins in which it still is, or in which what waited
+    /// is sent.
+    pub held: Duration,
     /// The shares of the capacity up to which frames arrive.
     pub loads: [f64; 2],
     /// How many frames a second are signed and kept, besides while the outbox is filled.
@@ -82,8 +79,9 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             rounds: 3,
-            phase: Duration::from_secs(16),
-            away: Duration::from_secs(36),
+            pieces: 8,
+            piece: Duration::from_secs(2),
+            held: Duration::from_secs(5),
             loads: [0.35, 0.7],
             samples_hz: 60.0,
             outbox_bytes: 1_000_000_000,
@@ -97,15 +95,13 @@ impl Default for Plan {
 pub struct Figures {
     /// Every turn, in order.
     pub turns: Vec<Turn>,
-    /// Each disturbance at each load beside quiet in which the machine was alike, over all turns that
-    /// count. None where the machine's processors are threads of one core: how fast they are is then
-    /// the product's own doing as well.
-    pub alike: Vec<Alike>,
+    /// Each disturbance at each load beside quiet, over all turns that count.
+    pub beside: Vec<Beside>,
     /// The starts.
     pub starts: Starts,
 }
 
-/// A quiet phase and the disturbed one amid it.
+/// Disturbed pieces and quiet ones, by turns.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Turn {
     /// The share of the capacity that it shall not exceed.
@@ -115,25 +111,24 @@ pub struct Turn {
     /// Frames a second that the device answers at work for as long as it likes, with samples to sign and
     /// a hub to talk to, when more arrive: before the turn or after it, the smaller one.
     pub capacity_hz: f64,
-    /// Whether it did not exceed its share, and the machine did not stand still for most of it. One
-    /// that does not count says nothing, and is taken again.
+    /// Whether it did not exceed its share. One that does not count says nothing, and is taken again.
     pub counts: bool,
     /// What disturbed.
     pub disturbance: Disturbance,
-    /// Before and after.
+    /// The quiet pieces, each after the disturbed one of the same number.
     pub quiet: Phase,
-    /// During.
+    /// The disturbed pieces.
     pub disturbed: Phase,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { turns, alike, starts } = self;
+        let Self { turns, beside, starts } = self;
         for turn in turns {
             writeln!(f, "{turn}")?;
         }
-        for alike in alike {
-            writeln!(f, "{alike}")?;
+        for beside in beside {
+            writeln!(f, "{beside}")?;
         }
         let Starts { outbox_bytes, outbox_samples, full_ms, empty_ms } = starts;
         let megabytes = outbox_bytes / 1_000_000;
@@ -152,14 +147,12 @@ impl fmt::Display for Turn {
         write!(
             f,
             "{rate_hz:4.0} of {capacity_hz:4.0} Hz, {:12} p99 {:6} µs, quiet {:6} µs: {ratio:5.2}; \
-             dropped {}, quiet {}; left out {}, {}{}",
+             dropped {}, quiet {}{}",
             disturbance.name(),
             disturbed.p99_us,
             quiet.p99_us,
             disturbed.dropped,
             quiet.dropped,
-            disturbed.left_out,
-            quiet.left_out,
             if *counts { "" } else { "; does not count" }
         )
     }
@@ -174,7 +167,6 @@ struct Run<'r> {
     volume: Volume,
     agent: Agent<'r>,
     local: Local,
-    host: Host,
     last_capacity_hz: Option<f64>,
 }
 
@@ -183,14 +175,15 @@ struct Run<'r> {
 /// # Errors
 /// When a part fails, or a disturbance did not disturb.
 pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) -> Result<Figures> {
+    let _apart = rig.apart()?;
     progress.stage(1, 3, "make two models, a hub and a device");
     let folders = models::mobile(rig, assets)?;
     let place = HubPlace::loopback(rig);
     let mut plant = Plant::build(rig, assets, progress, &place, &folders, |_| Ok(()))?;
-    plant.hub.set_priority(Priority::Idle);
+    plant.hub.set_half(Half::Others);
     let volume = rig.volume("device")?;
     let mut agent = plant.enrol("agent-1", Selection::everything(), FIRST_RATE_HZ, |agent| {
-        agent.set_priority(FIRST);
+        agent.set_half(Half::Device);
         agent.set_data(volume.folder.join("data"))
     })?;
     let (images, _) = paths(&assets.fashion_mnist, Part::Test);
@@ -199,12 +192,7 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
     plant.roll_out(plant.bundles[0], &agent)?;
     agent.stop()?;
     let local = Local::new()?;
-    let host = rig.host()?;
-    if !host.processors_are_apart() {
-        progress.note("processors share a core: what each turn has beside it is all that is told");
-    }
-    let mut run =
-        Run { rig, plan, progress, plant, volume, agent, local, host, last_capacity_hz: None };
+    let mut run = Run { rig, plan, progress, plant, volume, agent, local, last_capacity_hz: None };
     progress.stage(2, 3, "start with a full outbox and with an empty one");
     let starts = run.starts()?;
     progress.stage(3, 3, "disturb it");
@@ -213,9 +201,8 @@ pub fn run(rig: &dyn Rig, plan: Plan, assets: &Assets, progress: &dyn Progress) 
         progress.note(&format!("round {round} of {}", plan.rounds));
         turns.extend(run.round()?);
     }
-    let apart = run.host.processors_are_apart();
-    let alike = if apart { alike::of(&turns) } else { Vec::new() };
-    Ok(Figures { turns, alike, starts })
+    let beside = beside::of(&turns);
+    Ok(Figures { turns, beside, starts })
 }
 
 impl Run<'_> {
@@ -231,12 +218,11 @@ impl Run<'_> {
                 for _ in 0..TRIES {
                     let rate_hz = (before_hz * load * AIM).floor();
                     self.progress.at(None, &format!("{rate_hz:.0} Hz: {}", disturbance.name()));
-                    let (quiet, disturbed) = self.turn(load, rate_hz, disturbance)?;
+                    let (disturbed, quiet) = self.turn(rate_hz, disturbance)?;
                     let after_hz = self.capacity_hz()?;
                     let capacity_hz = before_hz.min(after_hz);
                     before_hz = after_hz;
-                    let within = rate_hz <= load * capacity_hz;
-                    let counts = within && quiet.tells() && disturbed.tells();
+                    let counts = rate_hz <= load * capacity_hz;
                     let turn =
                         Turn { load, rate_hz, capacity_hz, counts, disturbance, quiet, disturbed };
                     self.progress.note(&turn.to_string());

@@ -1,15 +1,12 @@
-//! Phases: what disturbs, and what frames took meanwhile.
+//! Turns: what disturbs, and what frames took meanwhile and between.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::alike::{self, Window};
-use super::watch::Watch;
+use super::watch::{Frame, Watch, now_us};
 use super::{Run, SOON};
-use crate::fleet::Answered;
-use crate::rig::{HostSeen, Pause};
 use crate::wait;
 
 /// How often the agent is asked how far something is.
@@ -19,15 +16,15 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disturbance {
-    /// Nothing: how far two quiet phases lie apart.
+    /// Nothing: how far quiet lies from quiet.
     Nothing,
-    /// The broker's socket takes connections and is not read.
+    /// The broker's socket takes connections and is not read, and samples wait.
     StalledLink,
     /// One model after another is rolled out.
     Swap,
     /// The volume of the agent's data is full, and the link stalls, so that the outbox needs room.
     FullDisk,
-    /// The hub is back, and what waited is sent.
+    /// The broker reads again, and what waited is sent.
     Drain,
 }
 
@@ -48,12 +45,12 @@ impl Disturbance {
     }
 }
 
-/// What frames took in a phase.
+/// What frames took in the pieces of a turn that are quiet, or in those that are disturbed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Frames whose latency counts.
+    /// Frames that were answered.
     pub frames: u64,
-    /// Frames that were dropped.
+    /// Frames that were dropped, those on the way into a disturbance and out of it included.
     pub dropped: u64,
     /// The middle latency, in microseconds.
     pub p50_us: u64,
@@ -63,43 +60,41 @@ pub struct Phase {
     pub max_us: u64,
     /// How often what disturbs happened: swaps, or samples that were sent.
     pub times: u64,
-    /// Frames that are not among these because the machine stood still.
-    pub left_out: u64,
-    /// Its frames, piece by piece, and what was asked of the machine meanwhile.
-    pub windows: Vec<Window>,
+    /// The latencies of each piece, in microseconds, in the order of the frames.
+    pub pieces: Vec<Vec<u64>>,
 }
 
-/// The frames of a phase, or of both halves of one.
-#[derive(Debug, Default)]
-struct Seen {
-    windows: Vec<Window>,
-    left_out: u64,
+/// A stretch of time, in microseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from_us: u64,
+    to_us: u64,
+    /// How often what disturbs happened in it.
     times: u64,
 }
 
-impl Seen {
-    fn and(mut self, other: Self) -> Self {
-        self.windows.extend(other.windows);
-        let (left_out, times) = (self.left_out + other.left_out, self.times + other.times);
-        Self { left_out, times, ..self }
-    }
+/// The pieces of one kind in a turn, and the frames dropped in them.
+#[derive(Debug, Default)]
+struct Pieces {
+    spans: Vec<Span>,
+    dropped: u64,
 }
 
 impl Phase {
-    fn of(seen: Seen, dropped: u64) -> Self {
-        let Seen { windows, left_out, times } = seen;
-        let mut latencies: Vec<u64> =
-            windows.iter().flat_map(|window| window.latencies_us.iter().copied()).collect();
+    /// Of these pieces of a turn in which all these frames were answered.
+    fn of(pieces: &Pieces, frames: &[Frame]) -> Self {
+        let mut phase = Self { dropped: pieces.dropped, ..Self::default() };
+        for span in &pieces.spans {
+            let within = |frame: &&Frame| (span.from_us..span.to_us).contains(&frame.taken_us);
+            phase.pieces.push(frames.iter().filter(within).map(|frame| frame.latency_us).collect());
+            phase.times += span.times;
+        }
+        let mut latencies = phase.pieces.concat();
         latencies.sort_unstable();
         let at = |share| quantile(&latencies, share);
-        let (p50_us, p99_us, max_us) = (at(0.5), at(0.99), at(1.0));
-        let frames = latencies.len() as u64;
-        Self { frames, dropped, p50_us, p99_us, max_us, times, left_out, windows }
-    }
-
-    /// Whether it has enough frames for a percentile, and a share that stands for the rest.
-    pub(super) const fn tells(&self) -> bool {
-        self.frames > 100 && self.frames > (self.frames + self.left_out) / 4
+        (phase.p50_us, phase.p99_us, phase.max_us) = (at(0.5), at(0.99), at(1.0));
+        phase.frames = latencies.len() as u64;
+        phase
     }
 }
 
@@ -109,71 +104,44 @@ pub(super) fn quantile(sorted: &[u64], share: f64) -> u64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
 
-/// Leaves out the frames that a pause of the machine delayed: those under way during one, and those
-/// behind them until the backlog is gone. At load ρ a backlog of length g is gone after g/(1 − ρ); twice
-/// that is left out.
-fn undelayed(frames: &[Answered], pauses: &[Pause], load: f64) -> Vec<Answered> {
-    let was_delayed = |frame: &Answered| {
-        // Due at most its latency before it was taken, in a millisecond; answered as long after it.
-        let taken_us = frame.captured_at_ms * 1000;
-        let begins = taken_us.saturating_sub(frame.latency_us);
-        let ends = taken_us + 999 + frame.latency_us;
-        pauses.iter().any(|pause| {
-            let length = (pause.to_us - pause.from_us) as f64;
-            let backlog = (2.0 * length / (1.0 - load)).ceil() as u64;
-            begins <= pause.from_us + backlog && pause.from_us <= ends
-        })
-    };
-    frames.iter().filter(|frame| !was_delayed(frame)).copied().collect()
-}
-
-/// Where the frames of a turn are read, how many come in a second, and the share of the capacity that
-/// they are.
-struct Frames {
-    watch: Watch,
-    rate_hz: f64,
-    load: f64,
-}
-
 impl Run<'_> {
-    /// A quiet phase and a disturbed one amid it, with so many frames a second, which are a share of
-    /// the capacity.
+    /// Disturbed pieces and quiet ones by turns, with so many frames a second: what frames took in the
+    /// disturbed ones, and in the quiet ones.
     pub(super) fn turn(
         &mut self,
-        load: f64,
         rate_hz: f64,
         disturbance: Disturbance,
     ) -> Result<(Phase, Phase)> {
         self.start_at(rate_hz, rate_hz)?;
         self.settle()?;
         let watch = Watch::begin(self.agent.latest_url(), rate_hz)?;
-        let frames = Frames { watch, rate_hz, load };
-        let half = self.plan.phase / 2;
-        let begun = self.dropped()?;
-        let before = self.see(&frames, |run| run.pass(half))?;
-        let until = self.dropped()?;
-        let disturbed = self.disturb(&frames, disturbance)?;
-        self.settle()?;
-        // What is dropped on the way into a disturbance and out of it counts as well.
-        let since = self.dropped()?;
-        let after = self.see(&frames, |run| run.pass(half))?;
-        let ended = self.dropped()?;
+        let (mut disturbed, mut quiet) = (Pieces::default(), Pieces::default());
+        for _ in 0..self.plan.pieces {
+            let begun = self.dropped()?;
+            disturbed.spans.push(self.disturb(disturbance)?);
+            self.settle()?;
+            // What is dropped on the way into a disturbance and out of it counts as well.
+            let settled = self.dropped()?;
+            quiet.spans.push(self.see(Self::pass)?);
+            disturbed.dropped += settled - begun;
+            quiet.dropped += self.dropped()? - settled;
+        }
+        let frames = watch.end();
         self.agent.stop()?;
-        let quiet = Phase::of(before.and(after), (until - begun) + (ended - since));
-        Ok((quiet, Phase::of(disturbed, since - until)))
+        Ok((Phase::of(&disturbed, &frames), Phase::of(&quiet, &frames)))
     }
 
-    fn disturb(&mut self, frames: &Frames, disturbance: Disturbance) -> Result<Seen> {
-        let whole = self.plan.phase;
+    /// One piece of it.
+    fn disturb(&mut self, disturbance: Disturbance) -> Result<Span> {
         match disturbance {
-            Disturbance::Nothing => self.see(frames, |run| run.pass(whole)),
+            Disturbance::Nothing => self.see(Self::pass),
             Disturbance::StalledLink => {
-                self.plant.hub.stall(true)?;
-                let seen = self.see(frames, |run| run.pass(whole));
+                self.hold()?;
+                let seen = self.see(Self::pass);
                 self.plant.hub.stall(false)?;
                 seen
             }
-            Disturbance::Swap => self.see(frames, |run| run.swap()),
+            Disturbance::Swap => self.see(Self::swap),
             Disturbance::FullDisk => {
                 self.rig.fill(&self.volume)?;
                 // Nothing leaves the outbox, or what leaves would make room for what comes.
@@ -182,43 +150,39 @@ impl Run<'_> {
                     .until_it("finds its disk full", |status| {
                         status.outbox.is_some_and(|outbox| outbox.paused)
                     })
-                    .and_then(|()| self.see(frames, |run| run.pass(whole)));
+                    .and_then(|()| self.see(Self::pass));
                 self.plant.hub.stall(false)?;
                 self.rig.make_room(&self.volume)?;
                 seen
             }
             Disturbance::Drain => {
-                self.plant.hub.kill()?;
-                std::thread::sleep(self.plan.away);
-                self.plant.hub.start()?;
-                self.until_it("finds the hub", |status| status.connected())?;
-                let (most, seen) = (self.waiting()?, self.see(frames, |run| run.drain())?);
+                self.hold()?;
+                let most = self.waiting()?;
+                self.plant.hub.stall(false)?;
+                let seen = self.see(Self::drain)?;
                 let sent = most.saturating_sub(self.waiting()?);
                 ensure!(sent > most / 2, "of {most} samples only {sent} were sent");
-                Ok(Seen { times: sent, ..seen })
+                Ok(Span { times: sent, ..seen })
             }
         }
     }
 
-    /// What frames took while `work` was done, and how often it did it.
-    fn see(
-        &mut self,
-        frames: &Frames,
-        work: impl FnOnce(&mut Self) -> Result<u64>,
-    ) -> Result<Seen> {
-        frames.watch.take();
-        self.host.take();
-        let times = work(self)?;
-        let answered = frames.watch.take();
-        let HostSeen { pauses, work } = self.host.take();
-        let undelayed = undelayed(&answered, &pauses, frames.load);
-        let left_out = (answered.len() - undelayed.len()) as u64;
-        let windows = alike::windows(&undelayed, &work, frames.rate_hz);
-        Ok(Seen { windows, left_out, times })
+    /// Holds the link for a while.
+    fn hold(&mut self) -> Result<()> {
+        self.plant.hub.stall(true)?;
+        std::thread::sleep(self.plan.held);
+        Ok(())
     }
 
-    fn pass(&self, lasts: Duration) -> Result<u64> {
-        std::thread::sleep(lasts);
+    /// Does something, and tells when it was done and how often.
+    fn see(&mut self, work: impl FnOnce(&Self) -> Result<u64>) -> Result<Span> {
+        let from_us = now_us();
+        let times = work(self)?;
+        Ok(Span { from_us, to_us: now_us(), times })
+    }
+
+    fn pass(&self) -> Result<u64> {
+        std::thread::sleep(self.plan.piece);
         self.agent.must_run()?;
         Ok(0)
     }
@@ -226,7 +190,7 @@ impl Run<'_> {
     fn swap(&self) -> Result<u64> {
         let begun = Instant::now();
         let mut swaps = 0;
-        while begun.elapsed() < self.plan.phase {
+        while begun.elapsed() < self.plan.piece {
             let now = self.status()?.answering();
             let other = self.plant.bundles.iter().find(|bundle| Some(**bundle) != now);
             self.plant.roll_out(*other.unwrap_or(&self.plant.bundles[0]), &self.agent)?;
@@ -275,38 +239,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_a_latency_that_was_seen() {
-        let half = |latencies_us: Vec<u64>| Seen {
-            windows: vec![Window { asked: None, latencies_us }],
-            left_out: 1,
-            times: 2,
-        };
-        let seen = half((101..=200).rev().collect()).and(half((1..=100).collect()));
-        let phase = Phase::of(seen, 3);
-        assert_eq!((phase.frames, phase.p50_us, phase.p99_us, phase.max_us), (200, 100, 198, 200));
-        assert_eq!((phase.dropped, phase.left_out, phase.times), (3, 2, 4));
-        assert!(phase.tells());
-        let nothing = Phase::of(Seen::default(), 0);
-        assert_eq!((nothing.p99_us, nothing.tells()), (0, false));
-        let delayed = Seen { left_out: 700, ..half(vec![1; 200]) };
-        assert!(!Phase::of(delayed, 0).tells());
-    }
-
-    #[test]
-    fn frames_that_a_pause_delayed_are_left_out_and_no_others() {
-        let frame = |captured_at_ms, latency_us| Answered { frame: 0, captured_at_ms, latency_us };
-        let pause = Pause { from_us: 1_000_000, to_us: 1_010_000 };
-        // At half the capacity ten milliseconds of backlog are gone after twenty; forty are left out.
-        for (frame, is_left_out) in [
-            (frame(990, 5_000), false),
-            (frame(996, 5_000), true),
-            (frame(1012, 1_000), true),
-            (frame(1040, 1_000), true),
-            (frame(1042, 1_000), false),
-            (frame(1060, 30_000), true),
-        ] {
-            let left = undelayed(&[frame], &[pause], 0.5);
-            assert_eq!(left.is_empty(), is_left_out, "{frame:?}");
-        }
+    fn a_phase_is_the_frames_of_its_pieces_and_a_quantile_is_one_that_was_seen() {
+        let frames: Vec<Frame> =
+            (1..=400).map(|n| Frame { taken_us: n, latency_us: 1000 - n }).collect();
+        let span = |from_us, to_us| Span { from_us, to_us, times: 2 };
+        let pieces = Pieces { spans: vec![span(1, 101), span(201, 301)], dropped: 3 };
+        let phase = Phase::of(&pieces, &frames);
+        assert_eq!(phase.pieces[1], (700..=799).rev().collect::<Vec<u64>>());
+        assert_eq!((phase.frames, phase.dropped, phase.times), (200, 3, 4));
+        assert_eq!((phase.p50_us, phase.p99_us, phase.max_us), (799, 997, 999));
+        let nothing = Phase::of(&Pieces::default(), &frames);
+        assert_eq!((nothing.p99_us, nothing.frames), (0, 0));
     }
 }

@@ -7,14 +7,16 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::{FIRST_RATE_HZ, Run};
+use crate::draws::Draws;
 use crate::fleet::Answered;
+use crate::pictures::write_noise;
 use crate::{files, wait};
 
 /// Side of the pictures that fill the outbox: noise of this size just fits into a message.
 const SIDE: u32 = 320;
 
 /// How many of them there are.
-const PICTURES: usize = 32;
+const PICTURES: u32 = 32;
 
 /// Frames a second while it is filled: more than the model answers.
 const FILL_HZ: f64 = 500.0;
@@ -44,7 +46,8 @@ impl Run<'_> {
     pub(super) fn starts(&mut self) -> Result<Starts> {
         self.plant.hub.kill()?;
         let usual = std::fs::read(self.agent.images()).context("cannot read the pictures")?;
-        write_noise(&self.agent.images())?;
+        // No encoder makes noise smaller.
+        write_noise(&self.agent.images(), PICTURES, SIDE, &mut Draws::new(1))?;
         self.agent.set_rate(FILL_HZ)?;
         self.agent.set_outbox(self.plan.outbox_bytes, 100_000_000)?;
         let (outbox_bytes, outbox_samples) = self.fill_outbox()?;
@@ -97,24 +100,6 @@ impl Run<'_> {
         self.agent.stop()?;
         Ok(took.as_secs_f64() * 1e3)
     }
-}
-
-/// Pictures that no encoder makes smaller.
-fn write_noise(to: &Path) -> Result<()> {
-    let mut bytes = vec![0, 0, 8, 3];
-    for size in [u32::try_from(PICTURES)?, SIDE, SIDE] {
-        bytes.extend_from_slice(&size.to_be_bytes());
-    }
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let pixels = PICTURES * SIDE as usize * SIDE as usize;
-    bytes.extend((0..pixels).map(|_| {
-        // xorshift64, G. Marsaglia 2003
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    }));
-    files::replace(to, &bytes)
 }
 
 fn outbox_files(folder: &Path) -> Result<Vec<std::path::PathBuf>> {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::draws::Draws;
+
 /// What the fleet is doing when the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,29 +62,9 @@ pub struct Cut {
     pub after: Duration,
 }
 
-/// SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
-#[derive(Debug, Clone)]
-pub(super) struct Draws(u64);
-
-impl Draws {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Up to `longest`, in microseconds.
-    pub(super) fn up_to(&mut self, longest: Duration) -> Duration {
-        // A second has few enough microseconds for a remainder to be fair.
-        let micros = longest.as_micros() as u64;
-        Duration::from_micros(self.next() % (micros + 1))
-    }
+/// Up to `longest`, in microseconds.
+pub(super) fn up_to(draws: &mut Draws, longest: Duration) -> Duration {
+    Duration::from_micros(draws.below(longest.as_micros() as u64 + 1))
 }
 
 /// Cuts without end: all states once, in an order that is drawn, then all of them again.
@@ -100,7 +82,7 @@ impl Cuts {
 
     /// Another moment in the same state.
     pub fn again(&mut self, state: State) -> Cut {
-        Cut { state, after: self.draws.up_to(state.longest()) }
+        Cut { state, after: up_to(&mut self.draws, state.longest()) }
     }
 }
 
@@ -111,7 +93,7 @@ impl Iterator for Cuts {
         if self.deck.is_empty() {
             self.deck = State::ALL.to_vec();
         }
-        let at = self.draws.next() % self.deck.len() as u64;
+        let at = self.draws.below(self.deck.len() as u64);
         let state = self.deck.swap_remove(at as usize);
         Some(self.again(state))
     }

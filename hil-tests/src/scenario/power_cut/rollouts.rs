@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result};
 use fleetloop_protocol::BundleDigest;
 use fleetloop_protocol::api::rollouts::{Phase, Rollout, RolloutRequest};
 
-use super::draw::Draws;
+use super::draw;
 use crate::api::ApiClient;
+use crate::draws::Draws;
 
 /// How often a rollout is looked at.
 const LOOK: Duration = Duration::from_millis(40);
@@ -43,7 +44,7 @@ impl Rollouts {
         let work = move || {
             let mut draws = Draws::new(seed);
             for bundle in bundles.iter().cycle().skip(1) {
-                std::thread::sleep(draws.up_to(PAUSE));
+                std::thread::sleep(draw::up_to(&mut draws, PAUSE));
                 if !shared.roll_out(&api, *bundle) {
                     return;
                 }

@@ -9,13 +9,14 @@ use fleetloop_protocol::BundleDigest;
 use fleetloop_protocol::api::devices::TokenResponse;
 use fleetloop_protocol::api::rollouts::{Phase, Rollout};
 
-use super::draw::Draws;
 use super::ledger::Ledger;
 use super::rollouts::Rollouts;
 use crate::api::{ApiClient, Local};
+use crate::draws::Draws;
 use crate::fleet::{
     Agent, Assets, Hub, Selection, Stopped, Waiting, labels, rollout, test_bundles,
 };
+use crate::pictures::write_noise;
 use crate::rig::{Rig, Volume};
 use crate::{files, wait};
 
@@ -66,7 +67,7 @@ impl<'r> World<'r> {
         agent.set_data(agent_volume.folder.join("data"))?;
         agent.set_log(LOG);
         let mut noise = Draws::new(seed);
-        write_noise(&agent.images(), &mut noise)?;
+        write_noise(&agent.images(), PICTURES, SIDE, &mut noise)?;
         let token: TokenResponse = hub.admin(["device", "add", "agent"])?;
         agent.enrol(&token.token)?;
         let api = ApiClient::open(&hub.access("admin"))?;
@@ -93,7 +94,7 @@ impl<'r> World<'r> {
 
     /// Starts the device.
     pub(super) fn start_agent(&mut self) -> Result<()> {
-        write_noise(&self.agent.images(), &mut self.noise)?;
+        write_noise(&self.agent.images(), PICTURES, SIDE, &mut self.noise)?;
         self.boots += 1;
         self.agent.set_boot(self.boots);
         self.agent.start()?;
@@ -210,16 +211,4 @@ fn renumbered(from: &Path, to: &Path) -> Result<PathBuf> {
         }
     }
     Ok(to.to_owned())
-}
-
-/// Writes pictures of noise, no two alike.
-fn write_noise(to: &Path, draws: &mut Draws) -> Result<()> {
-    let mut bytes = vec![0, 0, 8, 3];
-    for size in [PICTURES, SIDE, SIDE] {
-        bytes.extend_from_slice(&size.to_be_bytes());
-    }
-    for _ in 0..PICTURES * SIDE * SIDE / 8 {
-        bytes.extend_from_slice(&draws.next().to_le_bytes());
-    }
-    files::replace(to, &bytes)
 }
