@@ -6,11 +6,14 @@
 //!
 //! A nice value says how much, not how soon: a thread that wakes would still wait for the end of
 //! another's turn, up to a tick. One that asks for shorter turns than the others does not, on Linux from
-//! 6.12 on (EEVDF; `sched_setattr(2)` takes the length as `sched_runtime`); older kernels do not look.
+//! 6.12 on (EEVDF; `sched_setattr(2)` takes the length as `sched_runtime`); older kernels do not look. But
+//! at a tick after its turn a thread that got more than its share, as frames do, gives way to any other:
+//! inference's turns are a little shorter than others', and not the shortest.
 //!
 //! Nor does a thread whose turn has come at last give the processor back before the next tick, up to four
 //! milliseconds later, though its share is a tenth of that. So background work that is many small pieces
-//! offers it after each ([`after_you`]).
+//! offers it after each ([`after_you`]), and what is one long piece, loading a model, goes last ([`go_last`]),
+//! which makes such turns rare.
 
 use std::io;
 
@@ -20,19 +23,31 @@ use rustix::process::{getpriority_process, setpriority_process};
 /// processor (sched(7)).
 const STEP: i32 = 10;
 
-/// The last priority there is.
+/// The last priority there is: less than a fiftieth.
 const LAST: i32 = 19;
 
 /// The shortest turn that the kernel gives, in nanoseconds.
 const SHORTEST_TURN: u64 = 100_000;
 
-/// The calling thread gives way from now on. Linux takes a priority of the caller for its thread.
+/// The calling thread gives way from now on.
 pub fn give_way() {
+    step_back(STEP);
+}
+
+/// The calling thread gives way to all others from now on: for work that is one long piece.
+pub fn go_last() {
+    step_back(LAST);
+}
+
+/// Linux takes a priority of the caller for its thread.
+fn step_back(step: i32) {
     let lowered = getpriority_process(None)
-        .and_then(|now| setpriority_process(None, now.saturating_add(STEP).min(LAST)));
+        .and_then(|now| setpriority_process(None, now.saturating_add(step).min(LAST)));
     if let Err(error) = lowered {
         tracing::debug!(%error, "a background thread keeps its priority");
     }
+    // Or it would keep the processor until the next tick, as if it had not.
+    after_you();
 }
 
 /// Lets a thread go on that waits for this processor, if there is one: for background threads, between two
@@ -41,11 +56,23 @@ pub fn after_you() {
     std::thread::yield_now();
 }
 
-/// The calling thread, which frames wait for, begins when it wakes, whatever other ordinary threads
-/// are at.
+/// The calling thread, which brings frames in next to no time, begins when it wakes, whatever other
+/// ordinary threads are at.
+pub fn begin_at_once() {
+    ask_for(|_| SHORTEST_TURN);
+}
+
+/// The calling thread, which answers frames, begins when it wakes, whatever other threads are at that take
+/// the turns which the kernel gives by itself, and is not interrupted in the middle of a frame, if frames
+/// take no longer than such a turn.
 pub fn go_first() {
+    ask_for(|usual| usual / 4 * 3);
+}
+
+/// Asks for turns of another length than those that the thread has now, in nanoseconds.
+fn ask_for(turn: impl FnOnce(u64) -> u64) {
     let asked = scheduling().and_then(|mut now| {
-        now.sched_runtime = SHORTEST_TURN;
+        now.sched_runtime = turn(now.sched_runtime);
         set_scheduling(&now)
     });
     if let Err(error) = asked {
@@ -81,11 +108,15 @@ mod tests {
     fn only_the_calling_thread_gives_way() {
         let own = || getpriority_process(None).unwrap();
         let before = own();
-        let inside = std::thread::spawn(move || {
-            give_way();
-            own()
-        });
-        assert_eq!(inside.join().unwrap(), (before + STEP).min(LAST));
+        let after = |step_back: fn()| {
+            let inside = std::thread::spawn(move || {
+                step_back();
+                own()
+            });
+            inside.join().unwrap()
+        };
+        assert_eq!(after(give_way), (before + STEP).min(LAST));
+        assert_eq!(after(go_last), (before + LAST).min(LAST));
         assert_eq!(own(), before);
     }
 
@@ -93,18 +124,19 @@ mod tests {
     fn only_the_calling_thread_asks_for_short_turns() {
         let turn = || scheduling().unwrap().sched_runtime;
         let before = turn();
-        let inside = std::thread::spawn(move || {
-            let nice = scheduling().unwrap().sched_nice;
-            go_first();
-            let now = scheduling().unwrap();
-            assert_eq!(now.sched_nice, nice);
-            now.sched_runtime
-        });
-        let inside = inside.join().unwrap();
         if before == 0 {
             return println!("skipped: this kernel takes no length of a turn");
         }
-        assert_eq!(inside, SHORTEST_TURN);
-        assert_eq!(turn(), before);
+        for (ask, asked) in [(begin_at_once as fn(), SHORTEST_TURN), (go_first, before / 4 * 3)] {
+            let inside = std::thread::spawn(move || {
+                let nice = scheduling().unwrap().sched_nice;
+                ask();
+                let now = scheduling().unwrap();
+                assert_eq!(now.sched_nice, nice);
+                now.sched_runtime
+            });
+            assert_eq!(inside.join().unwrap(), asked);
+            assert_eq!(turn(), before);
+        }
     }
 }

@@ -89,9 +89,8 @@ pub(super) fn spawn(
     verdict: oneshot::Sender<Result<(), SwapError>>,
 ) -> std::io::Result<()> {
     threads::spawn("loader", move || {
-        if shared.threads == Threads(1) {
-            // Otherwise the session's own threads, which answer frames, would give way as well.
-            priority::give_way();
+        if !shared.has_helpers() {
+            priority::go_last();
         }
         let proven = match prove(&shared.runtime, shared.threads, &bundle, kept) {
             Ok(proven) => Box::new(proven),

@@ -203,6 +203,10 @@ impl Shared {
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Candidate>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn has_helpers(&self) -> bool {
+        self.threads != Threads(1)
+    }
 }
 
 /// What [`Inference::start`] needs.
@@ -321,6 +325,12 @@ impl Inference {
     /// Lets swaps from now on wait that long for a frame.
     pub fn set_confirm_within(&self, confirm_within: Duration) {
         self.shared.confirm_within.send_replace(confirm_within);
+    }
+
+    /// Whether a session has threads of its own that help with a frame. They begin as what the thread is
+    /// that loads a model, and that one as what the thread is that asks for it: neither may give way.
+    pub fn has_helpers(&self) -> bool {
+        self.shared.has_helpers()
     }
 
     /// The bundle that answered a frame last; none before the first.

@@ -47,6 +47,7 @@ use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::infer::Inference;
 use crate::outbox::Outbox;
+use crate::priority;
 use crate::renew::Renewer;
 use crate::shutdown::{Shutdown, reached};
 use crate::supervise::Pulse;
@@ -178,7 +179,15 @@ fn start_updater(parts: &LinkParts) -> Result<Handle, String> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(cannot)?;
-    threads::spawn("update", move || runtime.block_on(working)).map_err(cannot)?;
+    let helped = inference.has_helpers();
+    let work = move || {
+        // It starts the threads that load models.
+        if !helped {
+            priority::give_way();
+        }
+        runtime.block_on(working);
+    };
+    threads::spawn("update", work).map_err(cannot)?;
     handle
 }
 

@@ -131,7 +131,7 @@ pub fn spawn(
     let (orders, ordered) = sync_channel(1);
     let driver = Driver { source, rate_hz, ordered, queue, clock, counts, number: 0 };
     let thread = threads::spawn("source", || {
-        priority::go_first();
+        priority::begin_at_once();
         driver.run();
     })?;
     Ok((Schedule(orders), thread))

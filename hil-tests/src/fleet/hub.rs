@@ -107,7 +107,7 @@ impl<'r> Hub<'r> {
         self.log_filter = Some(filter.to_owned());
     }
 
-    /// Gives it this half of the processors from its next start on.
+    /// Gives it, and its admin commands, this half of the processors from the next start on.
     pub fn set_half(&mut self, half: Half) {
         self.half = Some(half);
     }
@@ -293,7 +293,8 @@ impl<'r> Hub<'r> {
     {
         let mut all: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         all.extend(["--access".into(), self.access("admin").into(), "--json".into()]);
-        let launch = Launch::new("admin", Program::Hub, all);
+        let mut launch = Launch::new("admin", Program::Hub, all);
+        launch.half = self.half;
         let printed = self.rig.run(&launch, COMMAND)?;
         serde_json::from_str(&printed)
             .with_context(|| format!("cannot understand what an admin command printed: {printed}"))
