@@ -12,12 +12,15 @@
 //!
 //! Nor does a thread whose turn has come at last give the processor back before the next tick, up to four
 //! milliseconds later, though its share is a tenth of that. So background work that is many small pieces
-//! offers it after each ([`after_you`]), and what is one long piece, loading a model, goes last ([`go_last`]),
+//! rests between them ([`after_you`]), and what is one long piece, loading a model, goes last ([`go_last`]),
 //! which makes such turns rare.
 
+use std::cell::Cell;
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{getpriority_process, setpriority_process};
+use rustix::time::{ClockId, clock_gettime};
 
 /// How far background work stands back: at +10 a thread gets about a tenth of a contended
 /// processor (sched(7)).
@@ -25,6 +28,9 @@ const STEP: i32 = 10;
 
 /// The last priority there is: less than a fiftieth.
 const LAST: i32 = 19;
+
+/// How long a background thread works until it rests: less than a frame takes, and far more than a rest.
+const PIECE: Duration = Duration::from_micros(200);
 
 /// The shortest turn that the kernel gives, in nanoseconds.
 const SHORTEST_TURN: u64 = 100_000;
@@ -47,13 +53,28 @@ fn step_back(step: i32) {
         tracing::debug!(%error, "a background thread keeps its priority");
     }
     // Or it would keep the processor until the next tick, as if it had not.
-    after_you();
+    rest();
 }
 
-/// Lets a thread go on that waits for this processor, if there is one: for background threads, between two
-/// pieces of work. Costs next to nothing where none waits.
+/// For background threads, between two pieces of work: one that has worked for a while rests, for the
+/// shortest time there is, so that a thread which waits for this processor goes on. Costs next to nothing
+/// otherwise.
 pub fn after_you() {
-    std::thread::yield_now();
+    thread_local! {
+        static RESTED_AT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    let worked = Duration::try_from(used).unwrap_or_default();
+    if worked.saturating_sub(RESTED_AT.get()) >= PIECE {
+        RESTED_AT.set(worked);
+        rest();
+    }
+}
+
+/// Yielding the processor instead would also yield a whole turn of one's share: beside a thread that never
+/// rests it leaves a twentieth of it (`sched_yield(2)`, EEVDF).
+fn rest() {
+    std::thread::sleep(Duration::from_nanos(1));
 }
 
 /// The calling thread, which brings frames in next to no time, begins when it wakes, whatever other
@@ -118,6 +139,25 @@ mod tests {
         assert_eq!(after(give_way), (before + STEP).min(LAST));
         assert_eq!(after(go_last), (before + LAST).min(LAST));
         assert_eq!(own(), before);
+    }
+
+    /// The times that the calling thread gave the processor up by itself.
+    fn rests() -> u64 {
+        let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn who_has_worked_for_a_while_rests_and_who_has_not_does_not() {
+        let worked = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+        after_you();
+        let (before, begun) = (rests(), worked());
+        while worked() - begun < 20 * PIECE {
+            after_you();
+        }
+        let rested = rests() - before;
+        assert!((10..=25).contains(&rested), "{rested} rests in 20 pieces");
     }
 
     #[test]
