@@ -300,8 +300,8 @@ impl Session {
     /// Publishes a message of the outbox. One that is not sent stays there and is offered again;
     /// the ones beside it go on.
     fn send(&self, link: &mut Connection, message: Outgoing) {
-        let bytes = message.bytes.len();
         priority::after_you();
+        let bytes = message.bytes.len();
         link.pace.sent();
         if link.publish(&self.topic(message.kind), message.bytes, self.now()) {
             link.window.awaits_receipt(self.now());
