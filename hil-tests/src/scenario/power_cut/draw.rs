@@ -80,9 +80,10 @@ impl Cuts {
         Self { draws: Draws::new(seed), deck: Vec::new() }
     }
 
-    /// Another moment in the same state.
-    pub fn again(&mut self, state: State) -> Cut {
-        Cut { state, after: up_to(&mut self.draws, state.longest()) }
+    /// An earlier moment in the same state, which was over at that one. A state that lasts a fifth of
+    /// its longest is met in the second aim or the third, and at any of its moments alike.
+    pub fn earlier(&mut self, cut: Cut) -> Cut {
+        Cut { after: up_to(&mut self.draws, cut.after), ..cut }
     }
 }
 
@@ -95,7 +96,7 @@ impl Iterator for Cuts {
         }
         let at = self.draws.below(self.deck.len() as u64);
         let state = self.deck.swap_remove(at as usize);
-        Some(self.again(state))
+        Some(Cut { state, after: up_to(&mut self.draws, state.longest()) })
     }
 }
 
@@ -110,6 +111,22 @@ mod tests {
         let first: Vec<Cut> = Cuts::new(7).take(40).collect();
         assert_eq!(first, Cuts::new(7).take(40).collect::<Vec<_>>());
         assert_ne!(first, Cuts::new(8).take(40).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_state_that_was_over_is_met_after_a_few_aims() {
+        let mut cuts = Cuts::new(5);
+        let lasts = Duration::from_millis(20);
+        for _ in 0..60 {
+            let Some(mut cut) = cuts.next() else { panic!("the cuts have ended") };
+            let mut aims = 1;
+            while cut.after > lasts {
+                let earlier = cuts.earlier(cut);
+                assert!(earlier.after <= cut.after && earlier.state == cut.state);
+                (cut, aims) = (earlier, aims + 1);
+            }
+            assert!(aims <= 12, "{aims} aims");
+        }
     }
 
     #[test]

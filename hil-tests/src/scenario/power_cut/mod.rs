@@ -163,7 +163,7 @@ fn cut_again_and_again(
             if met.aimed || aim == AIMS {
                 break;
             }
-            cut = cuts.again(cut.state);
+            cut = cuts.earlier(cut);
         }
     }
     Ok(done)
