@@ -6,7 +6,8 @@
 //! ones of two seconds follow one another; the 99th percentile is that of all disturbed pieces of all turns
 //! at a load, beside that of all quiet ones. The case `nothing` is quiet on both sides: its ratio is the
 //! noise, and the program prints between which values each ratio lies in nine of ten runs drawn from this
-//! one. No frame is left out; turns that had more than their share of the capacity are, and are counted.
+//! one. Beside it stands the median of the pairs' own ratios, which a few backlogs do not move. No frame is
+//! left out; turns that had more than their share of the capacity are, and are counted.
 
 use std::path::Path;
 
@@ -64,6 +65,7 @@ struct Beside {
     disturbance: String,
     disturbed_p99_us: f64,
     quiet_p99_us: f64,
+    pairs_p99_us: Vec<[f64; 2]>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -149,9 +151,18 @@ fn at_load(taken: &[&Turn], beside: &[&Beside]) -> Vec<Row> {
             turns().map(|turn| turn.quiet.dropped).sum(),
         ];
         let case = format!("{disturbance}, {share}");
-        rows.extend(beside.iter().filter(|one| one.disturbance == *disturbance).map(|one| {
-            let p99_ms = [one.disturbed_p99_us, one.quiet_p99_us].map(|us| us / 1e3);
-            Row::new(&case, "frame latency p99", "ms", p99_ms)
+        rows.extend(beside.iter().filter(|one| one.disturbance == *disturbance).flat_map(|one| {
+            let ms = |pair: [f64; 2]| pair.map(|us| us / 1e3);
+            let pairs: Vec<[f64; 2]> = one.pairs_p99_us.iter().copied().map(ms).collect();
+            [
+                Row::new(
+                    &case,
+                    "frame latency p99",
+                    "ms",
+                    ms([one.disturbed_p99_us, one.quiet_p99_us]),
+                ),
+                Row::paired(&case, "frame latency p99, by pairs", "ms", &pairs),
+            ]
         }));
         rows.extend([
             Row::paired(&case, "frame latency p50", "ms", &p50_ms),
@@ -192,6 +203,7 @@ mod tests {
             disturbance: "drain".to_owned(),
             disturbed_p99_us: 6e3,
             quiet_p99_us: 5e3,
+            pairs_p99_us: vec![[2e3, 4e3], [9e3, 6e3], [6e3, 5e3]],
         }];
         let rows = rows(&Figures { turns, beside, starts });
         let find = |metric: &str| rows.iter().find(|row| row.metric == metric).unwrap();
@@ -203,6 +215,8 @@ mod tests {
         assert_eq!(p50.ratio, Some(1.75));
         let p99 = find("frame latency p99");
         assert_eq!((p99.case.as_str(), p99.ratio), ("drain, 70 %", Some(1.2)));
+        let by_pairs = find("frame latency p99, by pairs");
+        assert_eq!((by_pairs.ours, by_pairs.peer, by_pairs.ratio), (6.0, 5.0, Some(1.2)));
         assert_eq!(find("frames dropped, all rounds").ours, 3.0);
         assert_eq!(find("start to first answer").ratio, Some(1.5));
     }

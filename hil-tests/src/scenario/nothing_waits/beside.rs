@@ -3,7 +3,8 @@
 //! The percentile of all disturbed pieces is held against the one of all quiet ones: they took turns every
 //! two seconds, so a machine that became slower or faster did so for both. What single backlogs make of the
 //! ratio is told by a bootstrap: the pairs are drawn again and again from those that there are, with
-//! replacement (B. Efron, "Bootstrap Methods", Annals of Statistics 7, 1979).
+//! replacement (B. Efron, "Bootstrap Methods", Annals of Statistics 7, 1979); and by the pairs' own ratios,
+//! whose median a backlog in a few of them does not move.
 
 use std::fmt;
 
@@ -26,28 +27,42 @@ pub struct Beside {
     pub load: f64,
     /// What disturbed.
     pub disturbance: Disturbance,
-    /// Disturbed pieces, and quiet ones.
-    pub pairs: u64,
     /// The latency that 99 of 100 frames of the disturbed pieces do not exceed, in microseconds.
     pub disturbed_p99_us: u64,
     /// The same of the quiet pieces.
     pub quiet_p99_us: u64,
     /// Between these lies their ratio in nine of ten runs drawn from this one.
     pub between: [f64; 2],
+    /// The same percentile of each disturbed piece, and of the quiet one after it.
+    pub pairs_p99_us: Vec<[u64; 2]>,
+}
+
+impl Beside {
+    /// The median of the pairs' ratios.
+    fn middle(&self) -> f64 {
+        let ratio = |[disturbed, quiet]: &[u64; 2]| *disturbed as f64 / *quiet as f64;
+        let mut ratios: Vec<f64> = self.pairs_p99_us.iter().map(ratio).collect();
+        ratios.sort_by(f64::total_cmp);
+        let [low, high] = [(ratios.len() - 1) / 2, ratios.len() / 2];
+        f64::midpoint(ratios[low], ratios[high])
+    }
 }
 
 impl fmt::Display for Beside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { load, disturbance, pairs, disturbed_p99_us, quiet_p99_us, between } = self;
+        let Self { load, disturbance, disturbed_p99_us, quiet_p99_us, between, pairs_p99_us } =
+            self;
         write!(
             f,
-            "up to {:.0} %, {:12} p99 {disturbed_p99_us:6} µs, quiet {quiet_p99_us:6} µs, of {pairs} \
-             pieces each: {:5.2} ({:.2} to {:.2})",
+            "up to {:.0} %, {:12} p99 {disturbed_p99_us:6} µs, quiet {quiet_p99_us:6} µs, of {} pieces \
+             each: {:5.2} ({:.2} to {:.2}); pair by pair {:.2}",
             load * 100.0,
             disturbance.name(),
+            pairs_p99_us.len(),
             *disturbed_p99_us as f64 / *quiet_p99_us as f64,
             between[0],
-            between[1]
+            between[1],
+            self.middle()
         )
     }
 }
@@ -87,7 +102,8 @@ fn compare((load, disturbance): (f64, Disturbance), pairs: &[Pair<'_>]) -> Besid
         .collect();
     drawn.sort_by(f64::total_cmp);
     let between = [drawn[DRAWS / 20], drawn[DRAWS - 1 - DRAWS / 20]];
-    Beside { load, disturbance, pairs: pairs.len() as u64, disturbed_p99_us, quiet_p99_us, between }
+    let pairs_p99_us = pairs.iter().map(|pair| p99s(std::slice::from_ref(pair))).collect();
+    Beside { load, disturbance, disturbed_p99_us, quiet_p99_us, between, pairs_p99_us }
 }
 
 /// Of all disturbed pieces, and of all quiet ones.
@@ -129,9 +145,11 @@ mod tests {
             turn(Disturbance::Drain, true, &[[20, 20]]),
         ];
         let told = of(&turns);
-        let p99 = |beside: &Beside| (beside.disturbed_p99_us, beside.quiet_p99_us, beside.pairs);
-        assert_eq!(p99(&told[0]), (30, 20, 3));
-        assert_eq!(p99(&told[1]), (10, 10, 1));
+        let p99 = |beside: &Beside| {
+            (beside.disturbed_p99_us, beside.quiet_p99_us, beside.pairs_p99_us.clone())
+        };
+        assert_eq!(p99(&told[0]), (30, 20, vec![[30, 10], [20, 10], [20, 20]]));
+        assert_eq!(p99(&told[1]), (10, 10, vec![[10, 10]]));
         assert_eq!(told[1].between, [1.0, 1.0]);
         assert_eq!(told.len(), 2);
     }
@@ -140,8 +158,15 @@ mod tests {
     fn a_run_that_single_pieces_decide_says_so() {
         let steady = vec![[20, 10]; 24];
         let once = [vec![[10, 10]; 23], vec![[90, 10]]].concat();
-        let between = |pairs: &[[u64; 2]]| of(&[turn(Disturbance::Drain, true, pairs)])[0].between;
-        assert_eq!(between(&steady), [2.0, 2.0]);
-        assert_eq!(between(&once), [1.0, 9.0]);
+        let told = |pairs: &[[u64; 2]]| of(&[turn(Disturbance::Drain, true, pairs)]).remove(0);
+        let [steady, once] = [told(&steady), told(&once)];
+        assert_eq!((steady.between, steady.middle()), ([2.0, 2.0], 2.0));
+        assert_eq!((once.between, once.middle()), ([1.0, 9.0], 1.0));
+    }
+
+    #[test]
+    fn the_middle_of_an_even_number_of_pairs_lies_between_two() {
+        let told = of(&[turn(Disturbance::Drain, true, &[[30, 10], [10, 10]])]);
+        assert_eq!(told[0].middle(), 2.0);
     }
 }
