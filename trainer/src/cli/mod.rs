@@ -142,14 +142,15 @@ fn cancel_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&flag);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    // Asked for here: until then a signal ends the process without a word, or is lost where whoever started
+    // it ignores Ctrl-C, as a shell does for what it starts in the background.
+    let (mut interrupt, mut terminate) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
             loop {
                 // Both branches only take a signal that has arrived: nothing is lost when one is dropped.
                 tokio::select! {
@@ -188,6 +189,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Root::command().debug_assert();
+    }
+
+    #[test]
+    fn an_interrupt_right_after_it_was_asked_for_is_heard() {
+        let flag = cancel_on_signal().unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT)
+            .unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !flag.load(Ordering::Relaxed) {
+            assert!(std::time::Instant::now() < until, "it was lost");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     #[test]
