@@ -25,12 +25,14 @@ use fleetloop_protocol::keys::KeyError;
 use futures::future::{join_all, select_all};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, interval_at};
 use tracing::{Instrument as _, Span};
 
 use crate::clock::ClockError;
 use crate::config::Config;
 use crate::http::HttpError;
 use crate::identity::IdentityError;
+use crate::memory;
 use crate::outbox::OutboxError;
 use crate::shutdown::{self, Shutdown, reached};
 use crate::source::SourceError;
@@ -131,14 +133,17 @@ pub async fn run(
         tokio::spawn(agent.work(signal.clone(), asked.clone()).instrument(span))
     });
     let mut agents: Vec<_> = agents.collect();
+    let mut trims = interval_at(Instant::now() + memory::TRIM_EVERY, memory::TRIM_EVERY);
     loop {
-        // Cancel-safe: signals are only observed, and an agent goes on whoever waits for it.
+        // Cancel-safe: signals and ticks are only observed, and an agent goes on whoever waits for it.
         tokio::select! {
             // None ends before the signal but by a fault of this program, which ends all of them.
             (Err(fault), ..) = select_all(agents.iter_mut()) => resume_unwind(fault.into_panic()),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             _ = hangup.recv() => reload.send_replace(()),
+            // Not waited for: it holds each heap for a moment, and nothing depends on it.
+            _ = trims.tick() => drop(tokio::task::spawn_blocking(memory::trim)),
         }
     }
     supervise::stopping();
