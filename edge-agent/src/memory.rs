@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn what_is_free_between_blocks_in_use_goes_back_from_every_threads_heap() {
-        let (made, done) = std::sync::mpsc::channel();
+        let (made, done) = std::sync::mpsc::sync_channel(1);
         let heap = std::thread::spawn(move || {
             // Blocks below the threshold of a mapping of their own. Every hundredth stays in use, so
             // that freeing the others leaves holes that the allocator keeps.
