@@ -46,13 +46,13 @@ impl Demo {
         Self { child, mark, folder }
     }
 
-    /// Waits for the `start`-th start of a process.
+    /// Waits for the `start`-th start of a process. Its log is made first; no other process may be there yet.
     fn until_it_runs(&mut self, process: &str, start: u32) {
         let logs = self.folder.path().join("run/logs");
         let file: PathBuf = logs.join(format!("{process}.{start}.out"));
         until(process, LONG, LOOK, || {
             assert!(self.child.try_wait()?.is_none(), "the demo ended before {process} began");
-            Ok(file.exists().then_some(()))
+            Ok((file.exists() && self.living().len() > 1).then_some(()))
         })
         .unwrap();
     }
@@ -97,7 +97,6 @@ fn ends(
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut demo = Demo::start(name, errors);
     demo.until_it_runs(process.0, process.1);
-    assert!(demo.living().len() > 1, "{:?}", demo.living());
     demo.signal(signal);
     let status = until("the demo's end", END, LOOK, || Ok(demo.child.try_wait()?)).unwrap();
     let gone =
