@@ -1,6 +1,7 @@
 //! The agent's command line.
 
 use std::io::IsTerminal as _;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -111,8 +112,10 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
         start_log(log, None::<Identity>);
     }
     let runtime = || {
+        // On a single processor a second thread would only be woken to find nothing.
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(threads.min(2))
             .on_thread_start(priority::give_way)
             .enable_all()
             .build()

@@ -1,8 +1,9 @@
 //! Which threads go first: the source's and inference's; all others give way.
 //!
-//! A thread that encodes, signs, waits for the disk, loads a model or talks to the hub asks the
-//! kernel for less of a processor that frames want too. Raising a nice value needs no right and
-//! cannot be taken back; a thread hands it on to the threads that it starts.
+//! A thread that encodes, signs, waits for the disk, loads a model or talks to the hub asks the kernel for
+//! the least of a processor that frames want too: all of them together get a twentieth of one that frames
+//! could fill alone, and whatever frames leave. Raising a nice value needs no right and cannot be taken
+//! back; a thread hands it on to the threads that it starts.
 //!
 //! A nice value says how much, not how soon: a thread that wakes would still wait for the end of
 //! another's turn, up to a tick. One that asks for shorter turns than the others does not, on Linux from
@@ -11,22 +12,19 @@
 //! inference's turns are a little shorter than others', and not the shortest.
 //!
 //! Nor does a thread whose turn has come at last give the processor back before the next tick, up to four
-//! milliseconds later, though its share is a tenth of that. So background work that is many small pieces
-//! rests between them ([`after_you`]), and what is one long piece, loading a model, goes last ([`go_last`]),
-//! which makes such turns rare.
+//! milliseconds later, however small its share. So background work that is many small pieces rests between
+//! them ([`after_you`]); what is one long piece, loading a model, cannot.
 
 use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{getpriority_process, setpriority_process};
+use rustix::process::setpriority_process;
 use rustix::time::{ClockId, clock_gettime};
 
-/// How far background work stands back: at +10 a thread gets about a tenth of a contended
-/// processor (sched(7)).
-const STEP: i32 = 10;
-
-/// The last priority there is: less than a fiftieth.
+/// The last priority there is: a thread gets a seventieth of a contended processor (sched(7)). At +10 it
+/// got a tenth, and link and outbox together, in a drain, a quarter: as much as frames leave at all on a
+/// device of one processor.
 const LAST: i32 = 19;
 
 /// How long a background thread works until it rests: less than a frame takes, and far more than a rest.
@@ -35,21 +33,10 @@ const PIECE: Duration = Duration::from_micros(200);
 /// The shortest turn that the kernel gives, in nanoseconds.
 const SHORTEST_TURN: u64 = 100_000;
 
-/// The calling thread gives way from now on.
+/// The calling thread gives way to all others from now on. Linux takes a priority of the caller for its
+/// thread.
 pub fn give_way() {
-    step_back(STEP);
-}
-
-/// The calling thread gives way to all others from now on: for work that is one long piece.
-pub fn go_last() {
-    step_back(LAST);
-}
-
-/// Linux takes a priority of the caller for its thread.
-fn step_back(step: i32) {
-    let lowered = getpriority_process(None)
-        .and_then(|now| setpriority_process(None, now.saturating_add(step).min(LAST)));
-    if let Err(error) = lowered {
+    if let Err(error) = setpriority_process(None, LAST) {
         tracing::debug!(%error, "a background thread keeps its priority");
     }
     // Or it would keep the processor until the next tick, as if it had not.
@@ -123,21 +110,19 @@ fn set_scheduling(to: &libc::sched_attr) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::getpriority_process;
+
     use super::*;
 
     #[test]
     fn only_the_calling_thread_gives_way() {
         let own = || getpriority_process(None).unwrap();
         let before = own();
-        let after = |step_back: fn()| {
-            let inside = std::thread::spawn(move || {
-                step_back();
-                own()
-            });
-            inside.join().unwrap()
-        };
-        assert_eq!(after(give_way), (before + STEP).min(LAST));
-        assert_eq!(after(go_last), (before + LAST).min(LAST));
+        let inside = std::thread::spawn(move || {
+            give_way();
+            own()
+        });
+        assert_eq!(inside.join().unwrap(), LAST);
         assert_eq!(own(), before);
     }
 

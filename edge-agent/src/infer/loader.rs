@@ -90,7 +90,7 @@ pub(super) fn spawn(
 ) -> std::io::Result<()> {
     threads::spawn("loader", move || {
         if !shared.has_helpers() {
-            priority::go_last();
+            priority::give_way();
         }
         let proven = match prove(&shared.runtime, shared.threads, &bundle, kept) {
             Ok(proven) => Box::new(proven),

@@ -3,14 +3,13 @@
 //! After hours without a hub, a link that sent as fast as it goes would take whatever the processors
 //! have left, and a frame that comes meanwhile waits for the end of what the kernel does for the link.
 //! So messages go at twice the rate at which samples are signed, and at [`LEAST_PER_SECOND`]: what
-//! waits always becomes less, and a device that signs little still sends 12,000 samples a minute.
+//! waits always becomes less, and a device that signs little still sends 12,000 samples a minute. They
+//! go a few at a time, so that the work they make lies between frames and not before a row of them.
 
 use std::time::Duration;
 
-use super::window::WINDOW;
-
 /// How long a turn is: a multiple of it is a second.
-pub(super) const TURN: Duration = Duration::from_millis(100);
+pub(super) const TURN: Duration = Duration::from_millis(20);
 const TURNS_PER_SECOND: usize = 1000 / TURN.subsec_millis() as usize;
 const _: () = assert!(1000 % TURN.subsec_millis() == 0);
 
@@ -28,7 +27,8 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { per_turn: LEAST_PER_SECOND / TURNS_PER_SECOND, left: WINDOW, signed: None }
+        let per_turn = LEAST_PER_SECOND / TURNS_PER_SECOND;
+        Self { per_turn, left: per_turn, signed: None }
     }
 }
 
@@ -41,9 +41,9 @@ impl Pace {
         self.per_turn = per_second.div_ceil(TURNS_PER_SECOND);
     }
 
-    /// A turn is over. What it left may be sent in the next ones, up to a window.
-    pub(super) fn turn(&mut self) {
-        self.left = self.left.saturating_add(self.per_turn).min(self.per_turn.max(WINDOW));
+    /// A turn is over. What it left is not added to the next.
+    pub(super) const fn turn(&mut self) {
+        self.left = self.per_turn;
     }
 
     /// A message was sent.
@@ -89,11 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_rested_sends_a_window_at_once_and_no_more() {
+    fn a_link_that_rested_sends_no_more_at_once_than_one_that_did_not() {
         let mut pace = Pace::default();
+        let at_once = pace.left();
         for _ in 0..1000 {
             pace.turn();
         }
-        assert_eq!(pace.left(), WINDOW);
+        assert_eq!(pace.left(), at_once);
     }
 }

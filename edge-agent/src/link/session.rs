@@ -114,7 +114,7 @@ impl Session {
         loop {
             let slack = link.ready && link.window.has_slack();
             let known = self.keys.borrow().is_some();
-            let rests = link.ready && link.more && link.allowed() < BATCH_ROWS;
+            let rests = link.ready && link.more && link.allowed() == 0;
             // Cancel-safe: channels and notifications lose nothing when they are not chosen, the
             // ticks and the signal are only observed, and nothing is awaited half done.
             tokio::select! {
@@ -284,11 +284,11 @@ impl Session {
         if self.keys.borrow().is_none() {
             link.more = false;
         }
-        let room = link.window.room(self.now()).min(link.allowed());
-        if !link.ready || !link.more || room < BATCH_ROWS {
+        let (room, allowed) = (link.window.room(self.now()), link.allowed());
+        if !link.ready || !link.more || room < BATCH_ROWS || allowed == 0 {
             return Ok(());
         }
-        let batch = self.parts.outbox.next_batch(room, BATCH_BYTES).await;
+        let batch = self.parts.outbox.next_batch(room.min(allowed), BATCH_BYTES).await;
         let batch = batch.map_err(|error| chain(&error))?;
         link.more = !batch.is_empty();
         for message in batch {
