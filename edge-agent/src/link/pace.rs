@@ -2,9 +2,9 @@
 //!
 //! After hours without a hub, a link that sent as fast as it goes would take whatever the processors
 //! have left, and a frame that comes meanwhile waits for the end of what the kernel does for the link.
-//! So messages go at twice the rate at which samples are signed, and at [`LEAST_PER_SECOND`]: what
-//! waits always becomes less, and a device that signs little still sends 12,000 samples a minute. They
-//! go a few at a time, so that the work they make lies between frames and not before a row of them.
+//! So messages go at twice the rate at which samples are signed, and at [`LEAST_PER_SECOND`]: what waits
+//! becomes less wherever frames leave time for it, and a device that signs little still sends 12,000 samples
+//! a minute. They go a few at a time, so that their work lies between frames and not before a row of them.
 
 use std::time::Duration;
 
