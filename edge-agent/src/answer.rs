@@ -1,6 +1,8 @@
 //! Answers of the hub, read up to a limit.
 
+use fleetloop_observe::text::visible;
 use fleetloop_protocol::api::ApiError;
+use fleetloop_protocol::limits::shorten;
 use reqwest::Response;
 
 /// An answer that was not read.
@@ -28,5 +30,5 @@ pub(crate) async fn body(response: &mut Response, limit: u64) -> Result<Vec<u8>,
 pub(crate) fn detail(body: &[u8]) -> String {
     let text = serde_json::from_slice::<ApiError>(body)
         .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |error| error.message);
-    fleetloop_protocol::limits::shorten(text.trim()).replace(char::is_control, " ")
+    shorten(&visible(text.trim()))
 }

@@ -23,8 +23,8 @@ pub(crate) fn chain(name: &str, pem: &str) -> Result<Vec<CertificateDer<'static>
 /// What a certificate must be for.
 #[derive(Debug)]
 pub(crate) struct Expected<'a> {
-    /// Who issued it.
-    pub(crate) ca: &'a CertificateDer<'static>,
+    /// Any of these issued it.
+    pub(crate) cas: &'a [CertificateDer<'static>],
     /// Its common name.
     pub(crate) device: &'a DeviceId,
     /// Its key, as SubjectPublicKeyInfo.
@@ -49,7 +49,9 @@ pub(crate) fn check(
         return Err(format!("the certificate is for {names:?}, not for {}", expected.device));
     }
     let mut roots = RootCertStore::empty();
-    roots.add(expected.ca.clone()).map_err(|error| format!("the CA cannot be used: {error}"))?;
+    for ca in expected.cas {
+        roots.add(ca.clone()).map_err(|error| format!("the CA cannot be used: {error}"))?;
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()

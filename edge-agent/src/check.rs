@@ -20,11 +20,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::decide::{Decide, Rules};
 use crate::frames::Arrived;
-use crate::infer::{Answer, Proven, Sink as _, prove};
+use crate::infer::{self, Answer, Proven, Proving, Sink as _};
+use crate::proof::{Cancel, Failure, Proof, Task};
 use crate::results::Results;
 use crate::source::{self, Source};
 use crate::telemetry::Meter;
-use crate::update;
+use crate::update::{self, Bundles};
 
 /// How long the capacity is measured.
 pub const MEASURE: Duration = Duration::from_secs(2);
@@ -63,13 +64,18 @@ impl Report {
 }
 
 /// Checks everything that `config` names; the model is `bundle` if given, the installed one
-/// otherwise. Blocks for some seconds.
-pub fn check(config: &Config, bundle: Option<&Path>) -> Report {
+/// otherwise. A model is tried in a child first, if `proving` says so. Blocks for some seconds.
+pub fn check(config: &Config, bundle: Option<&Path>, proving: &Proving) -> Report {
     let mut report = Report::default();
     let runtime = library(config, &mut report);
-    let bundle = model(config, bundle, &mut report);
+    let folder = bundle;
+    let bundle = model(config, folder, &mut report);
     let proven = match (runtime, bundle) {
-        (Some(runtime), Some(bundle)) => golden(config, &runtime, &bundle, &mut report),
+        (Some(runtime), Some(bundle))
+            if tried(config, folder, &runtime, &bundle, proving, &mut report) =>
+        {
+            golden(config, &runtime, &bundle, &mut report)
+        }
         _ => None,
     };
     let mut source = open_source(config, &mut report);
@@ -120,13 +126,37 @@ fn model(config: &Config, dir: Option<&Path>, report: &mut Report) -> Option<Bun
     opened.ok().flatten()
 }
 
+/// Whether the model may be loaded here: it came through its trial in a child.
+fn tried(
+    config: &Config,
+    folder: Option<&Path>,
+    runtime: &Runtime,
+    bundle: &Bundle,
+    proving: &Proving,
+    report: &mut Report,
+) -> bool {
+    let Proving::InChild(prover) = proving else { return true };
+    let digest = bundle.digest();
+    let installed = Bundles::new(&config.data_dir).folder(digest);
+    let folder = folder.map_or(installed, Path::to_owned);
+    let library = runtime.library().to_owned();
+    let task = Task { bundle: digest, folder, library, frames: Vec::new() };
+    let outcome = match prover.prove(task, &Cancel::default()) {
+        Ok(_) => Ok("loaded and tried in a child process within its limits".to_owned()),
+        Err(Failure::Refused(reason) | Failure::Untried(reason)) => Err(reason),
+        Err(Failure::Cancelled) => Err("cancelled".to_owned()),
+    };
+    report.add("trial", outcome)
+}
+
 fn golden(
     config: &Config,
     runtime: &Runtime,
     bundle: &Bundle,
     report: &mut Report,
 ) -> Option<Proven> {
-    let proven = prove(runtime, Threads(usize::from(config.inference.threads)), bundle, None);
+    let threads = Threads(usize::from(config.inference.threads));
+    let proven = infer::open(runtime, threads, bundle, &Proof::unsafe_without(), None);
     let found = |proven: &Proven| {
         let golden = proven.report();
         format!(
@@ -223,7 +253,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/data/linear-1");
         let config = config(dir.path(), &images(dir.path()), "");
-        let report = check(&config, Some(&bundle));
+        let report = check(&config, Some(&bundle), &Proving::UnsafeNowhere);
         assert!(report.ok, "{report}");
         assert!(report.capacity_frames_per_s.unwrap() > 5.0);
         assert!(report.golden_largest_difference.unwrap() < 1e-3);
@@ -239,7 +269,7 @@ mod tests {
             Path::new("/no/images"),
             "[inference]\nlibrary = '/no/libonnxruntime.so'\n",
         );
-        let report = check(&config, None);
+        let report = check(&config, None, &Proving::UnsafeNowhere);
         assert!(!report.ok && report.capacity_frames_per_s.is_none());
         assert!(item(&report, "library").detail.contains("cargo xtask setup"), "{report}");
         assert!(item(&report, "source").detail.contains("/no/images"), "{report}");

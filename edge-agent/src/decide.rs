@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+use fleetloop_models::content;
 use fleetloop_protocol::limits::{HEADER_PREDICTIONS, PAYLOAD_BYTES};
 use fleetloop_protocol::sample::{MediaType, Prediction, Selection};
 use fleetloop_protocol::{BundleDigest, Digest};
@@ -183,6 +184,10 @@ impl Sampler {
         };
         if payload.len() > PAYLOAD_BYTES {
             return self.meter.count(|counters| counters.not_selected_size += 1);
+        }
+        // What the hub would refuse for good is not signed: a frame over the limits of pictures.
+        if let Err(error) = content::check(MediaType::Png, &payload) {
+            return tracing::error!(%error, "a chosen frame is not sent");
         }
         let len = payload.len() as u64;
         self.last_len = len;

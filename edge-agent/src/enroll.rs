@@ -196,7 +196,8 @@ struct Hub {
 
 impl Hub {
     async fn root(&self, token: &EnrolmentToken) -> Result<Vec<u8>, EnrollError> {
-        let request = self.client.get(format!("{}{ENROL_ROOT_PATH}", self.url));
+        let path = format!("{}{ENROL_ROOT_PATH}?sha256={}", self.url, token.root);
+        let request = self.client.get(path);
         let response = request.send().await.map_err(|error| self.failed(error))?;
         let (status, body) = self.body(response, ROOT_BYTES).await?;
         if !status.is_success() {
@@ -270,7 +271,8 @@ fn check(
     }
     let chain = certificate::chain("device", &answer.certificate_pem)?;
     let key_info = keys.tls().public_key_info();
-    let expected = Expected { ca: &ca, device: &answer.device, key_info: &key_info };
+    let expected =
+        Expected { cas: std::slice::from_ref(&ca), device: &answer.device, key_info: &key_info };
     certificate::check(&chain, &expected, clock)?;
     let past = clock.past().max(certificate::issued_by(clock, &chain[0]));
     let url = |name: &str, text: &str| {

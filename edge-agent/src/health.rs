@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::status::{RunningStatus, State, Status};
+use crate::link;
+use crate::status::{RunningStatus, State, Status, TryingStatus};
 
 /// How long no frame may be answered, at least; a slow source gets three of its periods.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Seconds that a trial may take to end after its limit of time.
+const TRIAL_ENDS_S: u64 = 30;
 
 /// The answer of `GET /healthz`: 200 when there is no reason, 503 otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,9 @@ pub struct Health {
     pub healthy: bool,
     /// Why not, in words.
     pub reasons: Vec<String>,
+    /// What is going on besides, in words; no reason to restart it.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Health {
@@ -29,7 +36,16 @@ impl Health {
             || vec!["the agent does not run; start it".to_owned()],
             |running| reasons(status, running),
         );
-        Self { healthy: reasons.is_empty(), reasons }
+        let trying = status.running.as_ref().and_then(|running| running.trying);
+        let note = |trying: TryingStatus| {
+            let TryingStatus { bundle, for_s, at_most_s } = trying;
+            let bundle = bundle.0.short();
+            format!("model {bundle} has been tried for {for_s} s, of {at_most_s} s at most")
+        };
+        let is_shared = status.running.as_ref().is_some_and(|r| r.link.identity_shared);
+        let shared = is_shared.then(|| link::SHARED.to_owned());
+        let notes = trying.map(note).into_iter().chain(shared).collect();
+        Self { healthy: reasons.is_empty(), reasons, notes }
     }
 }
 
@@ -44,6 +60,18 @@ fn reasons(status: &Status, running: &RunningStatus) -> Vec<String> {
         .iter()
         .map(|name| format!("the {name} thread has ended; restart the agent"))
         .collect();
+    if let Some(overdue_s) = running.overdue_s {
+        reasons.push(format!(
+            "the model has been over its limit for a frame (inference.run_limit_s) for {overdue_s} s; \
+             it is ended, and the agent with it if it does not come back"
+        ));
+    }
+    if let Some(trying) =
+        running.trying.filter(|trying| trying.for_s > trying.at_most_s + TRIAL_ENDS_S)
+    {
+        let for_s = trying.for_s;
+        reasons.push(format!("the trial of a model does not end ({for_s} s); restart the agent"));
+    }
     if status.state == State::NoModelYet {
         reasons.push("no model answers yet; roll one out at the hub".to_owned());
     } else if running.silent_s > running.silence_limit_s {
@@ -68,13 +96,25 @@ mod tests {
         running.link.connected = false;
         running.link.last_error = Some("no route to the hub".into());
         running.clock = fleetloop_protocol::ClockState::Unsynced;
-        assert_eq!(Health::of(&status), Health { healthy: true, reasons: Vec::new() });
+        assert_eq!(
+            Health::of(&status),
+            Health { healthy: true, reasons: Vec::new(), notes: Vec::new() }
+        );
+        status.running.as_mut().unwrap().link.identity_shared = true;
+        let shared = Health::of(&status);
+        assert!(shared.healthy && shared.notes[0].contains("USES THIS IDENTITY"), "{shared:?}");
     }
 
     #[test]
     fn each_thing_that_keeps_it_from_its_work_is_a_reason_of_its_own() {
         type Breaks = fn(&mut Status);
-        let broken: [(&str, Breaks); 5] = [
+        let broken: [(&str, Breaks); 7] = [
+            ("over its limit for a frame", |status| {
+                status.running.as_mut().unwrap().overdue_s = Some(2);
+            }),
+            ("does not end", |status| {
+                status.running.as_mut().unwrap().trying = Some(tried_for(700));
+            }),
             ("no model answers", |status| status.state = State::NoModelYet),
             ("for 61 s", |status| status.running.as_mut().unwrap().silent_s = 61),
             ("the disk refuses", |status| status.outbox.as_mut().unwrap().paused = true),
@@ -90,6 +130,19 @@ mod tests {
             assert!(!health.healthy && health.reasons.len() == 1, "{health:?}");
             assert!(health.reasons[0].contains(reason), "{health:?}");
         }
+    }
+
+    fn tried_for(for_s: u64) -> TryingStatus {
+        let bundle = fleetloop_protocol::BundleDigest(fleetloop_protocol::Digest::ZERO);
+        TryingStatus { bundle, for_s, at_most_s: 600 }
+    }
+
+    #[test]
+    fn a_model_that_is_being_tried_is_told_and_no_fault() {
+        let mut status = answering();
+        status.running.as_mut().unwrap().trying = Some(tried_for(12));
+        let health = Health::of(&status);
+        assert!(health.healthy && health.notes[0].contains("12 s, of 600 s"), "{health:?}");
     }
 
     #[test]

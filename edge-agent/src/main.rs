@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge_agent::config::{Config, Place};
-use edge_agent::{check, enroll, memory, priority, run, status, tls};
+use edge_agent::infer::Proving;
+use edge_agent::proof::{self, Limits, Prover};
+use edge_agent::{check, enroll, home, memory, priority, run, status, tls};
 use fleetloop_models::session::keep_to_itself;
 use fleetloop_observe::output::Output;
-use fleetloop_observe::{otlp, output};
+use fleetloop_observe::{log, otlp, output, private};
 use tracing_subscriber::layer::{Identity, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -62,6 +64,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tries a model, for the agent that starts this; not for people.
+    #[command(name = proof::COMMAND, hide = true)]
+    Prove,
+    /// Finds the hub again after it moved while this device was away: takes its signed addresses from
+    /// whoever has them.
+    Rehome {
+        /// The data folder of the device.
+        #[arg(long)]
+        data: PathBuf,
+        /// Where the hub's device listener may be: https://HOST:PORT. It is a hint: addresses are
+        /// taken only with the signatures of the hub that the device enrolled with.
+        #[arg(long, value_name = "URL")]
+        hub: String,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Says how the agent is.
     Status {
         #[command(flatten)]
@@ -80,36 +99,38 @@ struct Configured {
 }
 
 fn main() -> ExitCode {
+    private::from_now_on();
     memory::give_back_freed();
     keep_to_itself();
     tls::install_provider();
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Prove) {
+        return proof::main();
+    }
     match execute(cli.command, cli.log) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("{}", output::error(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 /// Log lines to standard error, and what `spans` makes of them.
-fn start_log(format: LogFormat, spans: Option<impl Layer<Registry> + Send + Sync>) {
+fn start_log(chosen: LogFormat, spans: Option<impl Layer<Registry> + Send + Sync>) {
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let lines = match format {
-        LogFormat::Human => lines.boxed(),
-        LogFormat::Json => lines.json().boxed(),
+    let format = match chosen {
+        LogFormat::Human => log::Format::Human,
+        LogFormat::Json => log::Format::Json,
     };
+    let lines = log::layer(format, std::io::stderr, std::io::stderr().is_terminal());
     tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
 }
 
-fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
+fn execute(command: Command, lines: LogFormat) -> anyhow::Result<ExitCode> {
     if !matches!(command, Command::Run { .. }) {
-        start_log(log, None::<Identity>);
+        start_log(lines, None::<Identity>);
     }
     let runtime = || {
         // On a single processor a second thread would only be woken to find nothing.
@@ -128,6 +149,7 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
             } else {
                 token
             };
+            private::secure(&data)?;
             let enrolled = runtime()?.block_on(enroll::enroll(token.trim(), &data))?;
             output::print(&format!("enrolled as {} with {}", enrolled.device, enrolled.hub))?;
             Ok(ExitCode::SUCCESS)
@@ -137,7 +159,7 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
             let configs = config.into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
             let exports = configs.iter().any(|(_, config)| config.telemetry.otlp.is_some());
             let (layer, spans) = exports.then(|| otlp::channel(env!("CARGO_CRATE_NAME"))).unzip();
-            start_log(log, layer);
+            start_log(lines, layer);
             let runtime = runtime()?;
             let stopped = runtime.block_on(run::run(configs, spans))?;
             // What the drain gave up must not hold the process.
@@ -148,9 +170,19 @@ fn execute(command: Command, log: LogFormat) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { config, bundle, json } => {
-            let report = check::check(&Config::load(&config.config)?, bundle.as_deref());
+            let config = Config::load(&config.config)?;
+            let scratch =
+                tempfile::tempdir().context("cannot make a folder to try the model in")?;
+            let prover = Prover::new(scratch.path(), Limits::of(&config));
+            let report = check::check(&config, bundle.as_deref(), &Proving::InChild(prover));
             Output::with_json(json).print(&report, ToString::to_string)?;
             Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Prove => Ok(proof::main()),
+        Command::Rehome { data, hub, json } => {
+            let found = runtime()?.block_on(home::rehome(&data, &hub))?;
+            Output::with_json(json).print(&found, ToString::to_string)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Status { config, json } => {
             let place = Place::load(&config.config)?;

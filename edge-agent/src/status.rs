@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use fleetloop_protocol::api::status::OtlpStatus;
 use fleetloop_protocol::state::Update;
-use fleetloop_protocol::upload::UPLOADS_SINCE;
 use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
@@ -95,10 +94,25 @@ pub struct RunningStatus {
     pub silent_s: u64,
     /// From how many of them on the agent is not healthy.
     pub silence_limit_s: u64,
+    /// The model that is being tried in a child process; none when none is.
+    pub trying: Option<TryingStatus>,
+    /// Seconds for which the model has been over its limit of time for a frame; none when it is not.
+    pub overdue_s: Option<u64>,
     /// Threads that have ended and should not have.
     pub threads_ended: Vec<String>,
     /// Spans to the OTLP collector; none when none was asked for.
     pub otlp: Option<OtlpStatus>,
+}
+
+/// A model that is being tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TryingStatus {
+    /// Which.
+    pub bundle: BundleDigest,
+    /// For how many seconds.
+    pub for_s: u64,
+    /// Seconds from which on it is refused (`proof.wall_s`).
+    pub at_most_s: u64,
 }
 
 /// The agent's status.
@@ -218,14 +232,6 @@ impl Status {
         }
         if let Some(outbox) = &self.outbox {
             describe_outbox(outbox, out)?;
-            let reads = self.running.as_ref().and_then(|running| running.link.hub_reads_version);
-            if outbox.uploads > 0 && reads.is_some_and(|reads| reads < UPLOADS_SINCE) {
-                writeln!(
-                    out,
-                    "         {} large samples wait until the hub is upgraded",
-                    outbox.uploads
-                )?;
-            }
         }
         if self.running.is_some() {
             for reason in Health::of(self).reasons {
@@ -263,8 +269,18 @@ impl RunningStatus {
             None => ", not heard since start".to_owned(),
         };
         writeln!(out, "hub      {hub}{heard}, order {}{update}", link.generation)?;
+        if link.identity_shared {
+            writeln!(out, "         {}", crate::link::SHARED)?;
+        }
         if let Some(error) = &link.last_error {
             writeln!(out, "         {error}")?;
+        }
+        if let Some(TryingStatus { bundle, for_s, at_most_s }) = self.trying {
+            let bundle = bundle.0.short();
+            writeln!(out, "trying   model {bundle} for {for_s} s, of {at_most_s} s at most")?;
+        }
+        if let Some(overdue_s) = self.overdue_s {
+            writeln!(out, "model    over its limit for a frame for {overdue_s} s")?;
         }
         let clock = match self.clock {
             ClockState::Synced => "synced",
@@ -328,6 +344,14 @@ fn describe_outbox(outbox: &OutboxStats, out: &mut String) -> fmt::Result {
         outbox.refused_total,
         outbox.damaged_total,
     )?;
+    if outbox.epochs_opened_total > 0 {
+        writeln!(
+            out,
+            "         {} new epochs, {} samples signed again: the hub had other samples under this \
+             device's identities; it was restored from an image, or another device uses its identity",
+            outbox.epochs_opened_total, outbox.signed_again_total,
+        )?;
+    }
     if outbox.paused {
         writeln!(out, "         the disk refuses: selection is paused; make room")?;
     }
@@ -361,6 +385,8 @@ pub(crate) mod testing {
             damaged_total: 19,
             dead_dropped_total: 20,
             append_failed: 21,
+            signed_again_total: 23,
+            epochs_opened_total: 24,
             ..OutboxStats::default()
         });
         status.running = Some(RunningStatus {
@@ -396,9 +422,9 @@ pub(crate) mod testing {
                 last_error: None,
                 update: Update::Idle,
                 generation: 62,
+                identity_shared: false,
                 untrusted: 63,
                 certificate_ends: UnixMillis(1_900_000_000_000),
-                hub_reads_version: None,
                 last_heard: Some(UnixMillis(1_800_000_000_000)),
             },
             drift: Some(DriftStatus {
@@ -422,6 +448,8 @@ pub(crate) mod testing {
             peak_rss_bytes: peak_rss_bytes(),
             disk_free_bytes: Some(72),
             silent_s: 3,
+            trying: None,
+            overdue_s: None,
             silence_limit_s: 60,
             threads_ended: Vec::new(),
             otlp: Some(OtlpStatus { exported: 81, failed: 82, dropped: 83 }),

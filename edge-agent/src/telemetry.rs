@@ -82,6 +82,8 @@ pub struct Others {
     pub samples_selected: u64,
     /// Samples evicted, since start.
     pub samples_evicted: u64,
+    /// Samples with a receipt, in the outbox's life.
+    pub samples_receipted: u64,
     /// Rows waiting in the outbox.
     pub outbox_rows: u64,
     /// Bytes waiting in the outbox.
@@ -179,6 +181,7 @@ impl Meter {
             frames_dropped: others.frames_dropped,
             samples_selected: others.samples_selected,
             samples_evicted: others.samples_evicted,
+            samples_receipted: others.samples_receipted,
             outbox_rows: others.outbox_rows,
             outbox_bytes: others.outbox_bytes,
             dead_letters: others.dead_letters,
@@ -247,7 +250,6 @@ fn memory_bytes(line: &str) -> u64 {
 mod tests {
     use fleetloop_protocol::limits::TELEMETRY_CLASSES;
     use fleetloop_protocol::sketch::{CONFIDENCE_BINS, INPUT_BINS};
-    use fleetloop_protocol::wire::VERSION;
     use fleetloop_protocol::{DeviceId, Digest, Signed, keys::SigningKey};
     use proptest::prelude::*;
 
@@ -334,7 +336,7 @@ mod tests {
         let device: DeviceId = "dev-1".parse().unwrap();
         let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
         let report = meter.report(Duration::from_secs(60), 5, Others::default());
-        assert!(Signed::seal_for(&report, &device, &key, VERSION).is_ok());
+        assert!(Signed::seal(&report, &device, &key).is_ok());
     }
 
     #[test]

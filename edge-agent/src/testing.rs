@@ -16,6 +16,7 @@ use fleetloop_protocol::enrol::{EnrolRequest, EnrolResponse, proof_message};
 use fleetloop_protocol::keys::PublicKey;
 use fleetloop_protocol::renew::{RENEW_PATH, RenewRequest, RenewResponse, renew_message};
 use fleetloop_protocol::sample::commitment;
+use fleetloop_protocol::time::HubTime;
 use fleetloop_protocol::token::EnrolmentToken;
 use fleetloop_protocol::upload::SALT_HEADER;
 use fleetloop_protocol::{Digest, UnixMillis};
@@ -104,8 +105,6 @@ pub(crate) struct Inner {
     pub(crate) refuses: bool,
     /// The next artefact answers break after so many bytes, one entry an answer.
     pub(crate) cut_after: Vec<usize>,
-    /// What it says it reads; none as hubs did before they said.
-    pub(crate) reads_version: Option<u8>,
     /// Payloads that were uploaded, by commitment.
     pub(crate) uploads: BTreeMap<Digest, Vec<u8>>,
     /// What goes wrong with the next uploads, one entry an upload.
@@ -255,13 +254,8 @@ async fn renewal(State(hub): State<TestHub>, Json(request): Json<RenewRequest>) 
     Json(RenewResponse { certificate_pem }).into_response()
 }
 
-async fn time(State(hub): State<TestHub>) -> Json<serde_json::Value> {
-    let inner = hub.lock();
-    let now = inner.now.unwrap_or(NOW);
-    Json(match inner.reads_version {
-        None => serde_json::json!({ "now_ms": now.0 }),
-        Some(reads) => serde_json::json!({ "now_ms": now.0, "reads_version": reads }),
-    })
+async fn time(State(hub): State<TestHub>) -> Json<HubTime> {
+    Json(HubTime { now_ms: hub.lock().now.unwrap_or(NOW) })
 }
 
 async fn has_upload(State(hub): State<TestHub>, Path(named): Path<Digest>) -> StatusCode {

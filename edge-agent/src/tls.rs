@@ -1,8 +1,9 @@
-//! TLS to the hub: one CA is trusted, the one the enrolment token named.
+//! TLS to the hub: the CAs that are trusted are the one the enrolment token named or, once the hub
+//! has published its addresses, those that the signed document names ([`crate::contacts`]).
 //!
-//! While a device enrols it knows that CA by SHA-256 only, so the hub presents it in its chain;
-//! afterwards the device has the certificate. Either way the chain and the host name are verified
-//! by webpki against that one anchor, before a byte of the application is sent.
+//! While a device enrols it knows the CA by SHA-256 only, so the hub presents it in its chain;
+//! afterwards the device has the certificates. Either way the chain and the host name are verified
+//! by webpki against those anchors, before a byte of the application is sent.
 //!
 //! The device shows its newest certificate to the broker and to the hub's device listener
 //! ([`device_config`]), and none where the time is asked or a certificate is renewed
@@ -31,6 +32,7 @@ use rustls::{
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::contacts::Contacts;
 use crate::identity::{Identity, Life, TlsPair};
 
 /// How long a TCP and TLS connection may take to stand.
@@ -75,7 +77,7 @@ pub fn install_provider() {
 /// # Errors
 /// [`TlsError::Config`].
 pub fn enrolment_config(ca: Digest, clock: &Clock) -> Result<ClientConfig, TlsError> {
-    let verifier = HubVerifier::new(ca, None, clock);
+    let verifier = HubVerifier::new(Anchors::Pinned(ca), clock);
     let error = |source| TlsError::Config { device: "(enrolling)".into(), source };
     Ok(builder(verifier).map_err(error)?.with_no_client_auth())
 }
@@ -99,9 +101,20 @@ pub fn anonymous_config(identity: &Identity, clock: &Clock) -> Result<ClientConf
 }
 
 fn enrolled(identity: &Identity, clock: &Clock) -> Result<WithVerifier, TlsError> {
-    let verifier = HubVerifier::new(identity.record().ca, Some(identity.ca().clone()), clock);
+    let verifier = HubVerifier::new(Anchors::Known(identity.contacts().clone()), clock);
     let error = |source| TlsError::Config { device: identity.device().to_string(), source };
     builder(verifier).map_err(error)
+}
+
+/// TLS that takes whoever answers for the hub, and shows no certificate. It is for one thing: release
+/// metadata and the hub's addresses, whose signatures are the proof ([`crate::home`]).
+///
+/// # Errors
+/// [`TlsError::Config`].
+pub fn untrusted_config(clock: &Clock) -> Result<ClientConfig, TlsError> {
+    let verifier = HubVerifier::new(Anchors::Anybody, clock);
+    let error = |source| TlsError::Config { device: "(looking for its hub)".into(), source };
+    Ok(builder(verifier).map_err(error)?.with_no_client_auth())
 }
 
 /// Shows the newest certificate.
@@ -172,6 +185,12 @@ pub fn is_wrong_ca(error: &rustls::Error) -> bool {
     }
 }
 
+/// Whether `error` says that who answered is not known to be the hub: another CA, one that has ended,
+/// another name.
+pub fn is_unknown_hub(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(_))
+}
+
 /// The start of a certificate's life; of one that cannot be read, the beginning of time.
 fn not_before(certificate: &CertificateDer<'_>) -> UnixMillis {
     Life::of(certificate).map_or(UnixMillis(0), |life| life.not_before)
@@ -192,48 +211,65 @@ fn builder(verifier: HubVerifier) -> Result<WithVerifier, rustls::Error> {
         .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
+/// Whom a server's certificate must lead to.
+enum Anchors {
+    /// The presented certificate of that digest.
+    Pinned(Digest),
+    /// Any of the CAs that are known when the connection begins.
+    Known(Contacts),
+    /// Nobody: what comes is proven by its own signatures, or is worth nothing.
+    Anybody,
+}
+
 struct HubVerifier {
-    ca: Digest,
-    known: Option<CertificateDer<'static>>,
+    anchors: Anchors,
     clock: Clock,
     provider: Arc<CryptoProvider>,
 }
 
 impl std::fmt::Debug for HubVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "HubVerifier({})", self.ca)
+        match &self.anchors {
+            Anchors::Pinned(ca) => write!(f, "HubVerifier({ca})"),
+            Anchors::Known(contacts) => {
+                write!(f, "HubVerifier(generation {})", contacts.known().generation)
+            }
+            Anchors::Anybody => f.write_str("HubVerifier(anybody)"),
+        }
     }
 }
 
 impl HubVerifier {
-    fn new(ca: Digest, known: Option<CertificateDer<'static>>, clock: &Clock) -> Self {
+    fn new(anchors: Anchors, clock: &Clock) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        Self { ca, known, clock: clock.clone(), provider }
+        Self { anchors, clock: clock.clone(), provider }
     }
 
-    /// The trusted CA: the one that is known or, while enrolling, the presented certificate whose
-    /// digest the token names.
-    fn anchor(
+    /// The trusted CAs: those that are known or, while enrolling, the presented certificate whose
+    /// digest the token names. None where nobody is asked for.
+    fn anchors(
         &self,
         chain: &[CertificateDer<'_>],
-    ) -> Result<CertificateDer<'static>, rustls::Error> {
-        self.known
-            .clone()
-            .or_else(|| {
-                let found = chain.iter().find(|certificate| Digest::of(certificate) == self.ca)?;
-                Some(found.clone().into_owned())
-            })
-            .ok_or_else(|| {
-                let error = OtherError(Arc::new(WrongCa { expected: self.ca }));
-                rustls::Error::InvalidCertificate(CertificateError::Other(error))
-            })
+    ) -> Result<Vec<CertificateDer<'static>>, rustls::Error> {
+        match &self.anchors {
+            Anchors::Known(contacts) => Ok(contacts.known().authorities.clone()),
+            Anchors::Anybody => Ok(Vec::new()),
+            Anchors::Pinned(ca) => {
+                let found = chain.iter().find(|certificate| Digest::of(certificate) == *ca);
+                found.map(|ca| vec![ca.clone().into_owned()]).ok_or_else(|| {
+                    let error = OtherError(Arc::new(WrongCa { expected: *ca }));
+                    rustls::Error::InvalidCertificate(CertificateError::Other(error))
+                })
+            }
+        }
     }
 
-    fn now(&self, leaf: &CertificateDer<'_>, ca: &CertificateDer<'_>) -> UnixTime {
+    fn now(&self, leaf: &CertificateDer<'_>, cas: &[CertificateDer<'_>]) -> UnixTime {
         let past = self.clock.past();
+        let cas = cas.iter().map(not_before).max().unwrap_or(past);
         unix_time(match self.clock.state() {
             ClockState::Synced => past,
-            ClockState::Unsynced => past.max(not_before(leaf)).max(not_before(ca)),
+            ClockState::Unsynced => past.max(not_before(leaf)).max(cas),
         })
     }
 }
@@ -247,10 +283,15 @@ impl ServerCertVerifier for HubVerifier {
         ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let ca = self.anchor(intermediates)?;
-        let now = self.now(end_entity, &ca);
+        let cas = self.anchors(intermediates)?;
+        if cas.is_empty() {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let now = self.now(end_entity, &cas);
         let mut roots = RootCertStore::empty();
-        roots.add(ca)?;
+        for ca in cas {
+            roots.add(ca)?;
+        }
         let webpki = WebPkiServerVerifier::builder_with_provider(
             Arc::new(roots),
             Arc::clone(&self.provider),

@@ -6,8 +6,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use fleetloop_protocol::hub_addresses::{BrokerAddress, HUB_HOSTS};
 use serde::{Deserialize, Serialize};
 
+use crate::backup::key::recipient;
 use crate::limits::Limits;
 
 /// The file's name within the data directory.
@@ -20,8 +22,9 @@ const FILE_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigFile {
-    /// The host name by which devices and people reach this hub; it is in the server certificate.
-    pub host: String,
+    /// The names by which devices and people reach this hub, the primary one first; all are in the
+    /// server certificate.
+    pub hosts: Vec<String>,
     /// Where admin pages, API and enrolment listen.
     pub admin_listen: String,
     /// Where devices fetch metadata and artefacts.
@@ -31,6 +34,9 @@ pub struct ConfigFile {
     /// `"embedded"`, or an external broker as `mqtts://host:port`.
     #[serde(default = "embedded")]
     pub broker: String,
+    /// Who can open backups: age recipients (`age1…`). Without any, no backup is made.
+    #[serde(default)]
+    pub backup_recipients: Vec<String>,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
@@ -80,8 +86,8 @@ pub enum BrokerKind {
 pub struct Config {
     /// Where everything lies.
     pub paths: Paths,
-    /// The host name in the server certificate.
-    pub host: String,
+    /// The names in the server certificate, the primary one first; never empty.
+    pub hosts: Vec<String>,
     /// Where admin pages, API and enrolment listen.
     pub admin_listen: SocketAddr,
     /// Where devices fetch metadata and artefacts.
@@ -90,6 +96,8 @@ pub struct Config {
     pub mqtt_listen: SocketAddr,
     /// Which broker.
     pub broker: BrokerKind,
+    /// Who can open backups: age recipients, each valid.
+    pub backup_recipients: Vec<String>,
     /// Limits.
     pub limits: Limits,
     /// What is sent about the hub itself.
@@ -164,9 +172,9 @@ impl Config {
         let device = address("device_listen", &file.device_listen);
         let mqtt = address("mqtt_listen", &file.mqtt_listen);
         let broker = broker(&file.broker).map_err(|problem| problems.push(problem)).ok();
-        if !is_host(&file.host) {
-            problems.push(format!("host = {:?} is neither a host name nor an address", file.host));
-        }
+        problems.extend(host_problems(&file.hosts));
+        let recipients = file.backup_recipients.iter();
+        problems.extend(recipients.filter_map(|text| Some(recipient(text).err()?.to_string())));
         problems.extend(file.limits.problems());
         problems.extend(file.telemetry.problems());
         match (admin, device, mqtt, broker) {
@@ -175,11 +183,12 @@ impl Config {
             {
                 Ok(Self {
                     paths: Paths::new(data_dir),
-                    host: file.host,
+                    hosts: file.hosts,
                     admin_listen,
                     device_listen,
                     mqtt_listen,
                     broker,
+                    backup_recipients: file.backup_recipients,
                     limits: file.limits,
                     telemetry: file.telemetry,
                 })
@@ -188,10 +197,34 @@ impl Config {
         }
     }
 
+    /// The primary name.
+    pub fn host(&self) -> &str {
+        self.hosts.first().map_or("localhost", String::as_str)
+    }
+
+    /// The brokers as devices reach them, by each of the hub's names; an external one by its own.
+    pub fn brokers(&self) -> Vec<BrokerAddress> {
+        match &self.broker {
+            BrokerKind::Embedded => {
+                let port = self.mqtt_listen.port();
+                self.hosts.iter().map(|host| BrokerAddress { host: host.clone(), port }).collect()
+            }
+            BrokerKind::External { host, port } => {
+                vec![BrokerAddress { host: host.clone(), port: *port }]
+            }
+        }
+    }
+
+    /// The base URLs of the device listener, by each of the hub's names.
+    pub fn device_urls(&self) -> Vec<String> {
+        let port = self.device_listen.port();
+        self.hosts.iter().map(|host| format!("https://{host}:{port}")).collect()
+    }
+
     /// The broker as devices and the hub's own client reach it.
     pub fn mqtt_address(&self) -> (String, u16) {
         match &self.broker {
-            BrokerKind::Embedded => (self.host.clone(), self.mqtt_listen.port()),
+            BrokerKind::Embedded => (self.host().to_owned(), self.mqtt_listen.port()),
             BrokerKind::External { host, port } => (host.clone(), *port),
         }
     }
@@ -208,10 +241,10 @@ impl Config {
         }
     }
 
-    /// The names and addresses that the server certificate is for: the host, this machine, and what
+    /// The names and addresses that the server certificate is for: its hosts, this machine, and what
     /// the listeners are bound to.
     pub fn server_names(&self) -> Vec<String> {
-        let mut names = vec![self.host.clone()];
+        let mut names = self.hosts.clone();
         let listeners = [self.admin_listen, self.device_listen, self.mqtt_listen];
         let bound = listeners.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
@@ -225,13 +258,28 @@ impl Config {
 
     /// The base URL of the admin listener, with the host that its certificate names.
     pub fn admin_url(&self) -> String {
-        format!("https://{}:{}", self.host, self.admin_listen.port())
+        format!("https://{}:{}", self.host(), self.admin_listen.port())
     }
 
     /// The base URL of the device listener.
     pub fn device_url(&self) -> String {
-        format!("https://{}:{}", self.host, self.device_listen.port())
+        format!("https://{}:{}", self.host(), self.device_listen.port())
     }
+}
+
+fn host_problems(hosts: &[String]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if hosts.is_empty() || hosts.len() > HUB_HOSTS {
+        problems.push(format!("hosts has {} names, 1 to {HUB_HOSTS} can be", hosts.len()));
+    }
+    for (at, host) in hosts.iter().enumerate() {
+        if !is_host(host) {
+            problems.push(format!("hosts has {host:?}, neither a host name nor an address"));
+        } else if hosts[..at].contains(host) {
+            problems.push(format!("hosts has {host:?} twice"));
+        }
+    }
+    problems
 }
 
 fn broker(text: &str) -> Result<BrokerKind, String> {
@@ -267,7 +315,8 @@ impl Paths {
         Self { data: data.to_owned() }
     }
 
-    /// Certificates and keys: `ca.pem`, `ca.key`, `server.pem`, `server.key`, `hub-client.pem`,
+    /// Certificates and keys: `ca.pem`, `ca.key` (and `ca-next` of both while the CA is rotated),
+    /// `accepted-ca.pem`, `server.pem`, `server.key`, `hub-client.pem`,
     /// `hub-client.key`, `receipt.pk8`, `assignment.pk8`.
     pub fn pki(&self) -> PathBuf {
         self.data.join("pki")
@@ -300,7 +349,7 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "host = \"localhost\"\nadmin_listen = \"127.0.0.1:8443\"\n\
+    const GOOD: &str = "hosts = [\"localhost\"]\nadmin_listen = \"127.0.0.1:8443\"\n\
         device_listen = \"0.0.0.0:8444\"\nmqtt_listen = \"0.0.0.0:8883\"\n";
 
     #[test]
@@ -321,7 +370,7 @@ mod tests {
 
     #[test]
     fn all_problems_are_named_together() {
-        let text = "host = \"a b\"\nadmin_listen = \"x\"\ndevice_listen = \"0.0.0.0:0\"\n\
+        let text = "hosts = [\"a b\"]\nadmin_listen = \"x\"\ndevice_listen = \"0.0.0.0:0\"\n\
             mqtt_listen = \"0.0.0.0:8883\"\nbroker = \"tcp://x\"\n[limits]\nbacklog_messages = 0\n";
         let Err(ConfigError::Invalid { problems, .. }) = Config::parse(Path::new("/x"), text)
         else {
@@ -343,9 +392,9 @@ mod tests {
         ) {
             match Config::parse(Path::new("/x"), &text) {
                 Ok(config) => {
-                    prop_assert!(is_host(&config.host));
+                    prop_assert!(config.hosts.iter().all(|host| is_host(host)));
                     prop_assert!(config.limits.problems().is_empty());
-                    prop_assert!(config.server_names().contains(&config.host));
+                    prop_assert!(config.server_names().starts_with(&config.hosts));
                 }
                 Err(ConfigError::Invalid { problems, .. }) => prop_assert!(!problems.is_empty()),
                 Err(error) => {

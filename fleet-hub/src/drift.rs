@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use fleetloop_models::bundle::{self, Role};
 use fleetloop_models::reference::Reference;
 use fleetloop_protocol::api::drift::{DeviceDrift, FleetDrift, ModelDrift};
-use fleetloop_protocol::drift::{Against, compare};
+use fleetloop_protocol::drift::{Against, Drift, Verdict, compare};
 use fleetloop_protocol::sketch::Sketch;
 use fleetloop_protocol::{BundleDigest, DeviceId};
 use rusqlite::Connection;
@@ -24,6 +24,12 @@ use crate::store::{StoreError, devices, registry as models};
 /// The most hours of all devices at once: a week. A fleet's every hour of 90 days would keep a
 /// reader busy for minutes.
 pub const FLEET_HOURS: u32 = 7 * 24;
+
+/// How much more than the median device one may weigh in the fleet.
+const HEAVIEST: u64 = 2;
+
+/// The fewest devices of which one may be left out: of two, nobody knows which is right.
+const FEWEST_DEVICES: usize = 3;
 
 /// What is asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,16 +116,53 @@ fn judge(model: BundleDigest, met: Met, reference: Option<&Reference>, now: u64)
         }
         (None, None) => (Against::Nothing, Sketch::default()),
     };
-    let (mut fleet, mut devices) = (Sketch::default(), BTreeMap::<DeviceId, Sketch>::new());
+    let mut devices = BTreeMap::<DeviceId, Sketch>::new();
     for (device, _, sketch) in hours {
-        fleet.merge(&sketch);
         devices.entry(device).or_default().merge(&sketch);
     }
+    let (fleet, left_out) = together(&reference, &devices);
     let devices = devices
         .into_iter()
         .map(|(device, recent)| DeviceDrift { device, drift: compare(&reference, &recent) })
         .collect();
-    ModelDrift { model, name, against, fleet: compare(&reference, &fleet), devices }
+    ModelDrift { model, name, against, fleet, left_out, devices }
+}
+
+/// All devices as one. Two rules keep one device from speaking for all:
+///
+/// - A device weighs at most [`HEAVIEST`] times as much as the median one: its frames beyond that are
+///   scaled down, its shares stay. Weighing all alike would give five frames the weight of five million.
+/// - Of [`FEWEST_DEVICES`] or more, the fleet shifts or drifts only when it does so whichever one device is
+///   left out. One camera in the dark is that device's drift, in its own line. Returned is the
+///   mildest comparison and the device that it leaves out, if leaving it out makes it milder.
+///
+/// Pure.
+fn together(reference: &Sketch, devices: &BTreeMap<DeviceId, Sketch>) -> (Drift, Option<DeviceId>) {
+    let mut frames: Vec<u64> = devices.values().map(Sketch::frames).filter(|n| *n > 0).collect();
+    frames.sort_unstable();
+    // The lower of the two in the middle: of two devices the slower one is the measure.
+    let median = frames.get(frames.len().saturating_sub(1) / 2).copied().unwrap_or(0);
+    let most = median.saturating_mul(HEAVIEST);
+    let weighed = || devices.iter().map(|(device, sketch)| (device, sketch.at_most(most)));
+    let mut all = Sketch::default();
+    weighed().for_each(|(_, sketch)| all.merge(&sketch));
+    let whole = compare(reference, &all);
+    if frames.len() < FEWEST_DEVICES || whole.verdict < Verdict::Shifting {
+        return (whole, None);
+    }
+    let without =
+        weighed().map(|(device, sketch)| (compare(reference, &all.without(&sketch)), device));
+    let mildest = without
+        .min_by(|(a, _), (b, _)| a.verdict.cmp(&b.verdict).then_with(|| psi(a).total_cmp(&psi(b))));
+    match mildest {
+        Some((drift, device)) if drift.verdict < whole.verdict => (drift, Some(device.clone())),
+        _ => (whole, None),
+    }
+}
+
+/// The largest PSI of all features.
+fn psi(drift: &Drift) -> f64 {
+    drift.features.iter().filter_map(|f| f.psi).map(|psi| psi.found).fold(0.0, f64::max)
 }
 
 /// The reference in a bundle. One that cannot be read is as good as none, and the log says so: drift
@@ -136,4 +179,4 @@ async fn reference(artefacts: &Blobs, model: BundleDigest) -> Option<Reference> 
 
 #[cfg(test)]
 #[path = "drift_tests.rs"]
-mod tests;
+pub(crate) mod tests;

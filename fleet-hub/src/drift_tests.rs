@@ -6,13 +6,13 @@ use fleetloop_protocol::drift::Verdict;
 use fleetloop_protocol::sketch::Observation;
 use fleetloop_protocol::state::{Reported, Update};
 use fleetloop_protocol::telemetry::Telemetry;
-use fleetloop_protocol::{ClockState, Digest, Generation, UnixMillis};
+use fleetloop_protocol::{ClockState, Digest, Epoch, Generation, UnixMillis};
 
 use super::*;
 use crate::api::testing::{Hub, NOW};
 use crate::pages::view::Page;
 use crate::release::fixture;
-use crate::store::devices as device_rows;
+use crate::store::{devices as device_rows, findings};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -32,9 +32,9 @@ fn frames(count: usize, light: f32) -> Sketch {
 }
 
 /// A model that the hub holds, with its artefacts.
-async fn model(hub: &Hub, name: &str, reference: Option<Sketch>) -> BundleDigest {
+pub(crate) async fn model(hub: &Hub, name: &str, reference: Option<Sketch>) -> BundleDigest {
     let mut files: Files =
-        [(Role::Model, name.as_bytes().to_vec()), (Role::Golden, b"golden".to_vec())].into();
+        [(Role::Model, fixture::graph(name)), (Role::Golden, b"golden".to_vec())].into();
     if let Some(sketch) = reference {
         files.insert(Role::Reference, Reference::new(sketch).unwrap().to_json().unwrap());
     }
@@ -54,7 +54,9 @@ async fn model(hub: &Hub, name: &str, reference: Option<Sketch>) -> BundleDigest
 async fn window(hub: &Hub, device: &str, model: BundleDigest, sketch: Sketch, n: u64) -> bool {
     let device: DeviceId = device.parse().unwrap();
     let now = hub.state.clock.now();
-    let telemetry = Telemetry { model: Some(model), at_ms: n, sketch, ..Telemetry::default() };
+    let frames_answered = sketch.frames();
+    let counted = Telemetry { window_s: 60, frames_answered, sketch, ..Telemetry::default() };
+    let telemetry = Telemetry { model: Some(model), at_ms: n, ..counted };
     let digest = Digest::of(format!("{device} {n}").as_bytes());
     hub.state
         .store
@@ -115,12 +117,85 @@ async fn a_dark_device_has_drifted_and_the_others_have_not() {
     assert_eq!((model.against, model.fleet.reference_frames), (Against::Bundle, 1000));
     let verdicts: Vec<_> = model.devices.iter().map(|d| d.drift.verdict).collect();
     assert_eq!(verdicts, [Verdict::Steady, Verdict::Steady, Verdict::Drifted]);
-    assert_eq!(model.fleet.recent_frames, 9 * 600);
-    assert!(model.fleet.verdict >= Verdict::Shifting, "{model:#?}");
+    assert_eq!(model.fleet.recent_frames, 6 * 600);
+    // One device in the dark is that device's drift, not the fleet's.
+    let dark = "dev-c".parse().unwrap();
+    assert_eq!((model.fleet.verdict, &model.left_out), (Verdict::Steady, &Some(dark)));
     // One device, and the last hour only.
     let one = ask(&hub, Some("dev-a"), 1).await;
     assert_eq!(one.models[0].devices.len(), 1);
     assert_eq!(one.models[0].fleet.recent_frames, 600);
+}
+
+#[tokio::test]
+async fn one_device_cannot_move_the_fleet_and_two_can() {
+    let hub = Hub::new().await;
+    let model = model(&hub, "m", Some(frames(1000, 0.5))).await;
+    for n in 0..10 {
+        let device = format!("dev-{n}");
+        hub.device(&device, &device).await;
+        // One claims as many frames of darkness as a source can have, all others answer as ever.
+        let met = if n == 0 { many(6_000_000, 0.1) } else { frames(600, 0.5) };
+        window(&hub, &device, model, met, n).await;
+    }
+    let found = ask(&hub, None, 1).await;
+    let found = &found.models[0];
+    assert_eq!(found.fleet.verdict, Verdict::Steady, "{found:#?}");
+    assert_eq!(found.left_out, Some("dev-0".parse().unwrap()));
+    assert_eq!(found.devices[0].drift.verdict, Verdict::Drifted);
+    // A second one in the dark is more than one device's matter, and still weighs as one device.
+    window(&hub, "dev-1", model, many(1200, 0.1), 100).await;
+    let found = ask(&hub, None, 1).await;
+    let found = &found.models[0];
+    assert!(found.fleet.verdict >= Verdict::Shifting, "{found:#?}");
+    assert!(found.fleet.recent_frames <= 12 * 600, "{found:#?}");
+}
+
+/// As many frames, of that light.
+fn many(count: u64, light: f32) -> Sketch {
+    let mut sketch = frames(1000, light);
+    let times = count / 1000;
+    let scale = |counts: &[u64]| counts.iter().map(|n| n * times).collect::<Vec<_>>();
+    sketch.classes = scale(&sketch.classes);
+    sketch.confidence = scale(sketch.confidence.counts()).try_into().unwrap();
+    sketch.brightness = scale(sketch.brightness.counts()).try_into().unwrap();
+    sketch.contrast = scale(sketch.contrast.counts()).try_into().unwrap();
+    sketch
+}
+
+#[tokio::test]
+async fn a_message_of_a_billion_frames_is_a_finding_and_counts_nowhere() {
+    let hub = Hub::new().await;
+    hub.device("dev-a", "a").await;
+    let model = model(&hub, "m", None).await;
+    window(&hub, "dev-a", model, frames(600, 0.5), 1).await;
+    window(&hub, "dev-a", model, many(1_000_000_000, 0.1), 2).await;
+    // Nor do many small ones: an hour has room for two.
+    for n in 3..200 {
+        window(&hub, "dev-a", model, frames(1, 0.5), n).await;
+    }
+    let found = ask(&hub, None, 1).await;
+    assert_eq!(found.models.len(), 1);
+    let sketch = hub.state.store.read(move |c| sketches::first(c, model)).await.unwrap().unwrap();
+    assert_eq!(sketch.sketch.frames(), 600 + 119);
+    let filter = findings::Filter { limit: 10, ..findings::Filter::default() };
+    let found = hub.state.store.read(move |c| findings::list(c, &filter)).await.unwrap();
+    let mut found: Vec<_> = found.into_iter().map(|f| (f.kind, f.subject, f.count)).collect();
+    found.sort();
+    let of = |subject: &str, count| ("telemetry.impossible".to_owned(), subject.to_owned(), count);
+    assert_eq!(found, [of("hour", 78), of("window", 1)]);
+}
+
+#[tokio::test]
+async fn a_fast_device_does_not_decide_what_all_are_compared_with() {
+    let hub = Hub::new().await;
+    let model = model(&hub, "m", None).await;
+    for (device, met) in [("dev-a", frames(600, 0.5)), ("dev-b", many(6_000_000, 0.1))] {
+        hub.device(device, device).await;
+        window(&hub, device, model, met, 1).await;
+    }
+    let first = hub.state.store.read(move |c| sketches::first(c, model)).await.unwrap().unwrap();
+    assert!((1190..=1210).contains(&first.sketch.frames()), "{}", first.sketch.frames());
 }
 
 #[tokio::test]
@@ -222,12 +297,14 @@ async fn the_page_shows_a_device_that_drifts_and_what_moved() {
         let id = hub.device(device, device).await.id;
         let reported = Reported {
             generation: Generation(0),
-            reads_version: 2,
+            start: 1,
+            epoch: Epoch(1),
             agent_version: "0".into(),
             at: NOW,
             clock: ClockState::Synced,
             running: Some(model),
             update: Update::Idle,
+            addresses: 0,
         };
         hub.state
             .store
@@ -240,7 +317,7 @@ async fn the_page_shows_a_device_that_drifts_and_what_moved() {
     let text = hub
         .state
         .store
-        .read(move |c| Page::read(c, "host".into(), "alice".into(), NOW, &drift))
+        .read(move |c| Page::read(c, "host".into(), "alice".into(), NOW, vec![], &drift))
         .await
         .unwrap()
         .render()

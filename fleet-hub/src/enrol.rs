@@ -4,18 +4,20 @@
 //! Invariants: the hub keeps only the hash of a token's secret; a token lets in one pair of keys,
 //! within its time; the same pair gets the same answer again, so a lost reply strands nobody; the
 //! hub draws the device's id. Nothing but the secret is needed to ask, so everything in the request
-//! is checked before the database is touched, and a request is at most [`REQUEST_BYTES`].
+//! is checked before anything is stored, its length is limited ([`crate::door::bodies`]), and a wrong
+//! secret is counted ([`crate::door`]).
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
+use fleetloop_observe::text::has_hidden;
 use fleetloop_protocol::api::ApiError;
 use fleetloop_protocol::api::devices::TokenResponse;
 use fleetloop_protocol::enrol::{
-    ENROL_PATH, ENROL_ROOT_PATH, EnrolRequest, EnrolResponse, proof_message,
+    ENROL_PATH, ENROL_ROOT_PATH, EnrolRequest, EnrolResponse, RootQuery, proof_message,
 };
 use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::limits::TEXT_BYTES;
@@ -24,7 +26,11 @@ use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
 use rcgen::PublicKeyData as _;
 use std::sync::Arc;
 
+use crate::api::extract;
+use crate::door::events::Door;
+use crate::door::{Asker, Later};
 use crate::pki::{self, Pki, PkiError};
+use crate::release::ReleaseError;
 use crate::state::{AppState, HubEvent};
 use crate::store::StoreError;
 use crate::store::devices::{self, DeviceRow, NewDevice, NewToken};
@@ -33,14 +39,8 @@ use crate::store::replace;
 /// The longest life of a token, in seconds: a day.
 pub const TOKEN_MAX_S: u64 = 24 * 3600;
 
-/// The largest enrolment request, in bytes.
-pub const REQUEST_BYTES: usize = 64 * 1024;
-
 /// The channel that devices of this hub follow.
 const CHANNEL: &str = "dev";
-
-/// The largest root metadata that is served, in bytes.
-const ROOT_BYTES: u64 = 1024 * 1024;
 
 /// Why nobody was enrolled.
 #[derive(Debug, thiserror::Error)]
@@ -54,15 +54,12 @@ pub enum EnrolError {
     /// A key or certificate.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// A file of the hub.
-    #[error("cannot read {path}")]
-    File {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The secret is wrong, and so were many before it.
+    #[error("cannot enrol: the secret is wrong, and so were many from your address; try again in {} s", .0.seconds)]
+    Later(Later),
+    /// The chain of root metadata.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
 }
 
 /// Makes an enrolment token for a device that people call `name`, good for `valid_s` seconds (at
@@ -99,6 +96,19 @@ pub async fn replacement_token(
     make_token(state, name.unwrap_or(&found.name), Some(old.clone()), valid_s, who).await
 }
 
+/// A name that people can call a device by.
+///
+/// # Errors
+/// Why it cannot be one.
+pub fn device_name(name: &str) -> Result<String, String> {
+    if name.trim().is_empty() || name.len() > TEXT_BYTES || has_hidden(name) {
+        return Err(format!(
+            "cannot add a device: its name has 1 to {TEXT_BYTES} bytes, all of which can be seen"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
 async fn make_token(
     state: &AppState,
     name: &str,
@@ -106,11 +116,7 @@ async fn make_token(
     valid_s: u64,
     who: &str,
 ) -> Result<TokenResponse, EnrolError> {
-    if name.trim().is_empty() || name.len() > TEXT_BYTES {
-        return Err(EnrolError::Request(format!(
-            "cannot add a device without a name, or with one over {TEXT_BYTES} bytes"
-        )));
-    }
+    let name = device_name(name).map_err(EnrolError::Request)?;
     if valid_s == 0 || valid_s > TOKEN_MAX_S {
         return Err(EnrolError::Request(format!(
             "cannot make a token for {valid_s} s: choose 1 to {TOKEN_MAX_S}"
@@ -122,11 +128,11 @@ async fn make_token(
         hub: state.config.admin_url(),
         secret,
         ca: pki::ca_digest(&state.config.paths)?,
-        root: Digest::of(&root(state).await?),
+        root: root(state, None).await?.map_or(Digest::ZERO, |root| Digest::of(&root)),
     };
     let now = state.clock.now();
     let expires_at = UnixMillis(now.0.saturating_add(valid_s * 1000));
-    let (name, who) = (name.to_owned(), who.to_owned());
+    let who = who.to_owned();
     let kept = NewToken { secret_sha256: Digest::of(&secret), name, replaces, expires_at };
     state.store.write(move |tx| devices::add_token(tx, &kept, &who, now)).await?;
     Ok(TokenResponse { token: token.to_string(), expires_at_ms: expires_at.0 })
@@ -137,21 +143,35 @@ pub fn router(state: AppState, pki: Arc<Pki>) -> Router {
     Router::new()
         .route(ENROL_ROOT_PATH, get(serve_root))
         .route(ENROL_PATH, post(serve_enrol))
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES))
         .with_state((state, pki))
 }
 
 type Parts = (AppState, Arc<Pki>);
 
-async fn serve_root(State((state, _)): State<Parts>) -> Result<Response, EnrolError> {
-    Ok(([(header::CONTENT_TYPE, "application/json")], root(&state).await?).into_response())
+/// A token names the root that was the newest when it was made, so that one is served although a
+/// newer one may follow from it.
+async fn serve_root(
+    State((state, _)): State<Parts>,
+    Query(wanted): Query<RootQuery>,
+) -> Result<Response, EnrolError> {
+    let root = root(&state, wanted.sha256).await?.ok_or_else(|| {
+        EnrolError::Request("cannot enrol: this hub has no root metadata of that digest".into())
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], root).into_response())
 }
 
 async fn serve_enrol(
     State((state, pki)): State<Parts>,
-    Json(request): Json<EnrolRequest>,
+    asker: Asker,
+    extract::Json(request): extract::Json<EnrolRequest>,
 ) -> Result<Json<EnrolResponse>, EnrolError> {
-    enrol(&state, &pki, &request).await.map(Json)
+    match enrol(&state, &pki, &request).await {
+        Err(error @ EnrolError::Store(StoreError::NotFound { .. })) => {
+            state.watch.wrong(Door::Enrol, asker, None).await?;
+            Err(error)
+        }
+        other => other.map(Json),
+    }
 }
 
 /// Lets a device in.
@@ -175,7 +195,8 @@ pub async fn enrol(
         .await?;
     let id = draw_id()?;
     let days = state.config.limits.device_certificate_days;
-    let certificate = pki.authority.device(&id, &request.csr_pem, now, days)?;
+    let certificate =
+        pki.authority.device(&id, &request.signing_key, &request.csr_pem, now, days)?;
     let new = NewDevice {
         certificate_pem: certificate.pem,
         certificate_ends: certificate.ends,
@@ -243,13 +264,17 @@ fn draw_id() -> Result<DeviceId, EnrolError> {
     format!("dev-{text}").parse().map_err(|_| EnrolError::Request("cannot draw a device id".into()))
 }
 
-async fn root(state: &AppState) -> Result<Vec<u8>, EnrolError> {
-    let path = state.config.paths.tuf().join(CHANNEL).join("1.root.json");
-    let failed = |source| EnrolError::File { path: path.clone(), source };
-    if tokio::fs::metadata(&path).await.map_err(failed)?.len() > ROOT_BYTES {
-        return Err(failed(std::io::Error::other("it is larger than 1 MiB")));
+/// The root metadata with that digest, or the newest.
+async fn root(state: &AppState, digest: Option<Digest>) -> Result<Option<Vec<u8>>, EnrolError> {
+    let tuf = state.config.paths.tuf();
+    let read = tokio::task::spawn_blocking(move || crate::release::root_json(&tuf, digest));
+    Ok(read.await.map_err(|_| ReleaseError::Panicked)??)
+}
+
+impl From<Later> for EnrolError {
+    fn from(later: Later) -> Self {
+        Self::Later(later)
     }
-    tokio::fs::read(&path).await.map_err(failed)
 }
 
 impl IntoResponse for EnrolError {
@@ -261,8 +286,9 @@ impl IntoResponse for EnrolError {
             // An unknown secret and a used one are told apart only by who has the secret.
             Self::Store(StoreError::NotFound { .. }) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Store(StoreError::Conflict { .. }) => (StatusCode::CONFLICT, "conflict"),
+            Self::Later(_) => (StatusCode::TOO_MANY_REQUESTS, "later"),
             Self::Store(StoreError::Full { .. }) => (StatusCode::INSUFFICIENT_STORAGE, "full"),
-            Self::Store(_) | Self::Pki(_) | Self::File { .. } => {
+            Self::Store(_) | Self::Pki(_) | Self::Release(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal")
             }
         };
@@ -274,6 +300,10 @@ impl IntoResponse for EnrolError {
         } else {
             self.to_string()
         };
-        (status, Json(ApiError { code: code.into(), message })).into_response()
+        let mut response = (status, Json(ApiError { code: code.into(), message })).into_response();
+        if let Self::Later(Later { seconds }) = self {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

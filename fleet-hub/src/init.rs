@@ -1,26 +1,35 @@
 //! `fleet-hub init`: everything a hub needs, made once.
 //!
-//! Invariants: nothing that exists is overwritten; the folder holds [`UNFINISHED`] until the last
-//! step, so that what a crash leaves is named as such by the next `init` and by `serve`, and is
-//! never mistaken for a hub.
+//! Invariants: nothing that exists is overwritten; the folder is marked as [`unfinished`] until the
+//! last step.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use fleetloop_observe::private::{self, PrivateError};
+use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::{ApiAccess, Role};
 
+use crate::backup::key::{self, KeyError};
+use crate::cli::human;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, ConfigFile, FILE, Telemetry};
 use crate::durable::{self, Access};
+use crate::keys::clock::{Doubt, doubt};
 use crate::limits::Limits;
 use crate::pki::{Pki, PkiError};
+use crate::published::Documents;
 use crate::release::{self, ReleaseError};
 use crate::store::payloads::Blobs;
 use crate::store::{Store, StoreError, labels, tokens};
+use crate::unfinished::{self, UnfinishedError};
 
-/// Stands in the data directory while `init` is under way.
-pub const UNFINISHED: &str = "init-unfinished";
+/// The access files that an init writes into the data directory. The hub starts its own worker with
+/// the last one.
+pub const ACCESS_FILES: [&str; 4] = ["admin.toml", "annotator.toml", "backup.toml", "worker.toml"];
+
+/// What each of them may.
+const ROLES: [Role; 4] = [Role::Admin, Role::Annotator, Role::Backup, Role::Worker];
 
 /// Who an init is, in the audit log.
 const WHO: &str = "init";
@@ -32,8 +41,8 @@ pub struct InitOptions {
     pub data: PathBuf,
     /// Where the root key goes; outside the data directory.
     pub offline_keys: PathBuf,
-    /// The host name by which devices and people reach the hub.
-    pub host: String,
+    /// The names by which devices and people reach the hub, the primary one first.
+    pub hosts: Vec<String>,
     /// The labels that samples can be given, in the order that models learn.
     pub labels: Vec<String>,
     /// Where admin pages, API and enrolment listen.
@@ -44,29 +53,19 @@ pub struct InitOptions {
     pub mqtt_listen: String,
     /// `"embedded"` or `mqtts://host:port`.
     pub broker: String,
+    /// Who can open backups, as age recipients; without any, a key is made beside the offline keys.
+    pub backup_recipients: Vec<String>,
 }
 
 /// Why no hub was made.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The folder is in use.
-    #[error(
-        "cannot make a hub in {path}: it is not empty; choose another folder, or serve the hub that is there"
-    )]
-    NotEmpty {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// An earlier init was cut short.
-    #[error(
-        "cannot use {path}: an earlier 'fleet-hub init' of it did not finish; remove it and the keys of that attempt in {offline_keys}, then run init again"
-    )]
-    Unfinished {
-        /// The folder.
-        path: PathBuf,
-        /// Where that attempt put its root key.
-        offline_keys: String,
-    },
+    /// The folder is another user's, or cannot be closed to other users.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    /// The data directory.
+    #[error(transparent)]
+    Folder(#[from] UnfinishedError),
     /// The offline keys would lie where the hub's process finds them.
     #[error(
         "cannot make a hub: the offline keys ({offline_keys}) would lie inside its data directory ({data}); name a folder elsewhere"
@@ -76,6 +75,17 @@ pub enum InitError {
         offline_keys: PathBuf,
         /// The data directory.
         data: PathBuf,
+    },
+    /// The clock is wrong.
+    #[error(
+        "cannot make a hub: the clock says {} UTC, but {doubt}; set it, for keys and certificates count \
+         from it", human::time(now.0)
+    )]
+    Clock {
+        /// What it says.
+        now: UnixMillis,
+        /// What is wrong with it.
+        doubt: Doubt,
     },
     /// A file or folder.
     #[error("cannot write {path}")]
@@ -89,6 +99,9 @@ pub enum InitError {
     /// An address, host or broker.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The key of backups.
+    #[error(transparent)]
+    BackupKey(#[from] KeyError),
     /// A key or certificate.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -114,81 +127,79 @@ pub enum InitError {
 /// # Errors
 /// [`InitError`]; whatever was made until then stays and is named as unfinished.
 pub async fn init(options: &InitOptions, clock: &Clock) -> Result<Config, InitError> {
-    let file = ConfigFile {
-        host: options.host.clone(),
+    let mut file = ConfigFile {
+        hosts: options.hosts.clone(),
         admin_listen: options.admin_listen.clone(),
         device_listen: options.device_listen.clone(),
         mqtt_listen: options.mqtt_listen.clone(),
         broker: options.broker.clone(),
+        backup_recipients: options.backup_recipients.clone(),
         limits: Limits::default(),
         telemetry: Telemetry::default(),
     };
-    let toml = toml::to_string(&file).map_err(|source| InitError::Toml { what: FILE, source })?;
-    let config = Config::parse(&options.data, &toml)?;
-    claim(options)?;
-    let paths = &config.paths;
     let now = clock.now();
+    if let Some(doubt @ Doubt::BeforeProgram) = doubt(now, now) {
+        return Err(InitError::Clock { now, doubt });
+    }
+    // Nothing is made for a configuration that cannot be.
+    parse(options, &file)?;
+    claim(options)?;
+    if file.backup_recipients.is_empty() {
+        file.backup_recipients = vec![key::make(&options.offline_keys)?];
+    }
+    let (toml, config) = parse(options, &file)?;
+    let paths = &config.paths;
     let pki = Pki::create(&config, now)?;
     let store = Store::open(&paths.data)?;
     Blobs::open("payload", &paths.payloads(), 0)?;
     let artefacts = Blobs::open("artefact", &paths.artefacts(), 0)?;
-    let hub_keys = pki.hub_keys(now);
-    release::init_repository(paths, &options.offline_keys, &hub_keys, &artefacts, clock).await?;
+    let own = Documents::first(&config, &pki, now);
+    release::init_repository(paths, &options.offline_keys, &own, &artefacts, clock).await?;
     let set = LabelSet { labels: options.labels.clone() };
     store.write(move |tx| labels::extend(tx, &set, WHO)).await?;
-    for (name, role) in
-        [("admin", Role::Admin), ("annotator", Role::Annotator), ("worker", Role::Worker)]
-    {
+    for (file, role) in ACCESS_FILES.into_iter().zip(ROLES) {
+        let name = tokens::role_name(role);
         let token = store.write(move |tx| tokens::create(tx, name, role, WHO, now)).await?;
         let access =
             ApiAccess { url: config.admin_url(), token, ca_pem: pki.authority.pem().to_owned() };
         let text = toml::to_string(&access)
             .map_err(|source| InitError::Toml { what: "an access file", source })?;
-        write(&paths.data.join(format!("{name}.toml")), &text, Access::Owner)?;
+        write(&paths.data.join(file), &text, Access::Owner)?;
     }
     let header = "# A Fleetloop hub. What a key means and its default: docs/hub.md.\n";
     write(&paths.data.join(FILE), &format!("{header}{toml}"), Access::Everybody)?;
     // A crash before this leaves an unfinished folder, after it a hub.
-    let mark = paths.data.join(UNFINISHED);
-    durable::remove(&mark).map_err(|source| InitError::File { path: mark, source })?;
+    unfinished::done(&paths.data)?;
     Ok(config)
 }
 
-/// Takes the empty data directory and marks it as unfinished.
+fn parse(options: &InitOptions, file: &ConfigFile) -> Result<(String, Config), InitError> {
+    let toml = toml::to_string(file).map_err(|source| InitError::Toml { what: FILE, source })?;
+    let config = Config::parse(&options.data, &toml)?;
+    Ok((toml, config))
+}
+
+/// Takes the empty data directory, and makes the folder of the offline keys outside it.
 fn claim(options: &InitOptions) -> Result<(), InitError> {
     let failed = |path: &Path, source| InitError::File { path: path.to_owned(), source };
-    let data = &options.data;
-    refuse_unfinished(data)?;
+    let (data, offline_keys) = (&options.data, &options.offline_keys);
+    unfinished::refuse(data)?;
     let absolute = |path: &Path| std::path::absolute(path).map_err(|source| failed(path, source));
-    if absolute(&options.offline_keys)?.starts_with(absolute(data)?) {
+    if absolute(offline_keys)?.starts_with(absolute(data)?) {
         return Err(InitError::KeysInside {
-            offline_keys: options.offline_keys.clone(),
+            offline_keys: offline_keys.clone(),
             data: data.clone(),
         });
     }
-    // Its owner's alone: keys and the database lie in it.
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
-        .map_err(|source| failed(data, source))?;
-    let mut entries = std::fs::read_dir(data).map_err(|source| failed(data, source))?;
-    if entries.next().is_some() {
-        return Err(InitError::NotEmpty { path: data.clone() });
-    }
-    let offline = options.offline_keys.display().to_string();
-    write(&data.join(UNFINISHED), &offline, Access::Owner)
-}
-
-/// Refuses a folder whose init was cut short.
-///
-/// # Errors
-/// [`InitError::Unfinished`].
-pub fn refuse_unfinished(data: &Path) -> Result<(), InitError> {
-    match std::fs::read_to_string(data.join(UNFINISHED)) {
-        Ok(offline_keys) => Err(InitError::Unfinished { path: data.to_owned(), offline_keys }),
-        Err(_) => Ok(()),
-    }
+    let advice = format!(
+        "an earlier 'fleet-hub init' of it did not finish; remove it and the keys of that attempt \
+         in {}, then run init again",
+        offline_keys.display()
+    );
+    unfinished::claim(data, &advice)?;
+    // It may have been there, open to everybody.
+    private::secure(data)?;
+    std::fs::create_dir_all(offline_keys).map_err(|source| failed(offline_keys, source))
 }
 
 fn write(path: &Path, text: &str, access: Access) -> Result<(), InitError> {

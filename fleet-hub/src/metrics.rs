@@ -29,6 +29,10 @@ const METRICS: &[Metric<HubStatus>] = &[
         |s| one(s.messages_under_way)),
     gauge("messages_limit", None, "how many may be; one more is refused as busy",
         |s| one(s.messages_limit)),
+    counter("dropped", None, "left out because of a quota or a full queue, by reason; nothing is lost",
+        |s| all("reason", &s.messages_dropped)),
+    counter("slowed", None, "messages held up because their devices were over their quotas",
+        |s| one(s.messages_slowed)),
     counter("samples", None, "samples stored, by group: fleet or import",
         |s| by("group", [("fleet", s.samples.fleet), ("import", s.samples.imported)])),
     counter("gaps", None, "gap records stored", |s| one(s.samples.gaps)),
@@ -47,11 +51,16 @@ const METRICS: &[Metric<HubStatus>] = &[
         |s| by("state", [("enrolled", s.devices_enrolled), ("revoked", s.devices_revoked)])),
     gauge("devices_connected", None, "enrolled devices heard within three minutes",
         |s| one(s.devices_connected)),
+    counter("credentials_wrong", None, "wrong credentials, by door: login, bearer, session, enrol, renew, certificate",
+        |s| all("door", &s.credentials_wrong)),
+    counter("credentials_slowed", None, "those among them that were answered with 429, by door",
+        |s| all("door", &s.credentials_slowed)),
     gauge("datasets", None, "frozen datasets", |s| one(s.datasets)),
     gauge("jobs", None, "training jobs, by state", |s| all("state", &s.jobs)),
     gauge("models", None, "models", |s| one(s.models)),
     gauge("releases", None, "signed releases", |s| one(s.releases)),
     gauge("rollouts", None, "rollouts, by phase", |s| all("phase", &s.rollouts)),
+    gauge("findings", None, "open findings, by kind", |s| all("kind", &s.findings)),
     gauge("database", Some("bytes"), "size of the database", |s| one(s.database_bytes)),
     gauge("disk_free", Some("bytes"), "space left for payloads",
         |s| s.disk_free_bytes.map(one).unwrap_or_default()),
@@ -59,12 +68,27 @@ const METRICS: &[Metric<HubStatus>] = &[
         |s| one(s.disk_floor_bytes)),
     gauge("resident_memory", Some("bytes"), "memory that the process holds",
         |s| one(s.rss_bytes)),
+    gauge("key_left", Some("seconds"), "time until each key, or what it signed, ends; 0 once it has",
+        |s| all("key", &s.key_left_s)),
     counter("otlp_spans", None, "spans for the OTLP collector, by what became of them, when one is configured",
         |s| s.otlp.map(|otlp| by("fate", [
             ("exported", otlp.exported),
             ("failed", otlp.failed),
             ("dropped", otlp.dropped),
         ])).unwrap_or_default()),
+    gauge("descriptors_limit", None, "files and connections that the hub may have open",
+        |s| one(s.descriptors)),
+    gauge("connections", None, "open connections, by listener, holder and phase",
+        |s| s.connections.iter().map(|c| (vec![
+            ("listener", c.listener.clone()),
+            ("holder", c.holder.clone()),
+            ("phase", c.phase.clone()),
+        ], c.count)).collect()),
+    counter("connections_closed", None, "connections that the hub closed, by listener and reason (a key of limits.connections, or not_enrolled)",
+        |s| s.connections_closed.iter().map(|c| (vec![
+            ("listener", c.listener.clone()),
+            ("reason", c.reason.clone()),
+        ], c.count)).collect()),
 ];
 
 /// What `status` says, as OpenMetrics text.
@@ -87,9 +111,16 @@ mod tests {
         let status = HubStatus {
             jobs: some.clone(),
             rollouts: some.clone(),
-            refused_by_reason: some,
+            findings: some.clone(),
+            refused_by_reason: some.clone(),
+            credentials_wrong: some.clone(),
+            credentials_slowed: some.clone(),
+            key_left_s: some.clone(),
+            messages_dropped: some,
             disk_free_bytes: Some(7),
             otlp: Some(fleetloop_protocol::api::status::OtlpStatus::default()),
+            connections: vec![fleetloop_protocol::api::status::ConnectionCount::default()],
+            connections_closed: vec![fleetloop_protocol::api::status::ClosedCount::default()],
             ..HubStatus::default()
         };
         let text = text(status).unwrap();

@@ -1,20 +1,16 @@
 //! The hub's own certificates while it runs: issued at the start, renewed at two thirds of their
 //! life.
 //!
-//! The two HTTPS listeners show the new certificate from their next connection on. The embedded
-//! broker and the hub's own MQTT client read theirs once, at the start, and cannot be given another:
-//! a hub that ran for the whole life of its certificates ([`OWN_DAYS`]) without a restart would lose
-//! its devices on MQTT. From two thirds on its log asks for a restart, every day.
+//! The three listeners and the hub's own MQTT client show the new ones from their next connection on.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum_server::tls_rustls::RustlsConfig;
 use fleetloop_protocol::UnixMillis;
 use tokio::sync::watch;
 
-use crate::listeners::Listener;
-use crate::pki::tls::{self, ClientCertificates};
+use crate::listeners::{Listener, Tls};
+use crate::pki::tls::{self, ClientCertificate, ClientCertificates};
 use crate::pki::{OWN_DAYS, Pki, PkiError};
 use crate::state::AppState;
 
@@ -24,71 +20,64 @@ const LOOK_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// At this age they are renewed, in milliseconds.
 const RENEW_AT_MS: u64 = OWN_DAYS * 24 * 3600 * 1000 / 3 * 2;
 
-/// Renews what the listeners show.
+/// Renews what the hub shows.
 pub struct OwnCertificates {
     state: AppState,
     pki: Arc<Pki>,
-    /// What the broker shows since the start.
-    started: UnixMillis,
-    /// When the listeners' was issued.
+    /// When those that are shown were issued.
     issued: UnixMillis,
-    listeners: [(RustlsConfig, ClientCertificates); 2],
+    listeners: Vec<(Tls, ClientCertificates)>,
+    client: ClientCertificate,
 }
 
 impl OwnCertificates {
-    /// For listeners whose certificates were issued now.
-    pub fn new(state: &AppState, pki: &Arc<Pki>, admin: &Listener, devices: &Listener) -> Self {
-        let now = state.clock.now();
-        Self {
-            state: state.clone(),
-            pki: Arc::clone(pki),
-            started: now,
-            issued: now,
-            listeners: [
-                (admin.certificate(), ClientCertificates::NotAsked),
-                (devices.certificate(), ClientCertificates::Asked),
-            ],
-        }
+    /// For a hub whose certificates were issued now, and whose MQTT client shows one of them.
+    pub fn new(state: &AppState, pki: &Arc<Pki>, client: ClientCertificate) -> Self {
+        let issued = state.clock.now();
+        let (state, pki) = (state.clone(), Arc::clone(pki));
+        Self { state, pki, issued, listeners: Vec::new(), client }
     }
 
-    /// Looks at the dates until the hub stops.
-    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        loop {
-            // Cancel-safe: a tick is kept, the stop stays.
-            tokio::select! {
-                _ = looks.tick() => {}
-                () = crate::release::stopped(&mut stopping) => return,
-            }
-            if let Err(error) = self.look() {
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(
-                    error,
-                    "cannot renew the hub's certificates; trying again tomorrow"
-                );
-            }
-            if is_due(self.started, self.state.clock.now()) {
-                tracing::warn!(
-                    "the broker still shows the certificate of the hub's start; restart the hub"
-                );
-            }
-        }
+    /// The listener shows one, too.
+    pub fn shown_by(&mut self, listener: &Listener, clients: ClientCertificates) {
+        self.listeners.push((listener.certificate(), clients));
     }
 
-    /// Renews what is due. A crash in between leaves files that the next start issues anew.
-    fn look(&mut self) -> Result<(), PkiError> {
+    /// Renews what is due; whether anything was. A crash in between leaves files that the next start
+    /// issues anew.
+    ///
+    /// # Errors
+    /// The disk failed; what was shown before is shown on.
+    pub fn look(&mut self) -> Result<bool, PkiError> {
         let now = self.state.clock.now();
         if !is_due(self.issued, now) {
-            return Ok(());
+            return Ok(false);
         }
         self.pki.issue_own(&self.state.config, now)?;
         for (listener, clients) in &self.listeners {
-            let config = tls::server(&self.pki, *clients, &self.state.clock)?;
-            listener.reload_from_config(Arc::new(config));
+            listener.change(tls::server(&self.pki, *clients, &self.state.clock)?);
         }
+        self.client.renew(&self.pki)?;
         self.issued = now;
         tracing::info!("the hub's certificates are renewed");
-        Ok(())
+        Ok(true)
+    }
+}
+
+/// Looks at the dates until the hub stops.
+pub async fn run(own: Arc<Mutex<OwnCertificates>>, mut stopping: watch::Receiver<bool>) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        // Cancel-safe: a tick is kept, the stop stays.
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = crate::release::stopped(&mut stopping) => return,
+        }
+        let looked = own.lock().unwrap_or_else(PoisonError::into_inner).look();
+        if let Err(error) = looked {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "cannot renew the hub's certificates; trying again tomorrow");
+        }
     }
 }
 

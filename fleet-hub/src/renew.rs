@@ -3,9 +3,9 @@
 //! Invariants: only the key that an enrolled device enrolled with renews its certificate, whether
 //! the one before has expired or not; an unknown device, a revoked one and a wrong proof get the
 //! same answer, so nobody learns which devices there are; the certificate before is good until its
-//! own end. Anyone who reaches the device listener may ask, so a request is at most
-//! [`REQUEST_BYTES`] and costs a look-up before a signature is checked, and a check before one is
-//! made.
+//! own end. Anyone who reaches the device listener may ask, so a request's length is limited
+//! ([`crate::door::bodies`]), it costs a look-up before a signature is checked, and a check before one
+//! is made; a wrong proof is counted by address and device ([`crate::door`]).
 
 use base64::Engine as _;
 use fleetloop_protocol::DeviceId;
@@ -16,9 +16,6 @@ use fleetloop_protocol::renew::{RenewRequest, RenewResponse, renew_message};
 use crate::pki::{Pki, PkiError};
 use crate::state::AppState;
 use crate::store::{StoreError, devices};
-
-/// The largest request, in bytes: a certificate request for P-256 has half a kilobyte.
-pub const REQUEST_BYTES: usize = 16 * 1024;
 
 /// Why nothing was renewed.
 #[derive(Debug, thiserror::Error)]
@@ -70,16 +67,22 @@ pub async fn renew(
         return Err(refused());
     }
     let days = state.config.limits.device_certificate_days;
-    let issued = pki.authority.device(&device.id, &request.csr_pem, state.clock.now(), days)?;
+    let issued = {
+        let (id, key) = (&device.id, &device.signing_key);
+        pki.newest().device(id, key, &request.csr_pem, state.clock.now(), days)?
+    };
     let pem = issued.pem.clone();
     // A crash before this commit leaves the answer unsent: the device asks again. It may have been
     // revoked since the look: then nothing is kept and nothing is answered.
-    state.store.write(move |tx| devices::renew(tx, &device.id, &pem, issued.ends)).await.map_err(
-        |error| match error {
-            StoreError::NotFound { .. } => refused(),
-            error => RenewError::Store(error),
-        },
-    )?;
+    let limits = state.config.limits.clone();
+    let kept = state
+        .store
+        .write(move |tx| devices::renew(tx, &device.id, &pem, issued.ends, &limits))
+        .await;
+    kept.map_err(|error| match error {
+        StoreError::NotFound { .. } => refused(),
+        error => RenewError::Store(error),
+    })?;
     let (device, agent) = (&request.device, &request.agent_version);
     tracing::info!(%device, agent, ends_ms = issued.ends.0, "certificate renewed");
     Ok(RenewResponse { certificate_pem: issued.pem })

@@ -6,29 +6,38 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::middleware::from_fn;
 use fleetloop_observe::otlp::{Export, OtlpError, Speaker};
+use fleetloop_observe::private::{self, PrivateError};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Clock;
 use crate::config::{BrokerKind, Config};
-use crate::init::{self, InitError};
-use crate::listeners::{ListenError, Listener, device};
+use crate::door::{self, Watch};
+use crate::last_use::LastUse;
+use crate::listeners::gate::Gate;
+use crate::listeners::gate::book::ListenerKind;
+use crate::listeners::gate::budget;
+use crate::listeners::{self, ListenError, Listener, device};
 use crate::mqtt::Client;
-use crate::own_certificates::OwnCertificates;
+use crate::own_certificates::{self, OwnCertificates};
 use crate::pki::tls::{self, ClientCertificates};
 use crate::pki::{Pki, PkiError};
+use crate::published;
+use crate::quota::{self, Quotas};
 use crate::release::{self, ReleaseError};
 use crate::state::{AppState, DesiredPublisher, EVENTS};
 use crate::status::Vitals;
 use crate::store::payloads::Blobs;
 use crate::store::uploads::Uploads;
-use crate::store::{Store, StoreError};
-use crate::{api, enrol};
+use crate::store::{Store, StoreError, removal};
+use crate::unfinished::{self, UnfinishedError};
+use crate::{access_files, api, enrol};
 
 /// How long a start waits for its own broker to take the hub's client in.
 const CONNECT: Duration = Duration::from_secs(60);
@@ -36,9 +45,12 @@ const CONNECT: Duration = Duration::from_secs(60);
 /// Why the hub does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Its init was cut short.
+    /// Its data folder is open to other users and cannot be closed.
     #[error(transparent)]
-    Init(#[from] InitError),
+    Private(#[from] PrivateError),
+    /// Its making was cut short.
+    #[error(transparent)]
+    Folder(#[from] UnfinishedError),
     /// The root key is here, or the release repository is damaged.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -92,6 +104,7 @@ pub struct Hub {
     broker: Option<Broker>,
     client: Client,
     listeners: Vec<Listener>,
+    own: Arc<Mutex<OwnCertificates>>,
     /// The end of any is a failure.
     tasks: Tasks,
     _lock: File,
@@ -115,28 +128,44 @@ impl Hub {
         clock: Clock,
         spans: Option<Export>,
     ) -> Result<Self, ServeError> {
-        init::refuse_unfinished(&config.paths.data)?;
+        private::secure(&config.paths.data)?;
+        unfinished::refuse(&config.paths.data)?;
         release::refuse_root_key_inside(&config.paths.data)?;
         let lock = lock(&config)?;
         let pki = Pki::load(&config.paths)?;
         pki.issue_own(&config, clock.now())?;
         let pki = pki.shared();
+        let keys = Arc::clone(&pki);
         let (desired, orders) = DesiredPublisher::channel();
         let (stopping, stopping_rx) = watch::channel(false);
-        let mut state = open(config, clock, desired, stopping_rx)?;
+        let mut state = open(config, clock, keys, desired, stopping_rx)?;
         let ended = watch::Sender::new(false);
         let spans = export(&mut state, spans, ended.subscribe())?;
-        release::reconcile(&state).await?;
+        publish(&state, &pki).await?;
+        access_files::refresh(&state.config, &pki);
+        removal::erase_due(&state.store, &state.payloads).await?;
         let broker = match state.config.broker {
             BrokerKind::Embedded => Some(Broker::start(&state, &pki).await?),
             BrokerKind::External { .. } => None,
         };
         let (listeners, mut tasks) = listen(&state, &pki)?;
-        let client = Client::start(state.clone(), pki, orders)?;
+        let client = Client::start(state.clone(), Arc::clone(&pki), orders)?;
+        let mut own = OwnCertificates::new(&state, &pki, client.certificate());
+        own.shown_by(&listeners[0], ClientCertificates::NotAsked);
+        own.shown_by(&listeners[1], ClientCertificates::Asked);
+        if let Some(broker) = &broker {
+            own.shown_by(broker.listener(), ClientCertificates::Required);
+        }
+        let own = Arc::new(Mutex::new(own));
+        let renewing =
+            tokio::spawn(own_certificates::run(Arc::clone(&own), state.stopping.clone()));
+        tasks.push(("renewal of the hub's certificates", renewing));
         let mut connected = client.connected();
         tasks.push(("rollout driver", tokio::spawn(drive(state.clone()))));
+        tasks.push(("report of what was dropped", tokio::spawn(quota::watch(state.clone()))));
         tasks.extend(spans);
-        let hub = Self { state, stopping, ended, broker, client, listeners, tasks, _lock: lock };
+        let hub =
+            Self { state, stopping, ended, broker, client, listeners, own, tasks, _lock: lock };
         // An external broker may be away; the hub serves people meanwhile.
         if hub.broker.is_some() {
             let waited = tokio::time::timeout(CONNECT, connected.wait_for(|up| *up)).await;
@@ -152,6 +181,15 @@ impl Hub {
     /// What the hub shares between its parts.
     pub fn state(&self) -> &AppState {
         &self.state
+    }
+
+    /// Renews the hub's own certificates if they are due, as it does every day by itself; whether
+    /// they were.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn renew_own_certificates(&self) -> Result<bool, PkiError> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).look()
     }
 
     /// Waits until something ends that should not.
@@ -205,23 +243,53 @@ impl Hub {
 fn open(
     config: Config,
     clock: Clock,
+    pki: Arc<Pki>,
     desired: DesiredPublisher,
     stopping: watch::Receiver<bool>,
 ) -> Result<AppState, StoreError> {
     let (paths, floor) = (&config.paths, config.limits.disk_floor_bytes);
     let payloads = Blobs::open("payload", &paths.payloads(), floor)?;
+    let gate = Gate::new(budget::raise(), &config.limits.connections);
+    let budget = gate.budget();
+    tracing::info!(
+        descriptors = budget.descriptors,
+        unauthenticated = budget.unauthenticated,
+        authenticated = budget.authenticated,
+        "connections that there may be"
+    );
     Ok(AppState {
-        vitals: Vitals::new(config.limits.backlog_messages),
+        vitals: Vitals::new(config.limits.backlog_messages, gate),
+        quotas: Quotas::new(&config.limits),
         store: Store::open(&paths.data)?,
         uploads: Uploads::open(&paths.uploads(), &config.limits, payloads.clone())?,
         payloads,
         artefacts: Blobs::open("artefact", &paths.artefacts(), floor)?,
         clock,
+        watch: Watch::default(),
+        last_use: LastUse::default(),
+        pki,
         events: broadcast::channel(EVENTS).0,
         desired,
         stopping,
         config: Arc::new(config),
     })
+}
+
+/// Publishes what the hub's files say, and brings database and repository together. A lost online key
+/// keeps nobody out: the hub serves, so that the key can be rotated, and signs nothing until then.
+async fn publish(state: &AppState, pki: &Arc<Pki>) -> Result<(), ReleaseError> {
+    let publishing = async {
+        published::publish(state, pki).await?;
+        release::catch_up(state).await?;
+        release::reconcile(state).await
+    };
+    match publishing.await {
+        Err(error @ ReleaseError::KeyLost { .. }) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "nothing can be released");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Starts sending spans, if the configuration names a collector.
@@ -236,7 +304,7 @@ fn export(
     let speaker = Speaker {
         program: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
-        instance: state.config.host.clone(),
+        instance: state.config.host().to_owned(),
         device: None,
     };
     let clock = state.clock.clone();
@@ -252,23 +320,28 @@ type Tasks = Vec<(&'static str, JoinHandle<()>)>;
 /// Starts the two HTTPS listeners.
 fn listen(state: &AppState, pki: &Arc<Pki>) -> Result<(Vec<Listener>, Tasks), ServeError> {
     let admin = api::router(state.clone()).merge(enrol::router(state.clone(), Arc::clone(pki)));
-    let (admin, admin_task) = Listener::start(
-        "people and programs",
+    let admin = door::before(admin, state).layer(from_fn(door::headers::add));
+    let (admin, admin_task) = listeners::https(
+        (ListenerKind::Admin, "people and programs"),
         state.config.admin_listen,
         tls::server(pki, ClientCertificates::NotAsked, &state.clock)?,
         admin,
+        state,
     )?;
-    let (devices, devices_task) = Listener::start(
-        "devices",
+    let (devices, devices_task) = listeners::https(
+        (ListenerKind::Device, "devices"),
         state.config.device_listen,
         tls::server(pki, ClientCertificates::Asked, &state.clock)?,
-        device::router(state.clone(), Arc::clone(pki)),
+        door::before(device::router(state.clone(), Arc::clone(pki)), state),
+        state,
     )?;
-    let own = OwnCertificates::new(state, pki, &admin, &devices);
+    let last_use = state.last_use.clone().run(state.store.clone(), state.stopping.clone());
+    let watch = state.watch.clone().run(state.store.clone(), state.stopping.clone());
     let tasks = vec![
         ("admin listener", admin_task),
         ("device listener", devices_task),
-        ("renewal of the hub's certificates", tokio::spawn(own.run(state.stopping.clone()))),
+        ("watch over credentials", tokio::spawn(watch)),
+        ("last use of tokens", tokio::spawn(last_use)),
     ];
     Ok((vec![admin, devices], tasks))
 }
@@ -280,7 +353,7 @@ async fn drive(state: AppState) {
 }
 
 /// One hub a data directory.
-fn lock(config: &Config) -> Result<File, ServeError> {
+pub(crate) fn lock(config: &Config) -> Result<File, ServeError> {
     let path = config.paths.data.join("hub.lock");
     let file = File::options()
         .create(true)

@@ -7,6 +7,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::door::Watch;
+use crate::last_use::LastUse;
+use crate::pki::Pki;
+use crate::quota::Quotas;
 use crate::status::Vitals;
 use crate::store::Store;
 use crate::store::payloads::Blobs;
@@ -89,14 +93,22 @@ pub struct AppState {
     pub artefacts: Blobs,
     /// The time.
     pub clock: Clock,
+    /// The keys and certificates that this process works with.
+    pub pki: Arc<Pki>,
     /// Tells who listens that something happened.
     pub events: broadcast::Sender<HubEvent>,
     /// Sends devices their orders.
     pub desired: DesiredPublisher,
     /// Becomes true once, when the hub stops.
     pub stopping: watch::Receiver<bool>,
+    /// When tokens were last used.
+    pub last_use: LastUse,
+    /// Counts wrong credentials.
+    pub watch: Watch,
     /// What the running parts show of themselves.
     pub vitals: Vitals,
+    /// What one device may cost.
+    pub quotas: Quotas,
 }
 
 impl AppState {

@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use fleetloop_protocol::backoff::Backoff;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The first wait before a restart; it doubles up to [`BACK_OFF_MAX`].
-const BACK_OFF: Duration = Duration::from_secs(1);
+/// The shortest wait before a restart.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// The longest wait before a restart.
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A worker that ran this long was well; the next restart waits little.
 const WELL: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ pub async fn run(access: PathBuf, stopping: watch::Receiver<bool>, drain: Durati
 }
 
 async fn keep(program: &Path, access: &Path, mut stopping: watch::Receiver<bool>, drain: Duration) {
-    let mut wait = BACK_OFF;
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         let started = Instant::now();
         match start(program, access) {
@@ -45,7 +46,10 @@ async fn keep(program: &Path, access: &Path, mut stopping: watch::Receiver<bool>
                 tracing::error!(%error, program = %program.display(), "cannot start the worker; build the trainer, or serve with --no-worker");
             }
         }
-        wait = if started.elapsed() > WELL { BACK_OFF } else { (wait * 2).min(BACK_OFF_MAX) };
+        if started.elapsed() > WELL {
+            backoff.reset();
+        }
+        let wait = backoff.next_wait();
         tracing::info!(?wait, "the worker is started again");
         // Cancel-safe: a timer and a watch.
         tokio::select! {

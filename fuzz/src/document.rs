@@ -13,6 +13,7 @@ use fleetloop_protocol::api::models::{ImportModel, ReleaseRequest};
 use fleetloop_protocol::api::rollouts::RolloutRequest;
 use fleetloop_protocol::api::samples::{ImportRequest, Sample};
 use fleetloop_protocol::enrol::{EnrolRequest, EnrolResponse};
+use fleetloop_protocol::hub_addresses::HubAddresses;
 use fleetloop_protocol::hub_keys::{HubKeyUse, HubKeys};
 use fleetloop_protocol::time::HubTime;
 use serde::Serialize;
@@ -23,10 +24,11 @@ use serde::de::DeserializeOwned;
 /// # Panics
 /// When a document that was read is written or read otherwise the second time.
 pub fn attempt(bytes: &[u8]) -> bool {
-    let documents: [fn(&[u8]) -> bool; 23] = [
+    let documents: [fn(&[u8]) -> bool; 24] = [
         // Between a device and the hub.
         read::<EnrolRequest>,
         read::<EnrolResponse>,
+        read::<HubAddresses>,
         read::<HubKeys>,
         read::<HubTime>,
         read::<ApiError>,

@@ -2,7 +2,7 @@
 //! CA and no other; and an agent's page on loopback. Calls block; each gives up after [`LIMIT`].
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use fleetloop_protocol::api::{ApiAccess, ApiError};
@@ -75,6 +75,28 @@ impl ApiClient {
     /// When the hub cannot be reached or does not say yes.
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<()> {
         self.call(self.request(Method::POST, path).json(body), path).map(drop)
+    }
+
+    /// Opens the hub's page on a connection of its own, without a token.
+    ///
+    /// # Errors
+    /// When it does not come within that time.
+    pub fn open_page(&self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        let late = || format!("the page did not come within {within:?}");
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let asked = self.client.get(&self.access.url).timeout(left);
+            let opened = self
+                .runtime
+                .block_on(async { asked.send().await?.error_for_status()?.bytes().await });
+            match opened {
+                Ok(_) => return Ok(()),
+                // As a browser does when a connection closes before it has answered.
+                Err(error) if error.is_request() && Instant::now() < deadline => {}
+                Err(error) => return Err(error).with_context(late),
+            }
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

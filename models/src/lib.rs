@@ -8,10 +8,12 @@
 //!
 //! The device, the evaluation and the training run this very code; the golden cases of a bundle
 //! prove, on each device, that they do, and its reference holds what the answers looked like where
-//! it was made. Nothing here knows of devices or fleets.
+//! it was made. A model is input from outside: [`graph`] checks it before the runtime sees it. Nothing here knows of devices or fleets.
 
 pub mod bundle;
+pub mod content;
 pub mod golden;
+pub mod graph;
 pub mod idx;
 pub mod picture;
 pub mod postprocess;

@@ -8,13 +8,15 @@ use image::{
     ImageReader, Limits,
 };
 
+use crate::content::{self, ContentError};
+
 /// The most pixels a frame may have; a larger picture is refused before it is decoded. A fuzzer looks
 /// for what is wrong at a limit, not for how long it takes to get there.
 pub const FRAME_PIXELS: u64 = if cfg!(fuzzing) { 64 << 10 } else { 64 << 20 };
 
 /// The most bytes a decoder may ask for: a frame of the most pixels, in colour. So a picture of 16 bits
 /// a value has fewer pixels, and what is packed beside the pixels (profiles, texts) unpacks to no more.
-const DECODED_BYTES: u64 = FRAME_PIXELS * 3;
+pub(crate) const DECODED_BYTES: u64 = FRAME_PIXELS * 3;
 
 /// How the values of a pixel are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +61,10 @@ pub enum PictureError {
         /// How many bytes there were.
         len: usize,
     },
-    /// More pixels than a frame may have, or more bytes.
+    /// The bytes are not a whole picture of that format within the limits.
+    #[error("cannot decode picture")]
+    Content(#[from] ContentError),
+    /// The decoder finds more pixels or bytes than the header said.
     #[error(
         "cannot decode picture: {width}×{height} pixels, the limit is {FRAME_PIXELS} of 8 bits a value"
     )]
@@ -127,6 +132,7 @@ impl Frame {
     /// # Errors
     /// [`PictureError`] when it is too large or not of that format.
     pub fn decode(media_type: MediaType, bytes: &[u8]) -> Result<Self, PictureError> {
+        content::check(media_type, bytes)?;
         let format = media_type.as_str();
         let failed = |source| PictureError::Decode { format, source };
         let kind = match media_type {
@@ -195,11 +201,11 @@ mod tests {
         let mut png = Frame::new(1, 1, Channels::Grey, vec![0]).unwrap().encode_png().unwrap();
         png[16..20].copy_from_slice(&60_000u32.to_be_bytes());
         png[20..24].copy_from_slice(&60_000u32.to_be_bytes());
-        let crc = crc32(&png[12..29]);
+        let crc = content::png_crc32(&png[12..29]);
         png[29..33].copy_from_slice(&crc.to_be_bytes());
         assert!(matches!(
             Frame::decode(MediaType::Png, &png),
-            Err(PictureError::TooLarge { width: 60_000, height: 60_000 })
+            Err(PictureError::Content(ContentError::TooLarge { width: 60_000, height: 60_000 }))
         ));
     }
 
@@ -211,21 +217,12 @@ mod tests {
         png[16..20].copy_from_slice(&width.to_be_bytes());
         png[20..24].copy_from_slice(&height.to_be_bytes());
         png[24..26].copy_from_slice(&[16, 6]);
-        let crc = crc32(&png[12..29]);
+        let crc = content::png_crc32(&png[12..29]);
         png[29..33].copy_from_slice(&crc.to_be_bytes());
         assert!(u64::from(width) * u64::from(height) < FRAME_PIXELS);
         assert!(matches!(
             Frame::decode(MediaType::Png, &png),
-            Err(PictureError::TooLarge { width: 8192, height: 4096 })
+            Err(PictureError::Content(ContentError::TooLarge { width: 8192, height: 4096 }))
         ));
-    }
-
-    /// CRC-32 of the PNG specification, annex D.
-    fn crc32(bytes: &[u8]) -> u32 {
-        !bytes.iter().fold(!0u32, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte), |c, _| {
-                if c & 1 == 1 { 0xedb8_8320 ^ (c >> 1) } else { c >> 1 }
-            })
-        })
     }
 }

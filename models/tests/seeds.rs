@@ -1,5 +1,7 @@
 //! Every file of the fuzzer's seeds for the decoders of this crate keeps its verdict.
 
+#[path = "../../fuzz/src/graph.rs"]
+mod graph;
 #[path = "../../fuzz/src/idx.rs"]
 mod idx;
 #[path = "../../fuzz/src/manifest.rs"]
@@ -12,6 +14,11 @@ mod seeds;
 #[test]
 fn every_manifest_of_the_fuzzers_seeds_keeps_its_verdict() {
     seeds::replay("manifest", manifest::attempt);
+}
+
+#[test]
+fn every_graph_of_the_fuzzers_seeds_keeps_its_verdict() {
+    seeds::replay("graph", graph::attempt);
 }
 
 #[test]

@@ -10,7 +10,8 @@
 //!
 //! Limits: [`QUEUE`] steps wait; one more is dropped and counted, for no thread waits for a
 //! collector. [`BATCH`] spans go in one request; a request that fails for good (the library tries
-//! again for ten seconds) is counted and gone. Without `telemetry.otlp` there is no layer, and an
+//! again for ten seconds) is counted and gone, and so is what comes until the next attempt, which waits
+//! longer each time ([`Backoff`]). Without `telemetry.otlp` there is no layer, and an
 //! event costs what it costs without it. `OTEL_EXPORTER_OTLP_HEADERS`, `…_TIMEOUT`,
 //! `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` count as the library says.
 
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fleetloop_protocol::api::status::OtlpStatus;
+use fleetloop_protocol::backoff::Backoff;
 use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::{DeviceId, UnixMillis, trace_id};
 use opentelemetry::trace::{
@@ -123,6 +125,9 @@ struct Collector {
     counts: Arc<Counts>,
     /// Whether it took the last it was sent.
     working: bool,
+    /// How long the next attempt waits after one that failed, and until when.
+    backoff: Backoff,
+    again_at: Option<Instant>,
 }
 
 /// The layer, with the filter that lets nothing but steps of this crate through, and the end that sends.
@@ -249,6 +254,8 @@ impl Export {
             now,
             counts: Arc::clone(&counts),
             working: true,
+            backoff: Backoff::default(),
+            again_at: None,
         });
         Ok(Seen { sent: counts, dropped: Arc::clone(&self.dropped) })
     }
@@ -300,12 +307,19 @@ impl Collector {
             return;
         }
         let count = spans.len() as u64;
+        if self.again_at.is_some_and(|at| Instant::now() < at) {
+            self.counts.failed.fetch_add(count, Ordering::Relaxed);
+            return;
+        }
         match self.exporter.export(spans).await {
             Ok(()) => {
                 self.counts.exported.fetch_add(count, Ordering::Relaxed);
                 self.working = true;
+                self.backoff.reset();
+                self.again_at = None;
             }
             Err(error) => {
+                self.again_at = Some(Instant::now() + self.backoff.next_wait());
                 self.counts.failed.fetch_add(count, Ordering::Relaxed);
                 if std::mem::take(&mut self.working) {
                     let speaker = &self.speaker.instance;

@@ -1,11 +1,14 @@
 //! What a command line prints as its result: text for people, or one JSON document with `--json`.
 //!
+//! Words from outside may be anywhere in it, so every text goes through [`mod@crate::text`] on its way out.
 //! Errors are [`anyhow`]'s, for nobody but a program's `main` meets them.
 
 use std::io::{ErrorKind, Write as _};
 
 use anyhow::Context as _;
 use serde::Serialize;
+
+use crate::text;
 
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,22 +34,30 @@ impl Output {
         value: &T,
         human: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
-        let text = match self {
-            Self::Human => human(value),
+        match self {
+            Self::Human => print(&human(value)),
             Self::Json => {
-                serde_json::to_string(value).context("cannot write the answer as JSON")?
+                let text =
+                    serde_json::to_string(value).context("cannot write the answer as JSON")?;
+                print(&text::visible_json(&text))
             }
-        };
-        print(&text)
+        }
     }
 }
 
-/// Writes `text` and the end of its last line to standard output. A reader who has seen enough
+/// The text of an error for standard error, with its causes.
+pub fn error(error: &anyhow::Error) -> String {
+    text::visible_lines(&format!("error: {error:#}")).into_owned()
+}
+
+/// Writes [`text::visible_lines`] of `text` and the end of its last line to standard output. A reader who
+/// has seen enough
 /// (`| head`) is no error.
 ///
 /// # Errors
 /// Standard output cannot be written, for instance because it is a file on a full disk.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    let text = text::visible_lines(text);
     let end = if text.ends_with('\n') { "" } else { "\n" };
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes()));

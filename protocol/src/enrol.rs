@@ -1,4 +1,4 @@
-//! Enrolment over HTTPS: `GET /enrol/root.json`, then `POST /enrol`, as JSON.
+//! Enrolment over HTTPS: `GET /enrol/root.json?sha256=…`, then `POST /enrol`, as JSON.
 //!
 //! The device checks the token's two digests (CA, root metadata) before it posts. Posting again
 //! with the same token and the same two keys gives the same answer, so a lost reply strands
@@ -12,8 +12,15 @@ use crate::keys::PublicKey;
 
 /// The path of the enrolment request on the hub's enrolment listener.
 pub const ENROL_PATH: &str = "/enrol";
-/// The path of the channel's first root metadata there.
+/// The path of the channel's root metadata there; the query is a [`RootQuery`].
 pub const ENROL_ROOT_PATH: &str = "/enrol/root.json";
+
+/// Which root metadata a new device asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootQuery {
+    /// The one that its token names; the newest without.
+    pub sha256: Option<Digest>,
+}
 
 /// What a new device sends.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::form;
 use crate::ids::{DeviceId, Epoch, Sequence};
 use crate::limits::SIGNED_BODY_BYTES;
 use crate::signed::{Purpose, Signable};
-use crate::v1;
 use crate::wire::{Invalid, Wire};
 
 /// Why samples will never arrive.
@@ -45,12 +45,12 @@ impl Signable for Gap {
 }
 
 impl Wire for Gap {
-    type Frozen = v1::Gap;
+    type Form = form::Gap;
     const NAME: &'static str = "gap";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::Gap> {
-        Some(v1::Gap {
+    fn to_form(&self) -> form::Gap {
+        form::Gap {
             device: self.device.as_str().to_owned(),
             epoch: self.epoch.0,
             from: self.from.0,
@@ -58,28 +58,28 @@ impl Wire for Gap {
             before: *self.before.as_bytes(),
             after: *self.after.as_bytes(),
             reason: match self.reason {
-                GapReason::OutboxFull => v1::GapReason::OutboxFull,
-                GapReason::Refused => v1::GapReason::Refused,
-                GapReason::Damaged => v1::GapReason::Damaged,
+                GapReason::OutboxFull => form::GapReason::OutboxFull,
+                GapReason::Refused => form::GapReason::Refused,
+                GapReason::Damaged => form::GapReason::Damaged,
             },
-        })
+        }
     }
 
-    fn thaw(wire: v1::Gap) -> Result<Self, Invalid> {
-        if wire.from > wire.to {
-            return Err(Invalid(format!("from {} is after to {}", wire.from, wire.to)));
+    fn from_form(form: form::Gap) -> Result<Self, Invalid> {
+        if form.from > form.to {
+            return Err(Invalid(format!("from {} is after to {}", form.from, form.to)));
         }
         Ok(Self {
-            device: wire.device.parse().map_err(Invalid::because)?,
-            epoch: Epoch(wire.epoch),
-            from: Sequence(wire.from),
-            to: Sequence(wire.to),
-            before: Digest::from_bytes(wire.before),
-            after: Digest::from_bytes(wire.after),
-            reason: match wire.reason {
-                v1::GapReason::OutboxFull => GapReason::OutboxFull,
-                v1::GapReason::Refused => GapReason::Refused,
-                v1::GapReason::Damaged => GapReason::Damaged,
+            device: form.device.parse().map_err(Invalid::because)?,
+            epoch: Epoch(form.epoch),
+            from: Sequence(form.from),
+            to: Sequence(form.to),
+            before: Digest::from_bytes(form.before),
+            after: Digest::from_bytes(form.after),
+            reason: match form.reason {
+                form::GapReason::OutboxFull => GapReason::OutboxFull,
+                form::GapReason::Refused => GapReason::Refused,
+                form::GapReason::Damaged => GapReason::Damaged,
             },
         })
     }

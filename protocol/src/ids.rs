@@ -65,8 +65,9 @@ impl fmt::Debug for DeviceId {
     }
 }
 
-/// One life of a device's outbox file: random, drawn when the file is made. A device that lost its
-/// disk starts a new epoch and can never reuse an identity.
+/// One life of a device's outbox file: drawn when the file is made, and again when the hub has another
+/// sample under one of its identities (the file was restored from an image, or copied). Numbers rise
+/// with time on each device, and are random within a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);

@@ -9,20 +9,24 @@
 //! before any allocation, trailing bytes are an error) and [`signed`] verifies (purpose, version,
 //! device and key are part of what is signed). A [`signed::Verified`] can be had in no other way.
 //!
-//! Domain types live in the modules below and may change; their frozen wire forms live in [`v1`]
-//! and, where there is a second one, in [`v2`], and may not. No I/O, no runtime and no clock is used here.
+//! Domain types live in the modules below and may change; their forms on the wire live in [`form`]
+//! and may not. No I/O, no runtime and no clock is used here.
 
 pub mod api;
+pub mod backoff;
 pub mod digest;
 pub mod drift;
 pub mod enrol;
+pub mod form;
 pub mod gap;
+pub mod hub_addresses;
 pub mod hub_keys;
 pub mod ids;
 pub mod keys;
 pub mod limits;
 pub mod receipt;
 pub mod renew;
+pub mod revoked;
 pub mod sample;
 pub mod signed;
 pub mod sketch;
@@ -32,8 +36,6 @@ pub mod time;
 pub mod token;
 pub mod topic;
 pub mod upload;
-pub mod v1;
-pub mod v2;
 pub mod wire;
 
 pub use digest::Digest;

@@ -24,6 +24,10 @@ pub const HEADER_PREDICTIONS: usize = 8;
 /// The most classes telemetry counts; a model with more reports only totals.
 pub const TELEMETRY_CLASSES: usize = 1024;
 
+/// The most frames a second that a source may have. The agent refuses a configuration with more; the hub
+/// counts no window of telemetry with more.
+pub const SOURCE_RATE_HZ: u32 = 100_000;
+
 /// The longest free text in a message (agent version, failure reason), in bytes.
 /// The sender shortens it at a character boundary.
 pub const TEXT_BYTES: usize = 512;

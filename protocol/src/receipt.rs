@@ -4,13 +4,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::form;
 use crate::ids::{Epoch, SampleId, Sequence};
 use crate::limits::{SIGNED_BODY_BYTES, shorten};
-use crate::sample::{sample_id_from_v1, sample_id_to_v1};
+use crate::sample::{sample_id_from_form, sample_id_to_form};
 use crate::signed::{Purpose, Signable, VerifyError};
 use crate::time::UnixMillis;
-use crate::wire::{DecodeError, Invalid, Two, Wire};
-use crate::{v1, v2};
+use crate::wire::{DecodeError, Invalid, Wire};
 
 /// What is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,8 @@ pub struct Receipt {
 pub enum RefusalReason {
     /// Not the encoding of a message, or bytes left over.
     Malformed,
-    /// Written by a newer build than the hub's.
+    /// Of a version that the hub does not read, or with a payload of a media type that it does not
+    /// know: written by a newer build.
     UnknownVersion,
     /// Over the limit.
     TooLarge,
@@ -59,16 +60,21 @@ pub enum RefusalReason {
     /// The hub is behind.
     Busy,
     /// The message says that its payload was uploaded, and the hub has no such upload (any more).
-    /// Said only to devices that send such messages.
     PayloadMissing,
+    /// The payload is not a whole picture of the header's media type, or over a picture's limits.
+    Content,
 }
 
 impl RefusalReason {
     /// Whether sending the same bytes again can never help.
     pub const fn is_permanent(self) -> bool {
         match self {
-            Self::Malformed | Self::TooLarge | Self::NotTrusted | Self::Conflict => true,
-            // A newer hub reads a newer version.
+            Self::Malformed
+            | Self::TooLarge
+            | Self::NotTrusted
+            | Self::Conflict
+            | Self::Content => true,
+            // A newer hub reads a newer version, and knows more media types.
             Self::UnknownVersion | Self::StorageFull | Self::Busy | Self::PayloadMissing => false,
         }
     }
@@ -77,7 +83,9 @@ impl RefusalReason {
 impl From<&VerifyError> for RefusalReason {
     fn from(error: &VerifyError) -> Self {
         match error {
-            VerifyError::Decode(DecodeError::UnknownVersion { .. }) => Self::UnknownVersion,
+            VerifyError::Decode(
+                DecodeError::UnknownVersion { .. } | DecodeError::Unknown { .. },
+            ) => Self::UnknownVersion,
             VerifyError::Decode(DecodeError::TooLarge { .. }) => Self::TooLarge,
             VerifyError::Decode(_) => Self::Malformed,
             _ => Self::NotTrusted,
@@ -111,33 +119,33 @@ impl Signable for Receipt {
 }
 
 impl Wire for Receipt {
-    type Frozen = v1::Receipt;
+    type Form = form::Receipt;
     const NAME: &'static str = "receipt";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::Receipt> {
-        Some(v1::Receipt {
+    fn to_form(&self) -> form::Receipt {
+        form::Receipt {
             subject: match &self.subject {
-                Subject::Sample(id) => v1::Subject::Sample(sample_id_to_v1(id)),
+                Subject::Sample(id) => form::Subject::Sample(sample_id_to_form(id)),
                 Subject::Gap { epoch, from, to } => {
-                    v1::Subject::Gap { epoch: epoch.0, from: from.0, to: to.0 }
+                    form::Subject::Gap { epoch: epoch.0, from: from.0, to: to.0 }
                 }
             },
             digest: *self.digest.as_bytes(),
             stored_at_ms: self.stored_at.0,
-        })
+        }
     }
 
-    fn thaw(wire: v1::Receipt) -> Result<Self, Invalid> {
+    fn from_form(form: form::Receipt) -> Result<Self, Invalid> {
         Ok(Self {
-            subject: match &wire.subject {
-                v1::Subject::Sample(id) => Subject::Sample(sample_id_from_v1(id)?),
-                v1::Subject::Gap { epoch, from, to } => {
+            subject: match &form.subject {
+                form::Subject::Sample(id) => Subject::Sample(sample_id_from_form(id)?),
+                form::Subject::Gap { epoch, from, to } => {
                     Subject::Gap { epoch: Epoch(*epoch), from: Sequence(*from), to: Sequence(*to) }
                 }
             },
-            digest: Digest::from_bytes(wire.digest),
-            stored_at: UnixMillis(wire.stored_at_ms),
+            digest: Digest::from_bytes(form.digest),
+            stored_at: UnixMillis(form.stored_at_ms),
         })
     }
 }
@@ -147,68 +155,49 @@ impl Signable for Refusal {
 }
 
 impl Wire for Refusal {
-    type Frozen = Two<v1::Refusal, v2::Refusal>;
+    type Form = form::Refusal;
     const NAME: &'static str = "refusal";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, reads: u8) -> Option<Self::Frozen> {
-        let (message, detail) = (*self.message.as_bytes(), self.detail.clone());
-        let retry_after_s = self.retry_after_s;
-        let reason = match self.reason {
-            RefusalReason::Malformed => v1::RefusalReason::Malformed,
-            RefusalReason::UnknownVersion => v1::RefusalReason::UnknownVersion,
-            RefusalReason::TooLarge => v1::RefusalReason::TooLarge,
-            RefusalReason::NotTrusted => v1::RefusalReason::NotTrusted,
-            RefusalReason::Conflict => v1::RefusalReason::Conflict,
-            RefusalReason::StorageFull => v1::RefusalReason::StorageFull,
-            RefusalReason::Busy => v1::RefusalReason::Busy,
-            RefusalReason::PayloadMissing => {
-                let reason = v2::RefusalReason::PayloadMissing;
-                let refusal = v2::Refusal { message, reason, detail, retry_after_s };
-                return (reads >= 2).then_some(Two::V2(refusal));
-            }
+    fn to_form(&self) -> form::Refusal {
+        form::Refusal {
+            message: *self.message.as_bytes(),
+            reason: match self.reason {
+                RefusalReason::Malformed => form::RefusalReason::Malformed,
+                RefusalReason::UnknownVersion => form::RefusalReason::UnknownVersion,
+                RefusalReason::TooLarge => form::RefusalReason::TooLarge,
+                RefusalReason::NotTrusted => form::RefusalReason::NotTrusted,
+                RefusalReason::Conflict => form::RefusalReason::Conflict,
+                RefusalReason::StorageFull => form::RefusalReason::StorageFull,
+                RefusalReason::Busy => form::RefusalReason::Busy,
+                RefusalReason::PayloadMissing => form::RefusalReason::PayloadMissing,
+                RefusalReason::Content => form::RefusalReason::Content,
+            },
+            detail: self.detail.clone(),
+            retry_after_s: self.retry_after_s,
+        }
+    }
+
+    fn from_form(form: form::Refusal) -> Result<Self, Invalid> {
+        let reason = match form.reason {
+            form::RefusalReason::Malformed => RefusalReason::Malformed,
+            form::RefusalReason::UnknownVersion => RefusalReason::UnknownVersion,
+            form::RefusalReason::TooLarge => RefusalReason::TooLarge,
+            form::RefusalReason::NotTrusted => RefusalReason::NotTrusted,
+            form::RefusalReason::Conflict => RefusalReason::Conflict,
+            form::RefusalReason::StorageFull => RefusalReason::StorageFull,
+            form::RefusalReason::Busy => RefusalReason::Busy,
+            form::RefusalReason::PayloadMissing => RefusalReason::PayloadMissing,
+            form::RefusalReason::Content => RefusalReason::Content,
         };
-        Some(Two::V1(v1::Refusal { message, reason, detail, retry_after_s }))
-    }
-
-    fn thaw(frozen: Self::Frozen) -> Result<Self, Invalid> {
-        let (message, reason, detail, retry_after_s) = match frozen {
-            Two::V1(v1) => (v1.message, v1.reason.into(), v1.detail, v1.retry_after_s),
-            Two::V2(v2) => (v2.message, v2.reason.into(), v2.detail, v2.retry_after_s),
-        };
-        let reason: RefusalReason = reason;
-        if reason.is_permanent() != retry_after_s.is_none() {
-            return Err(Invalid(format!("{reason:?} with retry {retry_after_s:?}")));
+        if reason.is_permanent() != form.retry_after_s.is_none() {
+            return Err(Invalid(format!("{reason:?} with retry {:?}", form.retry_after_s)));
         }
-        Ok(Self { message: Digest::from_bytes(message), reason, detail, retry_after_s })
-    }
-}
-
-impl From<v1::RefusalReason> for RefusalReason {
-    fn from(reason: v1::RefusalReason) -> Self {
-        match reason {
-            v1::RefusalReason::Malformed => Self::Malformed,
-            v1::RefusalReason::UnknownVersion => Self::UnknownVersion,
-            v1::RefusalReason::TooLarge => Self::TooLarge,
-            v1::RefusalReason::NotTrusted => Self::NotTrusted,
-            v1::RefusalReason::Conflict => Self::Conflict,
-            v1::RefusalReason::StorageFull => Self::StorageFull,
-            v1::RefusalReason::Busy => Self::Busy,
-        }
-    }
-}
-
-impl From<v2::RefusalReason> for RefusalReason {
-    fn from(reason: v2::RefusalReason) -> Self {
-        match reason {
-            v2::RefusalReason::Malformed => Self::Malformed,
-            v2::RefusalReason::UnknownVersion => Self::UnknownVersion,
-            v2::RefusalReason::TooLarge => Self::TooLarge,
-            v2::RefusalReason::NotTrusted => Self::NotTrusted,
-            v2::RefusalReason::Conflict => Self::Conflict,
-            v2::RefusalReason::StorageFull => Self::StorageFull,
-            v2::RefusalReason::Busy => Self::Busy,
-            v2::RefusalReason::PayloadMissing => Self::PayloadMissing,
-        }
+        Ok(Self {
+            message: Digest::from_bytes(form.message),
+            reason,
+            detail: form.detail,
+            retry_after_s: form.retry_after_s,
+        })
     }
 }

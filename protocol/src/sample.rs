@@ -1,8 +1,8 @@
 //! Samples: a signed header, and beside it a payload and its salt.
 //!
 //! A payload up to [`INLINE_PAYLOAD_BYTES`] travels in the message. A larger one, up to
-//! [`PAYLOAD_BYTES`], is uploaded to the hub over HTTPS under its commitment first; the message,
-//! which has a form in version 2 only, then says that it was.
+//! [`PAYLOAD_BYTES`], is uploaded to the hub over HTTPS under its commitment first; the message
+//! then says that it was.
 //!
 //! The header names `SHA-256(salt ‖ payload)`; payload and salt can be erased together while the
 //! header stays provable and says nothing of what was erased. Headers form a chain per epoch:
@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::form;
 use crate::ids::{BundleDigest, DeviceId, Epoch, SampleId, Sequence};
 use crate::keys::KeyRing;
 use crate::limits::{
@@ -19,8 +20,7 @@ use crate::limits::{
 };
 use crate::signed::{Purpose, Signable, Signed, Verified, VerifyError};
 use crate::time::{ClockState, UnixMillis};
-use crate::wire::{self, Invalid, Two, Wire};
-use crate::{v1, v2};
+use crate::wire::{self, Invalid, Wire};
 
 /// How a payload is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,42 +204,34 @@ impl VerifiedSample {
 }
 
 impl Wire for SampleMessage {
-    type Frozen = Two<v1::SampleMessage, v2::SampleMessage>;
+    type Form = form::SampleMessage;
     const NAME: &'static str = "sample";
     const LIMIT_BYTES: usize = MESSAGE_BYTES;
 
-    fn freeze(&self, reads: u8) -> Option<Self::Frozen> {
-        let (envelope, salt) = (self.envelope.clone(), self.salt);
-        match &self.payload {
-            Payload::Inline(bytes) => {
-                let payload = bytes.clone();
-                Some(Two::V1(v1::SampleMessage { envelope, salt, payload }))
-            }
-            Payload::Uploaded => {
-                let payload = v2::Payload::Uploaded;
-                (reads >= 2).then_some(Two::V2(v2::SampleMessage { envelope, salt, payload }))
-            }
+    fn to_form(&self) -> form::SampleMessage {
+        form::SampleMessage {
+            envelope: self.envelope.clone(),
+            salt: self.salt,
+            payload: match &self.payload {
+                Payload::Inline(bytes) => form::Payload::Inline(bytes.clone()),
+                Payload::Uploaded => form::Payload::Uploaded,
+            },
         }
     }
 
-    fn thaw(frozen: Self::Frozen) -> Result<Self, Invalid> {
-        let (envelope, salt, payload) = match frozen {
-            Two::V1(v1) => (v1.envelope, v1.salt, Payload::Inline(v1.payload)),
-            Two::V2(v2) => (
-                v2.envelope,
-                v2.salt,
-                match v2.payload {
-                    v2::Payload::Inline(bytes) => Payload::Inline(bytes),
-                    v2::Payload::Uploaded => Payload::Uploaded,
-                },
-            ),
-        };
-        match payload.inline().map(<[u8]>::len) {
-            Some(len) if len > INLINE_PAYLOAD_BYTES => {
-                Err(Invalid(format!("payload of {len} bytes, the limit is {INLINE_PAYLOAD_BYTES}")))
+    fn from_form(form: form::SampleMessage) -> Result<Self, Invalid> {
+        let payload = match form.payload {
+            form::Payload::Inline(bytes) => {
+                let len = bytes.len();
+                if len > INLINE_PAYLOAD_BYTES {
+                    let limit = INLINE_PAYLOAD_BYTES;
+                    return Err(Invalid(format!("payload of {len} bytes, the limit is {limit}")));
+                }
+                Payload::Inline(bytes)
             }
-            _ => Ok(Self { envelope, salt, payload }),
-        }
+            form::Payload::Uploaded => Payload::Uploaded,
+        };
+        Ok(Self { envelope: form.envelope, salt: form.salt, payload })
     }
 }
 
@@ -248,13 +240,13 @@ impl Signable for SampleHeader {
 }
 
 impl Wire for SampleHeader {
-    type Frozen = v1::SampleHeader;
+    type Form = form::SampleHeader;
     const NAME: &'static str = "sample header";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::SampleHeader> {
-        Some(v1::SampleHeader {
-            id: sample_id_to_v1(&self.id),
+    fn to_form(&self) -> form::SampleHeader {
+        form::SampleHeader {
+            id: sample_id_to_form(&self.id),
             previous: *self.previous.as_bytes(),
             captured_at_ms: self.captured_at.0,
             clock_synced: self.clock == ClockState::Synced,
@@ -264,38 +256,44 @@ impl Wire for SampleHeader {
             payload_len: self.payload_len,
             commitment: *self.commitment.as_bytes(),
             selection: match self.selection {
-                Selection::Uncertain { score } => v1::Selection::Uncertain { score },
-                Selection::Random { rate } => v1::Selection::Random { rate },
+                Selection::Uncertain { score } => form::Selection::Uncertain { score },
+                Selection::Random { rate } => form::Selection::Random { rate },
             },
             predictions: self
                 .predictions
                 .iter()
-                .map(|p| v1::Prediction { class: p.class, probability: p.probability })
+                .map(|p| form::Prediction { class: p.class, probability: p.probability })
                 .collect(),
-        })
+        }
     }
 
-    fn thaw(wire: v1::SampleHeader) -> Result<Self, Invalid> {
-        if wire.predictions.len() > HEADER_PREDICTIONS {
-            return Err(Invalid(format!("{} predictions", wire.predictions.len())));
+    fn unknown(form: &form::SampleHeader) -> Option<String> {
+        MediaType::from_name(&form.media_type).err().map(|invalid| invalid.0)
+    }
+
+    fn from_form(form: form::SampleHeader) -> Result<Self, Invalid> {
+        if form.predictions.len() > HEADER_PREDICTIONS {
+            return Err(Invalid(format!("{} predictions", form.predictions.len())));
         }
         Ok(Self {
-            id: sample_id_from_v1(&wire.id)?,
-            previous: Digest::from_bytes(wire.previous),
-            captured_at: UnixMillis(wire.captured_at_ms),
-            clock: clock_from_v1(wire.clock_synced),
-            model: BundleDigest(Digest::from_bytes(wire.model)),
-            config: Digest::from_bytes(wire.config),
-            media_type: MediaType::from_name(&wire.media_type)?,
-            payload_len: wire.payload_len,
-            commitment: Digest::from_bytes(wire.commitment),
-            selection: match wire.selection {
-                v1::Selection::Uncertain { score } => {
+            id: sample_id_from_form(&form.id)?,
+            previous: Digest::from_bytes(form.previous),
+            captured_at: UnixMillis(form.captured_at_ms),
+            clock: clock_from_form(form.clock_synced),
+            model: BundleDigest(Digest::from_bytes(form.model)),
+            config: Digest::from_bytes(form.config),
+            media_type: MediaType::from_name(&form.media_type)?,
+            payload_len: form.payload_len,
+            commitment: Digest::from_bytes(form.commitment),
+            selection: match form.selection {
+                form::Selection::Uncertain { score } => {
                     Selection::Uncertain { score: share("score", score)? }
                 }
-                v1::Selection::Random { rate } => Selection::Random { rate: share("rate", rate)? },
+                form::Selection::Random { rate } => {
+                    Selection::Random { rate: share("rate", rate)? }
+                }
             },
-            predictions: wire
+            predictions: form
                 .predictions
                 .iter()
                 .map(|p| {
@@ -317,22 +315,22 @@ fn share(name: &str, value: f32) -> Result<f32, Invalid> {
     }
 }
 
-pub(crate) fn clock_from_v1(synced: bool) -> ClockState {
+pub(crate) fn clock_from_form(synced: bool) -> ClockState {
     if synced { ClockState::Synced } else { ClockState::Unsynced }
 }
 
-pub(crate) fn sample_id_to_v1(id: &SampleId) -> v1::SampleId {
-    v1::SampleId {
+pub(crate) fn sample_id_to_form(id: &SampleId) -> form::SampleId {
+    form::SampleId {
         device: id.device.as_str().to_owned(),
         epoch: id.epoch.0,
         sequence: id.sequence.0,
     }
 }
 
-pub(crate) fn sample_id_from_v1(wire: &v1::SampleId) -> Result<SampleId, Invalid> {
+pub(crate) fn sample_id_from_form(form: &form::SampleId) -> Result<SampleId, Invalid> {
     Ok(SampleId {
-        device: wire.device.parse().map_err(Invalid::because)?,
-        epoch: Epoch(wire.epoch),
-        sequence: Sequence(wire.sequence),
+        device: form.device.parse().map_err(Invalid::because)?,
+        epoch: Epoch(form.epoch),
+        sequence: Sequence(form.sequence),
     })
 }

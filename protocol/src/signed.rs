@@ -1,24 +1,20 @@
 //! `Signed<T>` → `Verified<T>`: the one place where bytes from outside become trusted.
 //!
 //! An envelope is (purpose, device, key id, body, signature). The signature (Ed25519, RFC 8032) is
-//! over `"fleetloop" ‖ envelope version ‖ purpose ‖ length of device ‖ device ‖ key id ‖ body`, so a
-//! body cannot be replayed for another purpose, device, key or envelope. The body begins with its own
-//! version byte, which is signed with it: a message of several versions is signed in the one that
-//! its reader reads ([`Signed::seal_for`]) and opened in whichever it came. `device` is the device
-//! that speaks or, in a hub's message, the one that is spoken to. What is verified is the body as
-//! received: it is decoded only afterwards, and never encoded again.
+//! over `"fleetloop" ‖ version ‖ purpose ‖ length of device ‖ device ‖ key id ‖ body`, so a
+//! body cannot be replayed for another purpose, device, key or version. The body begins with its own
+//! version byte, which is signed with it. `device` is the device that speaks or, in a hub's message,
+//! the one that is spoken to. What is verified is the body as received: it is decoded only
+//! afterwards, and never encoded again.
 
 use std::marker::PhantomData;
 
 use crate::digest::Digest;
+use crate::form;
 use crate::ids::{DeviceId, KeyId};
 use crate::keys::{KeyRing, SigningKey};
 use crate::limits::SIGNED_BODY_BYTES;
-use crate::v1;
-use crate::wire::{self, DecodeError, Invalid, OLDEST, Wire};
-
-/// The version of the envelope and of what its signature covers.
-const ENVELOPE_VERSION: u8 = 1;
+use crate::wire::{self, DecodeError, Invalid, VERSION, Wire};
 
 /// What a signature is for; part of what is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,27 +95,27 @@ pub(crate) struct Envelope {
 }
 
 impl Wire for Envelope {
-    type Frozen = v1::Envelope;
+    type Form = form::Envelope;
     const NAME: &'static str = "signed envelope";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES + 256;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::Envelope> {
-        Some(v1::Envelope {
+    fn to_form(&self) -> form::Envelope {
+        form::Envelope {
             purpose: self.purpose,
             device: self.device.as_str().to_owned(),
             key: *self.key.0.as_bytes(),
             body: self.body.clone(),
             signature: self.signature,
-        })
+        }
     }
 
-    fn thaw(wire: v1::Envelope) -> Result<Self, Invalid> {
+    fn from_form(form: form::Envelope) -> Result<Self, Invalid> {
         Ok(Self {
-            purpose: wire.purpose,
-            device: wire.device.parse().map_err(Invalid::because)?,
-            key: KeyId(Digest::from_bytes(wire.key)),
-            body: wire.body,
-            signature: wire.signature,
+            purpose: form.purpose,
+            device: form.device.parse().map_err(Invalid::because)?,
+            key: KeyId(Digest::from_bytes(form.key)),
+            body: form.body,
+            signature: form.signature,
         })
     }
 }
@@ -133,25 +129,12 @@ pub struct Signed<T> {
 }
 
 impl<T: Signable> Signed<T> {
-    /// Signs `value` for or as `device`, for a reader of any build.
+    /// Signs `value` for or as `device`.
     ///
     /// # Errors
-    /// As [`Signed::seal_for`] a reader of [`OLDEST`].
+    /// [`DecodeError::TooLarge`] when the value is over its limit.
     pub fn seal(value: &T, device: &DeviceId, key: &SigningKey) -> Result<Self, DecodeError> {
-        Self::seal_for(value, device, key, OLDEST)
-    }
-
-    /// Signs `value` for or as `device`, for a reader that reads up to version `reads`.
-    ///
-    /// # Errors
-    /// [`DecodeError::TooLarge`] when the value is over its limit, [`DecodeError::PeerTooOld`].
-    pub fn seal_for(
-        value: &T,
-        device: &DeviceId,
-        key: &SigningKey,
-        reads: u8,
-    ) -> Result<Self, DecodeError> {
-        let body = wire::encode_for(value, reads)?;
+        let body = wire::encode(value)?;
         let body_digest = Digest::of(&body);
         let id = key.public().id();
         let signature = key.sign(&context(T::PURPOSE as u8, device, &id, &body));
@@ -256,7 +239,7 @@ fn context(purpose: u8, device: &DeviceId, key: &KeyId, body: &[u8]) -> Vec<u8> 
     let device = device.as_str().as_bytes();
     let mut out = Vec::with_capacity(body.len() + device.len() + 64);
     out.extend_from_slice(b"fleetloop");
-    out.push(ENVELOPE_VERSION);
+    out.push(VERSION);
     out.push(purpose);
     // A device id has at most 48 bytes, so its length fits a byte.
     out.push(device.len() as u8);
@@ -264,4 +247,31 @@ fn context(purpose: u8, device: &DeviceId, key: &KeyId, body: &[u8]) -> Vec<u8> 
     out.extend_from_slice(key.0.as_bytes());
     out.extend_from_slice(body);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Generation;
+    use crate::receipt::RefusalReason;
+    use crate::state::Desired;
+    use crate::time::UnixMillis;
+
+    #[test]
+    fn a_body_of_an_unknown_version_in_a_good_envelope_is_named_and_may_be_retried() {
+        let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
+        let device: DeviceId = "dev-a".parse().unwrap();
+        let desired = Desired { generation: Generation(1), at: UnixMillis(2), assignment: None };
+        let mut body = wire::encode(&desired).unwrap();
+        body[0] = VERSION + 1;
+        let (purpose, id) = (Purpose::Desired as u8, key.public().id());
+        let signature = key.sign(&context(purpose, &device, &id, &body));
+        let envelope = Envelope { purpose, device: device.clone(), key: id, body, signature };
+        let bytes = wire::encode(&envelope).unwrap();
+        let keys = [key.public()].into_iter().collect();
+        let error = Verified::<Desired>::open(&bytes, &device, &keys).unwrap_err();
+        let name = Desired::NAME;
+        assert_eq!(error, DecodeError::UnknownVersion { name, version: VERSION + 1 }.into());
+        assert_eq!(RefusalReason::from(&error), RefusalReason::UnknownVersion);
+    }
 }

@@ -56,7 +56,7 @@ impl<const N: usize> Histogram<N> {
     }
 
     /// The counts, from 0 to 1.
-    pub fn counts(&self) -> &[u64] {
+    pub fn counts(&self) -> &[u64; N] {
         &self.counts
     }
 }
@@ -64,6 +64,12 @@ impl<const N: usize> Histogram<N> {
 impl<const N: usize> Default for Histogram<N> {
     fn default() -> Self {
         Self { counts: [0; N] }
+    }
+}
+
+impl<const N: usize> From<[u64; N]> for Histogram<N> {
+    fn from(counts: [u64; N]) -> Self {
+        Self { counts }
     }
 }
 
@@ -106,9 +112,9 @@ pub struct Sketch {
     pub classes: Vec<u64>,
     /// Answers by the probability of that class.
     pub confidence: Histogram<CONFIDENCE_BINS>,
-    /// Frames by brightness; empty when it was not measured.
+    /// Frames by brightness.
     pub brightness: Histogram<INPUT_BINS>,
-    /// Frames by contrast; empty when it was not measured.
+    /// Frames by contrast.
     pub contrast: Histogram<INPUT_BINS>,
 }
 
@@ -139,6 +145,37 @@ impl Sketch {
         self.confidence.merge(&other.confidence);
         self.brightness.merge(&other.brightness);
         self.contrast.merge(&other.contrast);
+    }
+
+    /// The same shares of at most `frames` frames: every count is scaled alike and rounded.
+    #[must_use]
+    pub fn at_most(&self, frames: u64) -> Self {
+        // The true sum, which may be above what a count can say.
+        let found: u128 = self.confidence.counts.iter().map(|count| u128::from(*count)).sum();
+        if found <= u128::from(frames) {
+            return self.clone();
+        }
+        let mut scaled = self.clone();
+        let bins = scaled.confidence.counts.iter_mut().chain(&mut scaled.brightness.counts);
+        let bins = bins.chain(&mut scaled.contrast.counts).chain(&mut scaled.classes);
+        for count in bins {
+            let exact = (u128::from(*count) * u128::from(frames)).saturating_add(found / 2);
+            *count = u64::try_from(exact / found).unwrap_or(u64::MAX);
+        }
+        scaled
+    }
+
+    /// The frames that `other`, a part of these, did not count.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = self.clone();
+        let bins = left.confidence.counts.iter_mut().zip(&other.confidence.counts);
+        let bins = bins.chain(left.brightness.counts.iter_mut().zip(&other.brightness.counts));
+        let bins = bins.chain(left.contrast.counts.iter_mut().zip(&other.contrast.counts));
+        for (count, gone) in bins.chain(left.classes.iter_mut().zip(&other.classes)) {
+            *count = count.saturating_sub(*gone);
+        }
+        left
     }
 
     /// How many frames were counted.
@@ -181,6 +218,40 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn scaling_keeps_the_shares_and_never_exceeds_by_more_than_rounding(
+            a in sketch(),
+            frames in 0u64..100_000,
+        ) {
+            let scaled = a.at_most(frames);
+            prop_assert!(scaled.frames() <= a.frames().min(frames + CONFIDENCE_BINS as u64));
+            if a.frames() <= frames {
+                prop_assert_eq!(scaled, a);
+            }
+        }
+
+        #[test]
+        fn what_was_merged_can_be_taken_off_again(
+            a in prop::collection::vec(0.0f32..1.0, 0..50),
+            b in prop::collection::vec(0.0f32..1.0, 0..50),
+        ) {
+            let of = |values: &[f32]| {
+                let mut sketch = Sketch::default();
+                for value in values {
+                    let (classes, class) = (3, (value * 3.0) as usize);
+                    let (confidence, brightness, contrast) = (*value, 1.0 - value, value / 2.0);
+                    sketch.add(&Observation { classes, class, confidence, brightness, contrast });
+                }
+                sketch
+            };
+            let (ours, theirs) = (of(&a), of(&b));
+            let mut both = ours.clone();
+            both.merge(&theirs);
+            let left = both.without(&theirs);
+            prop_assert_eq!(left.frames(), ours.frames());
+            prop_assert_eq!(left.brightness, ours.brightness);
+        }
+
         #[test]
         fn sketches_merge_in_any_order_and_grouping(a in sketch(), b in sketch(), c in sketch()) {
             prop_assert_eq!(merged(&a, &b), merged(&b, &a));

@@ -7,12 +7,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::ids::{BundleDigest, Generation};
+use crate::form;
+use crate::ids::{BundleDigest, Epoch, Generation};
 use crate::limits::{SIGNED_BODY_BYTES, TEXT_BYTES};
-use crate::sample::clock_from_v1;
+use crate::sample::clock_from_form;
 use crate::signed::{Purpose, Signable};
 use crate::time::{ClockState, UnixMillis};
-use crate::v1;
 use crate::wire::{Invalid, Wire};
 
 /// What a device says of itself, and signs.
@@ -20,8 +20,10 @@ use crate::wire::{Invalid, Wire};
 pub struct Reported {
     /// The generation of the last order it persisted.
     pub generation: Generation,
-    /// The highest wire version it reads.
-    pub reads_version: u8,
+    /// Drawn at random at each start of the agent. Two that take turns are two machines.
+    pub start: u64,
+    /// The epoch that it signs samples under.
+    pub epoch: Epoch,
     /// The agent's version.
     pub agent_version: String,
     /// When, by its clock.
@@ -32,6 +34,9 @@ pub struct Reported {
     pub running: Option<BundleDigest>,
     /// What becomes of the last order.
     pub update: Update,
+    /// The generation of the hub's addresses that it knows ([`crate::hub_addresses`]); 0 for those of
+    /// its enrolment.
+    pub addresses: u64,
 }
 
 /// What becomes of an order.
@@ -79,50 +84,54 @@ impl Signable for Reported {
 }
 
 impl Wire for Reported {
-    type Frozen = v1::Reported;
+    type Form = form::Reported;
     const NAME: &'static str = "reported state";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::Reported> {
-        Some(v1::Reported {
+    fn to_form(&self) -> form::Reported {
+        form::Reported {
             generation: self.generation.0,
-            reads_version: self.reads_version,
+            start: self.start,
+            epoch: self.epoch.0,
             agent_version: self.agent_version.clone(),
             at_ms: self.at.0,
             clock_synced: self.clock == ClockState::Synced,
             running: self.running.map(|bundle| *bundle.0.as_bytes()),
             update: match &self.update {
-                Update::Idle => v1::Update::Idle,
+                Update::Idle => form::Update::Idle,
                 Update::Installing { bundle } => {
-                    v1::Update::Installing { bundle: *bundle.0.as_bytes() }
+                    form::Update::Installing { bundle: *bundle.0.as_bytes() }
                 }
                 Update::Failed { bundle, reason } => {
-                    v1::Update::Failed { bundle: *bundle.0.as_bytes(), reason: reason.clone() }
+                    form::Update::Failed { bundle: *bundle.0.as_bytes(), reason: reason.clone() }
                 }
             },
-        })
+            addresses: self.addresses,
+        }
     }
 
-    fn thaw(wire: v1::Reported) -> Result<Self, Invalid> {
+    fn from_form(form: form::Reported) -> Result<Self, Invalid> {
         let bundle = |bytes| BundleDigest(Digest::from_bytes(bytes));
-        text("agent version", &wire.agent_version)?;
+        text("agent version", &form.agent_version)?;
         Ok(Self {
-            generation: Generation(wire.generation),
-            reads_version: wire.reads_version,
-            agent_version: wire.agent_version,
-            at: UnixMillis(wire.at_ms),
-            clock: clock_from_v1(wire.clock_synced),
-            running: wire.running.map(bundle),
-            update: match wire.update {
-                v1::Update::Idle => Update::Idle,
-                v1::Update::Installing { bundle: digest } => {
+            generation: Generation(form.generation),
+            start: form.start,
+            epoch: Epoch(form.epoch),
+            agent_version: form.agent_version,
+            at: UnixMillis(form.at_ms),
+            clock: clock_from_form(form.clock_synced),
+            running: form.running.map(bundle),
+            update: match form.update {
+                form::Update::Idle => Update::Idle,
+                form::Update::Installing { bundle: digest } => {
                     Update::Installing { bundle: bundle(digest) }
                 }
-                v1::Update::Failed { bundle: digest, reason } => {
+                form::Update::Failed { bundle: digest, reason } => {
                     text("failure reason", &reason)?;
                     Update::Failed { bundle: bundle(digest), reason }
                 }
             },
+            addresses: form.addresses,
         })
     }
 }
@@ -132,29 +141,29 @@ impl Signable for Desired {
 }
 
 impl Wire for Desired {
-    type Frozen = v1::Desired;
+    type Form = form::Desired;
     const NAME: &'static str = "desired state";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::Desired> {
-        Some(v1::Desired {
+    fn to_form(&self) -> form::Desired {
+        form::Desired {
             generation: self.generation.0,
             at_ms: self.at.0,
-            assignment: self.assignment.as_ref().map(|a| v1::Assignment {
+            assignment: self.assignment.as_ref().map(|a| form::Assignment {
                 target: a.target.clone(),
                 bundle: *a.bundle.0.as_bytes(),
             }),
-        })
+        }
     }
 
-    fn thaw(wire: v1::Desired) -> Result<Self, Invalid> {
-        if let Some(assignment) = &wire.assignment {
+    fn from_form(form: form::Desired) -> Result<Self, Invalid> {
+        if let Some(assignment) = &form.assignment {
             text("target name", &assignment.target)?;
         }
         Ok(Self {
-            generation: Generation(wire.generation),
-            at: UnixMillis(wire.at_ms),
-            assignment: wire.assignment.map(|a| Assignment {
+            generation: Generation(form.generation),
+            at: UnixMillis(form.at_ms),
+            assignment: form.assignment.map(|a| Assignment {
                 target: a.target,
                 bundle: BundleDigest(Digest::from_bytes(a.bundle)),
             }),

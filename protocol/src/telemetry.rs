@@ -6,13 +6,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::form;
 use crate::ids::BundleDigest;
 use crate::limits::{SIGNED_BODY_BYTES, TELEMETRY_CLASSES};
 use crate::signed::{Purpose, Signable};
-use crate::sketch::{Histogram, Sketch};
+use crate::sketch::Sketch;
 use crate::time::UnixMillis;
-use crate::wire::{Invalid, Two, Wire};
-use crate::{v1, v2};
+use crate::wire::{Invalid, Wire};
 
 /// Counters since the agent started, and distributions over the last window.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Telemetry {
     pub samples_selected: u64,
     /// Samples evicted from the outbox, since start.
     pub samples_evicted: u64,
+    /// Samples the hub gave a receipt for, in the life of the outbox.
+    pub samples_receipted: u64,
     /// Rows waiting in the outbox now.
     pub outbox_rows: u64,
     /// Bytes waiting in the outbox now.
@@ -45,7 +47,7 @@ pub struct Telemetry {
     pub latency_us_p50: u32,
     /// 99th percentile of the same.
     pub latency_us_p99: u32,
-    /// The frames that the model answered in the window. Version 1 knows no input.
+    /// The frames that the model answered in the window.
     pub sketch: Sketch,
 }
 
@@ -54,12 +56,12 @@ impl Signable for Telemetry {
 }
 
 impl Wire for Telemetry {
-    type Frozen = Two<v1::Telemetry, v2::Telemetry>;
+    type Form = form::Telemetry;
     const NAME: &'static str = "telemetry";
     const LIMIT_BYTES: usize = SIGNED_BODY_BYTES;
 
-    fn freeze(&self, reads: u8) -> Option<Self::Frozen> {
-        let counted = v1::Telemetry {
+    fn to_form(&self) -> form::Telemetry {
+        form::Telemetry {
             model: self.model.map(|model| *model.0.as_bytes()),
             at_ms: self.at_ms,
             window_s: self.window_s,
@@ -68,70 +70,51 @@ impl Wire for Telemetry {
             frames_dropped: self.frames_dropped,
             samples_selected: self.samples_selected,
             samples_evicted: self.samples_evicted,
+            samples_receipted: self.samples_receipted,
             outbox_rows: self.outbox_rows,
             outbox_bytes: self.outbox_bytes,
             dead_letters: self.dead_letters,
             peak_rss_bytes: self.peak_rss_bytes,
             latency_us_p50: self.latency_us_p50,
             latency_us_p99: self.latency_us_p99,
-            class_counts: self.sketch.classes.clone(),
-            confidence: list(self.sketch.confidence),
-        };
-        let (brightness, contrast) = (self.sketch.brightness, self.sketch.contrast);
-        let has_input = brightness.total() > 0 || contrast.total() > 0;
-        Some(if reads >= 2 && has_input {
-            let (brightness, contrast) = (list(brightness), list(contrast));
-            Two::V2(v2::Telemetry { counted, brightness, contrast })
-        } else {
-            Two::V1(counted)
-        })
-    }
-
-    fn thaw(frozen: Self::Frozen) -> Result<Self, Invalid> {
-        let (wire, brightness, contrast) = match frozen {
-            Two::V1(v1) => (v1, Vec::new(), Vec::new()),
-            Two::V2(v2) => (v2.counted, v2.brightness, v2.contrast),
-        };
-        if wire.class_counts.len() > TELEMETRY_CLASSES {
-            return Err(Invalid(format!("{} classes", wire.class_counts.len())));
+            sketch: form::Sketch {
+                classes: self.sketch.classes.clone(),
+                confidence: *self.sketch.confidence.counts(),
+                brightness: *self.sketch.brightness.counts(),
+                contrast: *self.sketch.contrast.counts(),
+            },
         }
-        let sketch = Sketch {
-            classes: wire.class_counts,
-            confidence: histogram("confidence", wire.confidence)?,
-            brightness: histogram("brightness", brightness)?,
-            contrast: histogram("contrast", contrast)?,
-        };
+    }
+
+    fn from_form(form: form::Telemetry) -> Result<Self, Invalid> {
+        let form::Sketch { classes, confidence, brightness, contrast } = form.sketch;
+        if classes.len() > TELEMETRY_CLASSES {
+            return Err(Invalid(format!("{} classes", classes.len())));
+        }
         Ok(Self {
-            model: wire.model.map(|model| BundleDigest(Digest::from_bytes(model))),
-            at_ms: wire.at_ms,
-            window_s: wire.window_s,
-            frames_in: wire.frames_in,
-            frames_answered: wire.frames_answered,
-            frames_dropped: wire.frames_dropped,
-            samples_selected: wire.samples_selected,
-            samples_evicted: wire.samples_evicted,
-            outbox_rows: wire.outbox_rows,
-            outbox_bytes: wire.outbox_bytes,
-            dead_letters: wire.dead_letters,
-            peak_rss_bytes: wire.peak_rss_bytes,
-            latency_us_p50: wire.latency_us_p50,
-            latency_us_p99: wire.latency_us_p99,
-            sketch,
+            model: form.model.map(|model| BundleDigest(Digest::from_bytes(model))),
+            at_ms: form.at_ms,
+            window_s: form.window_s,
+            frames_in: form.frames_in,
+            frames_answered: form.frames_answered,
+            frames_dropped: form.frames_dropped,
+            samples_selected: form.samples_selected,
+            samples_evicted: form.samples_evicted,
+            samples_receipted: form.samples_receipted,
+            outbox_rows: form.outbox_rows,
+            outbox_bytes: form.outbox_bytes,
+            dead_letters: form.dead_letters,
+            peak_rss_bytes: form.peak_rss_bytes,
+            latency_us_p50: form.latency_us_p50,
+            latency_us_p99: form.latency_us_p99,
+            sketch: Sketch {
+                classes,
+                confidence: confidence.into(),
+                brightness: brightness.into(),
+                contrast: contrast.into(),
+            },
         })
     }
-}
-
-/// The counts of a histogram; of an empty one, none.
-fn list<const N: usize>(histogram: Histogram<N>) -> Vec<u64> {
-    if histogram.total() == 0 { Vec::new() } else { histogram.into() }
-}
-
-/// The reverse of [`list`]. Zeros are read too: agents of version 1 write them.
-fn histogram<const N: usize>(name: &str, counts: Vec<u64>) -> Result<Histogram<N>, Invalid> {
-    if counts.is_empty() {
-        return Ok(Histogram::default());
-    }
-    counts.try_into().map_err(|error| Invalid(format!("{name} of {error}")))
 }
 
 impl Telemetry {

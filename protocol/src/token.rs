@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::digest::Digest;
+use crate::form;
 use crate::limits::{TEXT_BYTES, TOKEN_CHARS};
-use crate::v1;
 use crate::wire::{self, DecodeError, Invalid, Wire};
 
 const PREFIX: &str = "fleetloop1.";
@@ -27,7 +27,7 @@ pub struct EnrolmentToken {
     pub secret: [u8; 32],
     /// SHA-256 of the hub's CA certificate (DER).
     pub ca: Digest,
-    /// SHA-256 of the channel's first root metadata, as served.
+    /// SHA-256 of the channel's root metadata, as served: the newest when the token was made.
     pub root: Digest,
 }
 
@@ -79,28 +79,28 @@ impl FromStr for EnrolmentToken {
 }
 
 impl Wire for EnrolmentToken {
-    type Frozen = v1::EnrolmentToken;
+    type Form = form::EnrolmentToken;
     const NAME: &'static str = "enrolment token";
     const LIMIT_BYTES: usize = TOKEN_CHARS;
 
-    fn freeze(&self, _reads: u8) -> Option<v1::EnrolmentToken> {
-        Some(v1::EnrolmentToken {
+    fn to_form(&self) -> form::EnrolmentToken {
+        form::EnrolmentToken {
             hub: self.hub.clone(),
             secret: self.secret,
             ca: *self.ca.as_bytes(),
             root: *self.root.as_bytes(),
-        })
+        }
     }
 
-    fn thaw(wire: v1::EnrolmentToken) -> Result<Self, Invalid> {
-        if !wire.hub.starts_with("https://") || wire.hub.len() > TEXT_BYTES {
-            return Err(Invalid(format!("hub address {:?} is not https", wire.hub)));
+    fn from_form(form: form::EnrolmentToken) -> Result<Self, Invalid> {
+        if !form.hub.starts_with("https://") || form.hub.len() > TEXT_BYTES {
+            return Err(Invalid(format!("hub address {:?} is not https", form.hub)));
         }
         Ok(Self {
-            hub: wire.hub,
-            secret: wire.secret,
-            ca: Digest::from_bytes(wire.ca),
-            root: Digest::from_bytes(wire.root),
+            hub: form.hub,
+            secret: form.secret,
+            ca: Digest::from_bytes(form.ca),
+            root: Digest::from_bytes(form.root),
         })
     }
 }

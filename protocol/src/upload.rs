@@ -9,9 +9,6 @@
 
 use crate::digest::Digest;
 
-/// The wire version from which on a peer knows uploads.
-pub const UPLOADS_SINCE: u8 = 2;
-
 /// The header that carries the salt: 32 hexadecimal digits.
 pub const SALT_HEADER: &str = "fleetloop-salt";
 

@@ -99,6 +99,17 @@ impl Blobs {
         Ok(digest)
     }
 
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// [`BlobError::Disk`].
+    pub fn remove(&self, digest: Digest) -> Result<(), BlobError> {
+        match fs::remove_file(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| self.disk(error)),
+        }
+    }
+
     /// Removes the files that were written longest ago until at most `limit_bytes` are left.
     ///
     /// # Errors

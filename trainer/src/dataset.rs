@@ -3,19 +3,29 @@
 //! On disk a dataset is a folder with `dataset.json` (the canonical bytes, whose SHA-256 is the
 //! dataset's digest) and `payloads/`, one file a picture, named by its SHA-256. Pictures go through
 //! the same decoding and preprocessing as on a device.
+//!
+//! An item whose payload was removed at the hub, or that cannot be read as a picture, is left out and
+//! named. More than a tenth of a split that cannot be read ([`UNREADABLE_SHARE`]), and more than one
+//! item, is no accident: then the dataset is refused with a list.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use fleetloop_models::picture::{Frame, PictureError};
+use fleetloop_models::picture::Frame;
 use fleetloop_models::preprocess::{Preprocess, PreprocessError};
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::{Dataset, Item, Split};
+use fleetloop_protocol::api::jobs::{LeftOut, UNREADABLE_SHARE, may_leave_out};
 use thiserror::Error;
 
 use crate::blobs::{BlobError, Blobs};
+use crate::chain::chain;
 
 /// The largest `dataset.json`, in bytes: about a million items.
 pub const DATASET_BYTES: usize = 256 << 20;
+
+/// Unreadable items that an error names.
+const NAMED: usize = 3;
 
 /// The name of a dataset's file in its folder.
 pub const DATASET_FILE: &str = "dataset.json";
@@ -54,16 +64,19 @@ pub enum DatasetError {
         #[source]
         source: BlobError,
     },
-    /// A payload is no picture.
+    /// Too many payloads are no pictures.
     #[error(
-        "cannot decode the payload of sample {sample}; remove its label and freeze the dataset again"
+        "cannot use dataset '{name}': {count} of {total} pictures cannot be read, at most one in {UNREADABLE_SHARE} may be left out; clear their labels ('fleet-hub label clear') and freeze it again: {first}"
     )]
-    Picture {
-        /// The sample.
-        sample: Digest,
-        /// Why.
-        #[source]
-        source: PictureError,
+    Unreadable {
+        /// The dataset's name.
+        name: String,
+        /// How many.
+        count: usize,
+        /// Of how many.
+        total: usize,
+        /// The first of them, each with its reason.
+        first: String,
     },
     /// A picture cannot be brought to the model's input.
     #[error("cannot preprocess sample {sample}")]
@@ -127,35 +140,63 @@ pub struct Pictures<'a> {
     pub items: Vec<&'a Item>,
     /// Their pictures.
     pub frames: Vec<Frame>,
+    /// Items of the split that are not among them, and why.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl<'a> Pictures<'a> {
-    /// Decodes a split of a dataset.
+    /// Decodes a split of a dataset, without the samples that were `removed` at the hub and those that
+    /// cannot be read.
     ///
     /// # Errors
-    /// [`DatasetError`] names the sample that cannot be used, or says that there is none.
+    /// [`DatasetError`]: a payload is not there, too many cannot be read, or none is left.
     pub fn read(
         dataset: &'a Dataset,
         split: Split,
         payloads: &Blobs,
+        removed: &BTreeSet<Digest>,
     ) -> Result<Self, DatasetError> {
-        let items: Vec<&Item> = dataset.items.iter().filter(|i| i.split == split).collect();
-        if items.is_empty() {
+        let mut read = Self { items: Vec::new(), frames: Vec::new(), left_out: Vec::new() };
+        let mut unreadable = Vec::new();
+        for item in dataset.items.iter().filter(|item| item.split == split) {
+            let sample = item.sample;
+            if removed.contains(&sample) {
+                let reason = "it was removed at the hub".to_owned();
+                read.left_out.push(LeftOut { sample, reason });
+                continue;
+            }
+            let bytes = payloads
+                .get(item.payload)
+                .map_err(|source| DatasetError::Payload { sample, source })?;
+            match Frame::decode(item.media_type, &bytes) {
+                Ok(frame) => {
+                    read.items.push(item);
+                    read.frames.push(frame);
+                }
+                Err(error) => unreadable.push(LeftOut { sample, reason: chain(&error) }),
+            }
+        }
+        let total = read.items.len() + unreadable.len();
+        if !may_leave_out(unreadable.len(), total) {
+            let first = unreadable.iter().take(NAMED);
+            let first: Vec<_> =
+                first.map(|out| format!("sample {}: {}", out.sample.short(), out.reason)).collect();
+            return Err(DatasetError::Unreadable {
+                name: dataset.name.clone(),
+                count: unreadable.len(),
+                total,
+                first: first.join(", "),
+            });
+        }
+        if read.items.is_empty() {
             let purpose = match split {
                 Split::Train => "learn from",
                 Split::Gate => "judge by",
             };
             return Err(DatasetError::EmptySplit { name: dataset.name.clone(), purpose });
         }
-        let frames = items.iter().map(|item| {
-            let sample = item.sample;
-            let bytes = payloads
-                .get(item.payload)
-                .map_err(|source| DatasetError::Payload { sample, source })?;
-            Frame::decode(item.media_type, &bytes)
-                .map_err(|source| DatasetError::Picture { sample, source })
-        });
-        Ok(Self { frames: frames.collect::<Result<_, _>>()?, items })
+        read.left_out.append(&mut unreadable);
+        Ok(read)
     }
 
     /// Every picture as the model takes it, one after another.

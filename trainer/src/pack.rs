@@ -2,11 +2,13 @@
 
 use fleetloop_models::bundle::{Bundle, Description, Files, InputSpec, Manifest, Role};
 use fleetloop_models::golden::GoldenCases;
+use fleetloop_models::graph::Graph;
 use fleetloop_models::reference::Reference;
-use fleetloop_models::session::{Runtime, Session, Threads};
+use fleetloop_models::session::{Runtime, Session, SessionError, Threads};
 use fleetloop_protocol::sample::MediaType;
 
 use crate::job::JobError;
+use crate::job::limit::{self, Limited};
 use crate::onnx::Element;
 use crate::onnx::Model;
 use crate::onnx::read::DeclaredDim;
@@ -18,16 +20,18 @@ const GOLDEN_TOLERANCE: f32 = 1e-3;
 /// A graph on its way into a bundle. It runs by a manifest that is never written.
 pub struct Draft {
     about: Description,
-    model: Vec<u8>,
+    graph: Graph,
     manifest: Manifest,
     session: Session,
+    _limited: Option<Limited>,
 }
 
 impl Draft {
     /// Opens `model` as `about` describes it.
     ///
     /// # Errors
-    /// [`JobError`] when the description is none, or ONNX Runtime does not take the graph so.
+    /// [`JobError`] when the description is none, the graph is refused, or ONNX Runtime does not take it
+    /// so.
     pub fn open(
         about: Description,
         model: Vec<u8>,
@@ -35,13 +39,15 @@ impl Draft {
         threads: usize,
     ) -> Result<Self, JobError> {
         let manifest = Manifest::draft(about.clone())?;
-        let session = Session::from_model(runtime, &model, &manifest, Threads(threads))?;
-        Ok(Self { about, model, manifest, session })
+        let graph = Graph::check(model).map_err(SessionError::Graph)?;
+        let mut session = Session::from_model(runtime, &graph, &manifest, Threads(threads))?;
+        let limited = limit::limit_runs(&mut session);
+        Ok(Self { about, graph, manifest, session, _limited: limited })
     }
 
     /// The graph's file, how it is preprocessed for, and the session that runs it.
     pub fn parts(&mut self) -> (&[u8], &Manifest, &mut Session) {
-        (&self.model, &self.manifest, &mut self.session)
+        (self.graph.bytes(), &self.manifest, &mut self.session)
     }
 
     /// The bundle, with what the graph makes of `golden` as its golden cases.
@@ -54,7 +60,8 @@ impl Draft {
         reference: Option<&Reference>,
     ) -> Result<Bundle, JobError> {
         let golden = GoldenCases::record(&mut self.session, golden, GOLDEN_TOLERANCE)?;
-        let mut files = Files::from([(Role::Model, self.model), (Role::Golden, golden.to_json()?)]);
+        let model = self.graph.into_bytes();
+        let mut files = Files::from([(Role::Model, model), (Role::Golden, golden.to_json()?)]);
         if let Some(reference) = reference {
             files.insert(Role::Reference, reference.to_json()?);
         }

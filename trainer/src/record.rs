@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use fleetloop_protocol::api::jobs::LeftOut;
 use fleetloop_protocol::{BundleDigest, Digest};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,9 @@ pub struct Reproducible {
     /// How the samples that the model was judged by were chosen; the dataset says it for pictures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judged_by: Option<JudgedBy>,
+    /// Items of the dataset that the run went on without: removed, or not to be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// The recipe, every value filled in.
     pub recipe: Recipe,
     /// The seed.
@@ -52,10 +56,8 @@ pub struct Reproducible {
     /// Each epoch.
     pub curve: Vec<Epoch>,
     /// The epoch whose weights the file holds: the last, or the best with early stopping.
-    #[serde(default)]
     pub kept_epoch: u32,
     /// The parameters that kept the base's values because the recipe froze them.
-    #[serde(default)]
     pub frozen: Vec<String>,
     /// What was overwritten in the base's file; everything else is as it was.
     pub patches: Vec<Patch>,

@@ -86,8 +86,8 @@ fn plant(target: &str, corpus: &Path) -> Result<()> {
 /// Files of the checkout, or fetched, that a target can begin with, each with a name of its own.
 fn sources(target: &str) -> Result<Vec<(OsString, PathBuf)>> {
     match target {
-        "model" => backend_models(),
-        "wire" | "token" => golden_messages(),
+        "model" | "graph" => backend_models(),
+        "wire" | "token" => Ok(named(below(&shell::root().join("protocol/tests/golden"))?)),
         "manifest" => {
             let bundle = shell::root().join("models/tests/data/linear-1");
             Ok(named(["bundle.toml", "golden.json"].map(|file| bundle.join(file))))
@@ -115,20 +115,6 @@ fn backend_models() -> Result<Vec<(OsString, PathBuf)>> {
         }
     }
     Ok(models)
-}
-
-/// The bytes of every message of every version.
-fn golden_messages() -> Result<Vec<(OsString, PathBuf)>> {
-    let mut messages = Vec::new();
-    for version in folders(&shell::root().join("protocol/tests/golden"))? {
-        for (name, file) in named(below(&version)?) {
-            let mut tagged = version.file_name().unwrap_or_default().to_owned();
-            tagged.push("-");
-            tagged.push(name);
-            messages.push((tagged, file));
-        }
-    }
-    Ok(messages)
 }
 
 fn named(files: impl IntoIterator<Item = PathBuf>) -> Vec<(OsString, PathBuf)> {

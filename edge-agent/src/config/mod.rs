@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleetloop_protocol::Digest;
+use fleetloop_protocol::limits::SOURCE_RATE_HZ;
 use serde::Deserialize;
 
 pub use place::Place;
@@ -41,6 +42,8 @@ pub struct Config {
     pub outbox: OutboxConfig,
     /// How the model runs.
     pub inference: InferenceConfig,
+    /// The limits of the child in which a new model is tried.
+    pub proof: ProofConfig,
     /// The local HTTP port.
     pub http: HttpConfig,
     /// Results to MQTT.
@@ -143,11 +146,40 @@ pub struct InferenceConfig {
     pub library: Option<PathBuf>,
     /// Frames that may wait for the model; [`Config::queue_frames`] says how many when absent.
     pub queue_frames: Option<usize>,
+    /// Seconds that the model may take for a frame; then the run is ended and the frame has failed.
+    pub run_limit_s: u32,
+}
+
+impl InferenceConfig {
+    /// How long the model may take for a frame.
+    pub const fn run_limit(&self) -> Duration {
+        Duration::from_secs(self.run_limit_s as u64)
+    }
 }
 
 impl Default for InferenceConfig {
     fn default() -> Self {
-        Self { threads: 1, library: None, queue_frames: None }
+        Self { threads: 1, library: None, queue_frames: None, run_limit_s: 30 }
+    }
+}
+
+/// `[proof]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProofConfig {
+    /// Seconds that trying a new model may take.
+    pub wall_s: u32,
+    /// Seconds of processor time that it may use.
+    pub cpu_s: u32,
+    /// MiB of memory that it may write to.
+    pub memory_mb: u32,
+    /// MiB of the largest file that it may write: the optimised graph.
+    pub file_mb: u32,
+}
+
+impl Default for ProofConfig {
+    fn default() -> Self {
+        Self { wall_s: 600, cpu_s: 120, memory_mb: 1024, file_mb: 512 }
     }
 }
 
@@ -214,6 +246,8 @@ struct File {
     outbox: OutboxConfig,
     #[serde(default)]
     inference: InferenceConfig,
+    #[serde(default)]
+    proof: ProofConfig,
     #[serde(default)]
     http: HttpConfig,
     #[serde(default)]
@@ -313,6 +347,7 @@ impl Config {
             selection: file.selection,
             outbox: file.outbox,
             inference,
+            proof: file.proof,
             http: file.http,
             results: file.results,
             telemetry: file.telemetry,
@@ -340,7 +375,7 @@ fn base(path: &Path) -> &Path {
 
 /// Every table and its keys, so that unknown ones are found all at once; `serde` stops at the
 /// first. A test compares this list with the structs.
-const KEYS: [(&str, &[&str]); 8] = [
+const KEYS: [(&str, &[&str]); 9] = [
     ("", &["data_dir"]),
     ("source", &["kind", "images", "rate_hz", "start", "count"]),
     (
@@ -348,7 +383,8 @@ const KEYS: [(&str, &[&str]); 8] = [
         &["uncertainty_threshold", "random_rate", "budget_bytes_per_hour", "burst_bytes", "seed"],
     ),
     ("outbox", &["max_bytes", "max_rows"]),
-    ("inference", &["threads", "library", "queue_frames"]),
+    ("inference", &["threads", "library", "queue_frames", "run_limit_s"]),
+    ("proof", &["wall_s", "cpu_s", "memory_mb", "file_mb"]),
     ("http", &["listen"]),
     ("results", &["mqtt_per_second"]),
     ("telemetry", &["every_s", "otlp"]),
@@ -401,7 +437,7 @@ fn check(file: &File) -> Vec<String> {
     let rules = [
         (!file.data_dir.as_os_str().is_empty(), "data_dir must not be empty"),
         (
-            (0.000_001..=100_000.0).contains(&idx.rate_hz),
+            (0.000_001..=f64::from(SOURCE_RATE_HZ)).contains(&idx.rate_hz),
             "source.rate_hz must be between 0.000001 and 100000",
         ),
         (idx.count != Some(0), "source.count must be at least 1"),
@@ -434,6 +470,17 @@ fn check(file: &File) -> Vec<String> {
             file.inference.queue_frames.is_none_or(|n| (1..=QUEUE_AT_MOST).contains(&n)),
             "inference.queue_frames must be between 1 and 65536",
         ),
+        (
+            (1..=3600).contains(&file.inference.run_limit_s),
+            "inference.run_limit_s must be between 1 and 3600",
+        ),
+        ((1..=86_400).contains(&file.proof.wall_s), "proof.wall_s must be between 1 and 86400"),
+        ((1..=86_400).contains(&file.proof.cpu_s), "proof.cpu_s must be between 1 and 86400"),
+        (
+            (64..=1 << 20).contains(&file.proof.memory_mb),
+            "proof.memory_mb must be between 64 and 1048576",
+        ),
+        ((1..=4096).contains(&file.proof.file_mb), "proof.file_mb must be between 1 and 4096"),
         (
             file.http.listen.ip().is_loopback(),
             "http.listen must be a loopback address: it has no login",
@@ -469,6 +516,7 @@ mod tests {
         assert_eq!(example.selection, least.selection);
         assert_eq!(example.outbox, least.outbox);
         assert_eq!(example.inference, least.inference);
+        assert_eq!(example.proof, least.proof);
         assert_eq!(example.http, least.http);
         assert_eq!(example.results, least.results);
         assert_eq!(example.telemetry, least.telemetry);

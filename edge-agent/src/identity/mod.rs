@@ -7,8 +7,9 @@
 //!   certificate.pem            the device's certificate, then the CA's
 //!   renewed.pem                a newer key and the certificates for it, once it was renewed
 //!   ca.pem                     the hub's CA, the one the token named
-//!   root.json                  the channel's first root metadata, the one the token named
+//!   root.json                  the channel's root metadata, the one the token named
 //!   identity.json              the enrolment record; written last
+//!   hub-addresses.json         the hub's newest signed addresses and CAs (see [`crate::contacts`])
 //! ```
 //!
 //! Invariant: a folder with `identity.json` is complete. Without it the device is not enrolled,
@@ -38,6 +39,7 @@ pub use pair::{Life, TlsPair};
 pub(crate) use record::FORMAT;
 pub use record::Record;
 
+use crate::contacts::Contacts;
 use crate::durable::{self, DurableError};
 
 /// The largest certificate, key or record a device reads back, in bytes.
@@ -97,7 +99,7 @@ pub struct Enrolment<'a> {
     pub certificate_pem: &'a str,
     /// The CA's certificate.
     pub ca_pem: &'a str,
-    /// The first root metadata, as served.
+    /// The root metadata that the token named, as served.
     pub root_json: &'a [u8],
 }
 
@@ -193,7 +195,7 @@ pub struct Identity {
     record: Record,
     signing: Arc<SigningKey>,
     tls: watch::Sender<Arc<TlsPair>>,
-    ca: CertificateDer<'static>,
+    contacts: Contacts,
     root_json: Vec<u8>,
 }
 
@@ -228,7 +230,8 @@ impl Identity {
             });
         }
         let tls = watch::Sender::new(Arc::new(pair));
-        Ok(Self { dir, record, signing: keys.into_signing(), tls, ca, root_json })
+        let contacts = Contacts::open(&dir.dir, &record, ca)?;
+        Ok(Self { dir, record, signing: keys.into_signing(), tls, contacts, root_json })
     }
 
     /// The name the hub gave.
@@ -268,12 +271,12 @@ impl Identity {
         Ok(kept?)
     }
 
-    /// The hub's CA.
-    pub fn ca(&self) -> &CertificateDer<'static> {
-        &self.ca
+    /// Where the hub is, and which CAs are trusted.
+    pub fn contacts(&self) -> &Contacts {
+        &self.contacts
     }
 
-    /// The channel's first root metadata, whose digest is the record's.
+    /// The root metadata that the token named, whose digest is the record's.
     pub fn root_json(&self) -> &[u8] {
         &self.root_json
     }

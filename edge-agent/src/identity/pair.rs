@@ -73,6 +73,17 @@ impl TlsPair {
         Arc::clone(&self.certified)
     }
 
+    /// Whether the CA of that certificate (DER) signed it, by the names that both state.
+    pub fn is_signed_by(&self, ca: &[u8]) -> bool {
+        let issuer = self.certified.cert.first().and_then(|leaf| {
+            let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+            Some(leaf.issuer().as_raw().to_vec())
+        });
+        let subject = x509_parser::parse_x509_certificate(ca).ok();
+        let subject = subject.map(|(_, ca)| ca.subject().as_raw().to_vec());
+        issuer.is_some() && issuer == subject
+    }
+
     /// From when to when it is good.
     pub fn life(&self) -> Life {
         self.life

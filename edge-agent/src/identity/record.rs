@@ -23,7 +23,7 @@ pub struct Record {
     pub channel: String,
     /// SHA-256 of the hub's CA certificate (DER).
     pub ca: Digest,
-    /// SHA-256 of the channel's first root metadata.
+    /// SHA-256 of the root metadata that the token named.
     pub root: Digest,
     /// A time that is certainly past: the later of the device's clock at enrolment and the start
     /// of its certificate's life.

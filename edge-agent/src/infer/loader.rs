@@ -1,71 +1,37 @@
-//! Loads and proves a bundle beside the worker, hands it over, and drops what was replaced.
+//! Loads a proven bundle beside the worker, hands it over, and drops what was replaced.
 
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use fleetloop_models::bundle::Bundle;
-use fleetloop_models::session::{Runtime, Session, Threads};
+use fleetloop_models::session::{RunLimit, Runtime, Session, Threads};
 use tokio::sync::oneshot;
 
-use crate::chain::chain;
+use crate::proof::{self, Proof};
 use crate::{priority, threads};
 
-use super::optimised::Optimised;
 use super::{Candidate, ModelInfo, Proven, Shared, SwapError};
 
-/// Opens a session for `bundle` and checks its golden cases, which also warms it. Blocks.
-///
-/// With `kept`, by way of the optimised graph in that file, which is made if it is not there; the
-/// bundle's own graph is used if that comes to nothing.
+/// Opens a session for `bundle`, of the graph that was proven, and checks its golden cases, which also
+/// warms it. Blocks; its runs are looked at through `limit`, if somebody does.
 ///
 /// # Errors
 /// [`SwapError::Session`] or [`SwapError::Golden`].
-pub fn prove(
+pub fn open(
     runtime: &Runtime,
     threads: Threads,
     bundle: &Bundle,
-    kept: Option<PathBuf>,
-) -> Result<Proven, SwapError> {
-    if let Some(path) = kept
-        && let Some(proven) = prove_optimised(runtime, threads, bundle, path)
-    {
-        return Ok(proven);
-    }
-    prove_graph(runtime, threads, bundle, bundle.model())
-}
-
-fn prove_optimised(
-    runtime: &Runtime,
-    threads: Threads,
-    bundle: &Bundle,
-    path: PathBuf,
-) -> Option<Proven> {
-    let optimised = Optimised::new(path, bundle, runtime);
-    let graph = optimised.read().or_else(|| {
-        optimised.make(bundle, runtime);
-        optimised.read()
-    })?;
-    match prove_graph(runtime, threads, bundle, graph.bytes()) {
-        Ok(proven) => Some(proven),
-        Err(error) => {
-            let (bundle, reason) = (bundle.digest(), chain(&error));
-            tracing::warn!(%bundle, reason, "the optimised graph is of no use; the bundle's is taken");
-            optimised.discard();
-            None
-        }
-    }
-}
-
-/// `graph` is the bundle's, or was made of it.
-fn prove_graph(
-    runtime: &Runtime,
-    threads: Threads,
-    bundle: &Bundle,
-    graph: &[u8],
+    proof: &Proof,
+    limit: Option<RunLimit>,
 ) -> Result<Proven, SwapError> {
     let digest = bundle.digest();
-    let mut session = Session::from_model(runtime, graph, bundle.manifest(), threads)
-        .map_err(|source| SwapError::Session { bundle: digest, source })?;
+    let opened = match &proof.graph {
+        proof::Proven::Own => Session::open(runtime, bundle, threads),
+        proof::Proven::Optimised(graph) => Session::open_optimised(runtime, graph, bundle, threads),
+    };
+    let mut session = opened.map_err(|source| SwapError::Session { bundle: digest, source })?;
+    if let Some(limit) = limit {
+        session.set_limit(limit);
+    }
     let report = bundle
         .golden()
         .check(&mut session)
@@ -81,23 +47,26 @@ fn prove_graph(
     Ok(Proven { session, info, report })
 }
 
-/// Starts the thread that proves `bundle`, hands it over and drops what was replaced.
+/// Starts the thread that loads `bundle`, hands it over and drops what was replaced.
 pub(super) fn spawn(
     shared: Arc<Shared>,
     bundle: Bundle,
-    kept: Option<PathBuf>,
+    proof: Proof,
     verdict: oneshot::Sender<Result<(), SwapError>>,
 ) -> std::io::Result<()> {
     threads::spawn("loader", move || {
         if !shared.has_helpers() {
             priority::give_way();
         }
-        let proven = match prove(&shared.runtime, shared.threads, &bundle, kept) {
+        let runs = &shared.overdue.loader;
+        runs.of(bundle.digest());
+        let limit = Some(runs.limit.clone());
+        let proven = match open(&shared.runtime, shared.threads, &bundle, &proof, limit) {
             Ok(proven) => Box::new(proven),
             Err(error) => return drop(verdict.send(Err(error))),
         };
-        // The bundle's bytes are not needed while the session waits for a frame.
-        drop(bundle);
+        // Neither's bytes are needed while the session waits for a frame.
+        drop((bundle, proof));
         let (discard, discarded) = mpsc::sync_channel(1);
         let has_model = shared.running.borrow().is_some();
         *shared.slot() = Some(Candidate { proven, verdict, discard });

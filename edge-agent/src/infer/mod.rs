@@ -2,8 +2,8 @@
 //! between two frames.
 //!
 //! A swap, and what each step leaves if it fails (the old model answers on in every case):
-//! 1. a loader thread opens the session, checks the golden cases and warms it: refused, nothing
-//!    was touched;
+//! 1. a child process tries the bundle ([`crate::proof`]), and a loader thread opens a session of what
+//!    was proven, checks the golden cases and warms it: refused, nothing was touched;
 //! 2. it hands the session to the worker, which tries it on the next frame: if it gives no answer,
 //!    the same frame goes to the old session, the new one is dropped and the swap fails;
 //! 3. it answered: it is the model in use, [`Inference::running`] says so, and the old session is
@@ -17,12 +17,15 @@
 
 mod loader;
 pub mod optimised;
+mod overdue;
+mod recent;
+mod trying;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -37,10 +40,17 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::frames::{Arrived, FrameQueue};
+use crate::proof::Proof;
 use crate::supervise::Pulse;
 use crate::{priority, threads};
 
-pub use loader::prove;
+use optimised::Kept;
+use overdue::Overdue;
+use recent::Recent;
+
+pub use loader::open;
+pub use overdue::Hung;
+pub use trying::{Proving, Trying};
 
 /// How long a swap waits for a frame of a source that gives `rate_hz` a second: a minute at least,
 /// and three of its periods.
@@ -88,6 +98,31 @@ pub struct ModelInfo {
 /// Why a bundle does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
+    /// The child that tried it refused it.
+    #[error("cannot use bundle {bundle}: {reason}; the model before answers on")]
+    Refused {
+        /// Which.
+        bundle: BundleDigest,
+        /// In words.
+        reason: String,
+    },
+    /// No child could try it.
+    #[error("cannot try bundle {bundle} in a child process: {reason}; the model before answers on")]
+    Untried {
+        /// Which.
+        bundle: BundleDigest,
+        /// In words.
+        reason: String,
+    },
+    /// The kept proof is of no use, and was removed.
+    #[error("the kept proof of bundle {bundle} is of no use and was removed; it is tried again")]
+    Stale {
+        /// Which.
+        bundle: BundleDigest,
+        /// Why.
+        #[source]
+        source: Box<SwapError>,
+    },
     /// The model cannot be loaded.
     #[error("cannot load bundle {bundle}; the model before answers on")]
     Session {
@@ -187,6 +222,11 @@ pub struct Inference {
 
 struct Shared {
     runtime: Runtime,
+    proving: Proving,
+    overdue: Arc<Overdue>,
+    recent: Recent,
+    trying: watch::Sender<Option<Trying>>,
+    clock: Clock,
     threads: Threads,
     /// How long a swap waits for a frame.
     confirm_within: watch::Sender<Duration>,
@@ -225,6 +265,27 @@ pub struct Parts {
     pub sink: Box<dyn Sink>,
     /// How long a swap waits for a frame to be tried on; longer than the source's period.
     pub confirm_within: Duration,
+    /// What a hostile model meets.
+    pub guards: Guards,
+}
+
+/// What bounds a model.
+pub struct Guards {
+    /// Where new models are tried.
+    pub proving: Proving,
+    /// How long a run may take.
+    pub run_limit: Duration,
+    /// Hears which model does not come back from a run.
+    pub hung: Hung,
+}
+
+impl Guards {
+    /// None: for tests with models that are good.
+    pub fn unsafe_none() -> Self {
+        let hour = Duration::from_secs(3600);
+        let proving = Proving::UnsafeNowhere;
+        Self { proving, run_limit: hour, hung: Box::new(|model| panic!("{model} hangs")) }
+    }
 }
 
 impl std::fmt::Debug for Inference {
@@ -241,8 +302,15 @@ impl Inference {
     pub fn start(parts: Parts) -> std::io::Result<Self> {
         let (running_tx, running) = watch::channel(None);
         let (model_tx, model) = watch::channel(None);
+        let overdue = Overdue::new(parts.guards.run_limit, parts.guards.hung)?;
+        let looking = overdue.clone().spawn()?;
         let shared = Arc::new(Shared {
             runtime: parts.runtime,
+            proving: parts.guards.proving,
+            overdue,
+            recent: Recent::default(),
+            trying: watch::Sender::new(None),
+            clock: parts.clock.clone(),
             threads: parts.threads,
             confirm_within: watch::Sender::new(parts.confirm_within),
             slot: Mutex::new(None),
@@ -263,23 +331,25 @@ impl Inference {
         let thread = threads::spawn("inference", move || {
             priority::go_first();
             worker.run();
+            drop(looking);
         })?;
         *shared.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(Self { shared })
     }
 
-    /// Loads `bundle`, by way of the optimised graph in `kept` if that is given, proves it and puts it in the place of the model in use. Returns once it has
-    /// answered a frame, or, where no model answered before, when no frame came in time.
+    /// Loads `bundle`, of the graph that was proven, and puts it in the place of the model in use.
+    /// Returns once it has answered a frame, or, where no model answered before, when no frame came in
+    /// time.
     ///
     /// Not cancel-safe in its result: dropped half-way, the swap goes on and nobody hears of it.
     ///
     /// # Errors
     /// [`SwapError`] says why not; the old model, if there is one, answers on.
-    pub async fn swap(&self, bundle: Bundle, kept: Option<PathBuf>) -> Result<(), SwapError> {
+    pub async fn swap(&self, bundle: Bundle, proof: Proof) -> Result<(), SwapError> {
         let _one = self.shared.one_swap.lock().await;
         let digest = bundle.digest();
         let (verdict, mut outcome) = oneshot::channel();
-        loader::spawn(self.shared.clone(), bundle, kept, verdict)
+        loader::spawn(self.shared.clone(), bundle, proof, verdict)
             .map_err(|source| SwapError::Thread { bundle: digest, source })?;
         let stopping = || SwapError::Stopping { bundle: digest };
         // Loading takes as long as it takes; the wait for a frame begins once it is handed over.
@@ -320,6 +390,31 @@ impl Inference {
                 return None;
             }
         }
+    }
+
+    /// Proves `bundle`, which is in `folder`: by what is kept of an earlier proof, or in a child.
+    ///
+    /// Cancel-safe: dropped half-way, the child is ended and nothing has changed.
+    ///
+    /// # Errors
+    /// [`SwapError::Refused`] or [`SwapError::Untried`].
+    pub async fn prove(&self, bundle: BundleDigest, folder: &Path) -> Result<Proof, SwapError> {
+        trying::prove(&self.shared, bundle, folder).await
+    }
+
+    /// Forgets what is kept of the proof of the bundle in `folder`.
+    pub fn forget_proof(folder: &Path) {
+        Kept::remove_from(folder);
+    }
+
+    /// The model that is being tried in a child, if one is.
+    pub fn trying(&self) -> Option<Trying> {
+        *self.shared.trying.borrow()
+    }
+
+    /// How long the run of a model has been over its limit, if it is.
+    pub fn overdue(&self) -> Option<Duration> {
+        self.shared.overdue.since()
     }
 
     /// Lets swaps from now on wait that long for a frame.

@@ -1,99 +1,82 @@
-//! A bundle's graph as ONNX Runtime optimised it on this device: it loads faster and needs less
-//! memory than the bundle's own.
+//! The proof of a bundle, kept beside it: its graph as ONNX Runtime optimised it on this device, or the
+//! word that the bundle's own was proven. An optimised graph loads faster and needs less memory.
 //!
-//! One file, beside the bundle and removed with it: one line
-//! `fleetloop-optimised 1 <key> <SHA-256 of the body>`, then the body in ONNX Runtime's own format.
-//! The key is a digest over the bundle's digest, the runtime's build and file, and the processor's
-//! features: what the optimiser chose for another bundle, runtime or processor is stale.
+//! One file, in the bundle's folder and removed with it: one line
+//! `fleetloop-proven <key> <SHA-256 of the body>`, then the body in ONNX Runtime's own format, empty for
+//! the bundle's own graph. The key is a digest over the bundle's digest, the runtime's build and file, and
+//! the processor's features: what was proven for another bundle, runtime or processor is stale.
 //!
-//! A file that is damaged, stale or refused by the runtime is made anew; without room for one the
-//! bundle's own graph answers. The session that comes of it reproduces the golden cases like any
-//! other. The checksum is against damage: who can write here can write the bundle's record and the
-//! device's key beside it, and is trusted as far. A power cut leaves the whole file, or none and
-//! perhaps a part that the next attempt writes over.
+//! The child of [`crate::proof`] makes the body, and the agent writes the file of the very bytes that the
+//! child named. One that is damaged or stale is no proof: the bundle is tried again. The checksum is
+//! against damage: who can write here can write the bundle's record and the device's key beside it, and
+//! is trusted as far. A power cut leaves the whole file or none.
 
 use std::path::{Path, PathBuf};
 
-use fleetloop_models::bundle::{Bundle, FILE_BYTES};
-use fleetloop_models::session::{Runtime, Session};
-use fleetloop_protocol::Digest;
+use fleetloop_models::bundle::FILE_BYTES;
+use fleetloop_models::session::{Optimised, Runtime};
+use fleetloop_protocol::{BundleDigest, Digest};
 
 use crate::chain::chain;
 use crate::durable;
+use crate::proof::{Proof, Proven};
 
 /// Its name in a bundle's folder; no file of a bundle begins with a dot.
 pub const FILE: &str = ".optimised";
 
-const MAGIC: &str = "fleetloop-optimised 1 ";
+const MAGIC: &str = "fleetloop-proven ";
 /// The bytes the first line takes at most.
 const HEADER_BYTES: usize = 256;
 
-/// The optimised graph of one bundle under one runtime.
+/// The proof of one bundle under one runtime.
 #[derive(Debug)]
-pub struct Optimised {
+pub struct Kept {
     path: PathBuf,
     key: Digest,
 }
 
-/// The bytes of an optimised graph that is what it was when it was kept.
-#[derive(Debug)]
-pub struct Graph {
-    file: Vec<u8>,
-    start: usize,
-}
-
-impl Graph {
-    /// What the runtime loads.
-    pub fn bytes(&self) -> &[u8] {
-        &self.file[self.start..]
+impl Kept {
+    /// The proof of `bundle` in its `folder`, whether it is there or not.
+    pub fn new(folder: &Path, bundle: BundleDigest, runtime: &Runtime) -> Self {
+        let parts = [bundle.to_string(), runtime.build(), processor()];
+        Self::keyed(folder.join(FILE), &parts.each_ref().map(String::as_str))
     }
-}
 
-impl Optimised {
-    /// The optimised graph of `bundle` in `path`, whether it is there or not.
-    pub fn new(path: PathBuf, bundle: &Bundle, runtime: &Runtime) -> Self {
-        Self::keyed(path, &[&bundle.digest().to_string(), &runtime.build(), &processor()])
+    /// Removes the proof in a bundle's folder.
+    pub(crate) fn remove_from(folder: &Path) {
+        std::fs::remove_file(folder.join(FILE)).ok();
     }
 
     fn keyed(path: PathBuf, parts: &[&str]) -> Self {
         Self { path, key: Digest::of(parts.join("\n").as_bytes()) }
     }
 
-    /// The graph; none when there is none that is whole and for this bundle, runtime and processor.
-    pub fn read(&self) -> Option<Graph> {
+    /// The proof; none when there is none that is whole and for this bundle, runtime and processor.
+    pub(crate) fn read(&self) -> Option<Proof> {
         let file = durable::read(&self.path, FILE_BYTES + HEADER_BYTES as u64).ok()??;
         let end = file.iter().take(HEADER_BYTES).position(|byte| *byte == b'\n')?;
         let header = std::str::from_utf8(&file[..end]).ok()?.strip_prefix(MAGIC)?;
         let (key, body) = header.split_once(' ')?;
-        let matches =
-            key.parse() == Ok(self.key) && body.parse() == Ok(Digest::of(&file[end + 1..]));
-        matches.then_some(Graph { file, start: end + 1 })
-    }
-
-    /// Has the runtime optimise the bundle's graph, and keeps it. Blocks for as long as loading the
-    /// bundle takes. Says nothing of a graph that cannot be loaded: whoever loads it will.
-    pub fn make(&self, bundle: &Bundle, runtime: &Runtime) {
-        let part = self.path.with_extension("part");
-        let made = Session::optimise(runtime, bundle, &part);
-        if made.is_ok()
-            && let Err(error) = self.keep(&part)
-        {
-            tracing::warn!(reason = chain(&error), "an optimised graph is not kept");
+        let (key, body): (Digest, Digest) = (key.parse().ok()?, body.parse().ok()?);
+        if key != self.key {
+            return None;
         }
-        // Nothing is lost if it stays: the next attempt writes over it.
-        std::fs::remove_file(&part).ok();
+        let is_own = file.len() == end + 1;
+        let graph = Optimised::of(file, end + 1, body)?;
+        Some(Proof::kept(if is_own { Proven::Own } else { Proven::Optimised(graph) }))
     }
 
-    fn keep(&self, part: &Path) -> Result<(), durable::DurableError> {
-        let Some(body) = durable::read(part, FILE_BYTES)? else { return Ok(()) };
-        let mut file = format!("{MAGIC}{} {}\n", self.key, Digest::of(&body)).into_bytes();
-        file.extend_from_slice(&body);
-        durable::write(&self.path, &file)
-    }
-
-    /// Removes it: it cannot be used.
-    pub fn discard(&self) {
-        std::fs::remove_file(&self.path).ok();
+    /// Keeps a proof. Without room for it the next start tries the bundle again.
+    pub(crate) fn keep(&self, graph: &Proven) {
+        let body = match graph {
+            Proven::Own => &[][..],
+            Proven::Optimised(graph) => graph.bytes(),
+        };
+        let mut file = format!("{MAGIC}{} {}\n", self.key, Digest::of(body)).into_bytes();
+        file.extend_from_slice(body);
+        if let Err(error) = durable::write(&self.path, &file) {
+            tracing::warn!(reason = chain(&error), "the proof of a bundle is not kept");
+        }
     }
 }
 
@@ -109,14 +92,20 @@ fn processor() -> String {
 mod tests {
     use super::*;
 
-    fn kept(dir: &Path, parts: &[&str]) -> Optimised {
-        Optimised::keyed(dir.join(FILE), parts)
+    fn kept(dir: &Path, parts: &[&str]) -> Kept {
+        Kept::keyed(dir.join(FILE), parts)
     }
 
-    fn write(optimised: &Optimised, body: &[u8]) {
-        let part = optimised.path.with_extension("part");
-        durable::write(&part, body).unwrap();
-        optimised.keep(&part).unwrap();
+    fn write(optimised: &Kept, body: &[u8]) {
+        let graph = Optimised::of(body.to_vec(), 0, Digest::of(body)).unwrap();
+        optimised.keep(&Proven::Optimised(graph));
+    }
+
+    fn body(kept: &Kept) -> Option<Vec<u8>> {
+        match kept.read()?.graph {
+            Proven::Own => None,
+            Proven::Optimised(graph) => Some(graph.bytes().to_vec()),
+        }
     }
 
     #[test]
@@ -125,11 +114,19 @@ mod tests {
         let optimised = kept(dir.path(), &["bundle", "runtime", "processor"]);
         assert!(optimised.read().is_none());
         write(&optimised, b"graph");
-        assert_eq!(optimised.read().unwrap().bytes(), b"graph");
+        assert_eq!(body(&optimised).unwrap(), b"graph");
         for other in [["else", "runtime", "processor"], ["bundle", "else", "processor"]] {
             assert!(kept(dir.path(), &other).read().is_none());
         }
         assert!(kept(dir.path(), &["bundle", "runtime", "else"]).read().is_none());
+    }
+
+    #[test]
+    fn the_word_that_the_bundles_own_graph_was_proven_is_kept_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = kept(dir.path(), &["bundle"]);
+        kept.keep(&Proven::Own);
+        assert!(matches!(kept.read().unwrap().graph, Proven::Own));
     }
 
     #[test]

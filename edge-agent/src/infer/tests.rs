@@ -8,6 +8,8 @@ use fleetloop_models::picture::{Channels, Frame};
 use fleetloop_protocol::{ClockState, UnixMillis};
 
 use super::*;
+use crate::proof::{Limits, Proof, Prover};
+use crate::update::models::ModelHost;
 
 #[derive(Default)]
 struct Tally {
@@ -63,6 +65,10 @@ fn frame(grey: u8) -> Frame {
 
 impl Bench {
     fn start(confirm_within: Duration) -> Self {
+        Self::guarded(confirm_within, Guards::unsafe_none())
+    }
+
+    fn guarded(confirm_within: Duration, guards: Guards) -> Self {
         let queue = Arc::new(FrameQueue::new(4096));
         let tally = Arc::new(Tally::default());
         let (clock, _) = Clock::manual(UnixMillis(0));
@@ -74,6 +80,7 @@ impl Bench {
             pulse: Pulse::default(),
             sink: Box::new(TallySink(tally.clone())),
             confirm_within,
+            guards,
         })
         .unwrap();
         Self { queue, tally, inference, pushed: 0 }
@@ -93,7 +100,8 @@ impl Bench {
     /// Swaps while frames keep coming, one a millisecond.
     async fn swap_under_load(&mut self, bundle: Bundle) -> Result<(), SwapError> {
         let inference = self.inference.clone();
-        let mut swap = tokio::spawn(async move { inference.swap(bundle, None).await });
+        let mut swap =
+            tokio::spawn(async move { inference.swap(bundle, Proof::unsafe_without()).await });
         loop {
             // Cancel-safe: the handle is borrowed and the sleep holds nothing.
             tokio::select! {
@@ -150,12 +158,12 @@ async fn a_swap_that_no_frame_confirms_is_taken_back() {
     let mut bench = Bench::start(Duration::from_millis(50));
     let first = bundle(1).digest();
     // Nothing to go back to: granted without a frame, in use with the first one.
-    bench.inference.swap(bundle(1), None).await.unwrap();
+    bench.inference.swap(bundle(1), Proof::unsafe_without()).await.unwrap();
     assert_eq!(bench.running(), None);
     bench.push();
     let mut running = bench.inference.running();
     running.wait_for(|now| *now == Some(first)).await.unwrap();
-    let error = bench.inference.swap(bundle(2), None).await.unwrap_err();
+    let error = bench.inference.swap(bundle(2), Proof::unsafe_without()).await.unwrap_err();
     assert!(matches!(error, SwapError::NoFrame { .. }), "{error}");
     bench.push();
     assert_eq!(bench.running(), Some(first));
@@ -191,7 +199,8 @@ fn overflowing() -> Bundle {
     }
     let mut manifest = bundle(1).manifest().clone();
     let runtime = Runtime::load(None).unwrap();
-    let mut session = Session::from_model(&runtime, &model, &manifest, Threads(1)).unwrap();
+    let graph = fleetloop_models::graph::Graph::check(model.clone()).unwrap();
+    let mut session = Session::from_model(&runtime, &graph, &manifest, Threads(1)).unwrap();
     let dark = (fleetloop_protocol::sample::MediaType::Png, frame(63).encode_png().unwrap());
     let golden = GoldenCases::record(&mut session, &[dark], 0.01).unwrap().to_json().unwrap();
     let files = Files::from([(Role::Model, model), (Role::Golden, golden)]);
@@ -203,31 +212,29 @@ fn overflowing() -> Bundle {
     Bundle::from_parts(manifest.to_toml().unwrap().into_bytes(), files).unwrap()
 }
 
-#[test]
-fn an_optimised_graph_of_another_model_is_caught_by_the_golden_cases_and_thrown_away() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_graph_of_another_model_is_caught_by_the_golden_cases_and_thrown_away() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(optimised::FILE);
+    let limits = Limits { wall_s: 60, cpu_s: 60, memory_mb: 512, file_mb: 64, run_s: 60 };
+    let nowhere = Prover::of("/no/such/program".into(), dir.path(), limits);
+    let guards = Guards { proving: Proving::InChild(nowhere), ..Guards::unsafe_none() };
+    let mut bench = Bench::guarded(LONG, guards);
     let runtime = Runtime::load(None).unwrap();
     let (one, two) = (bundle(1), bundle(2));
-    let prove = |path: &Path| prove(&runtime, Threads(1), &one, Some(path.to_owned())).unwrap();
     // Whole and under the right key, as whoever can write to the data folder could have made it.
-    optimised::Optimised::new(path.clone(), &one, &runtime).make(&two, &runtime);
-    assert!(path.exists());
-    let proven = prove(&path);
-    assert_eq!(proven.info().digest, one.digest());
-    assert!(proven.report().largest_difference <= proven.report().tolerance);
-    assert!(!path.exists());
-    // The next time it is made of the right bundle, and stays.
-    prove(&path);
-    prove(&path);
-    assert!(path.exists());
-}
-
-#[test]
-fn without_a_place_for_it_the_bundles_own_graph_answers() {
-    let runtime = Runtime::load(None).unwrap();
-    let nowhere = Path::new("/no/such/folder/.optimised").to_owned();
-    assert!(prove(&runtime, Threads(1), &bundle(1), Some(nowhere)).is_ok());
+    let written = dir.path().join("two.ort");
+    fleetloop_models::session::Session::optimise(&runtime, &two, &written).unwrap();
+    let bytes = std::fs::read(&written).unwrap();
+    let sum = fleetloop_protocol::Digest::of(&bytes);
+    let graph = fleetloop_models::session::Optimised::of(bytes, 0, sum).unwrap();
+    let kept = Kept::new(dir.path(), one.digest(), &runtime);
+    kept.keep(&crate::proof::Proven::Optimised(graph));
+    assert!(dir.path().join(optimised::FILE).exists());
+    let proof = bench.inference.prove(one.digest(), dir.path()).await.unwrap();
+    let error = ModelHost::swap(&bench.inference, one, dir.path(), proof).await.unwrap_err();
+    assert_eq!(error.retry, crate::update::error::Retry::AFewTimes, "{error}");
+    assert!(!dir.path().join(optimised::FILE).exists());
+    bench.push();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use fleetloop_models::session::SessionError;
 use fleetloop_protocol::BundleDigest;
 use tokio::sync::watch;
 
+use super::overdue::IN_A_ROW;
 use super::{Answer, Candidate, ModelInfo, Proven, Shared, Sink, SwapError};
 use crate::clock::Clock;
 use crate::frames::{Arrived, Popped};
@@ -24,6 +25,8 @@ pub(super) struct Worker {
     running: watch::Sender<Option<BundleDigest>>,
     model: watch::Sender<Option<Arc<ModelInfo>>>,
     current: Option<Box<Proven>>,
+    /// Runs over the limit in a row.
+    overdue: u32,
 }
 
 impl Worker {
@@ -35,7 +38,7 @@ impl Worker {
         running: watch::Sender<Option<BundleDigest>>,
         model: watch::Sender<Option<Arc<ModelInfo>>>,
     ) -> Self {
-        Self { shared, clock, pulse, sink, running, model, current: None }
+        Self { shared, clock, pulse, sink, running, model, current: None, overdue: 0 }
     }
 
     pub(super) fn run(mut self) {
@@ -52,6 +55,7 @@ impl Worker {
     }
 
     fn frame(&mut self, frame: Box<Arrived>) {
+        self.shared.recent.offer(&frame.frame);
         // Bound to a name, or the lock would be held through the trial.
         let candidate = self.shared.slot().take();
         if let Some(candidate) = candidate {
@@ -62,13 +66,30 @@ impl Worker {
             }
         }
         let Some(current) = &mut self.current else { return self.sink.failed(frame.number) };
+        let model = current.info.digest;
+        self.shared.overdue.worker.of(model);
         match classify(current, &frame) {
-            Ok(classification) => self.hand_on(frame, classification),
+            Ok(classification) => {
+                self.overdue = 0;
+                self.hand_on(frame, classification);
+            }
             Err(error) => {
+                self.count_overdue(model, error.as_ref());
                 let cause = error.as_ref().map(ToString::to_string);
                 tracing::error!(frame = frame.number, cause, "the model did not answer a frame");
                 self.sink.failed(frame.number);
             }
+        }
+    }
+
+    /// A model that is over the limit again and again answers nothing: the process ends.
+    fn count_overdue(&mut self, model: BundleDigest, error: Option<&SessionError>) {
+        self.overdue = match error {
+            Some(SessionError::Overdue { .. }) => self.overdue + 1,
+            _ => 0,
+        };
+        if self.overdue == IN_A_ROW {
+            self.shared.overdue.hung(model);
         }
     }
 
@@ -77,6 +98,9 @@ impl Worker {
     fn try_candidate(&mut self, candidate: Candidate, frame: &Arrived) -> Option<Classification> {
         let Candidate { mut proven, verdict, discard } = candidate;
         let bundle = proven.info.digest;
+        let runs = &self.shared.overdue.worker;
+        runs.of(bundle);
+        proven.session.set_limit(runs.limit.clone());
         match classify(&mut proven, frame) {
             Ok(classification) => {
                 self.model.send_replace(Some(proven.info.clone()));

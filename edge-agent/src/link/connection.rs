@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use fleetloop_protocol::DeviceId;
+use fleetloop_protocol::backoff::Backoff;
 use fleetloop_protocol::limits::MESSAGE_BYTES;
 use fleetloop_protocol::topic::{Kind, Topic};
 use rumqttc::v5::mqttbytes::QoS;
@@ -21,9 +22,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::pace::Pace;
-use super::transport;
 use super::uploads::Uploads;
 use super::window::{WINDOW, Window};
+use super::{takeovers, transport};
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::Identity;
@@ -55,6 +56,11 @@ pub(super) struct Connection {
     pub(super) ready: bool,
     /// When it was opened.
     opened_at: Duration,
+    /// The broker answers and the hub behind it does not: nothing is taken from the outbox before
+    /// this time.
+    silent_until: Duration,
+    /// How long that is, the next time.
+    silence: Backoff,
     /// Payloads on their way beside this connection, once it is ready.
     pub(super) uploads: Option<Uploads>,
     /// The outbox may hold something that is not under way.
@@ -71,11 +77,10 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Begins to connect to the broker that the device was enrolled with.
+    /// Begins to connect to the broker whose turn it is.
     pub(super) fn open(identity: &Identity, clock: &Clock) -> Result<Self, String> {
-        let record = identity.record();
-        let mut options =
-            MqttOptions::new(record.device.as_str(), &record.mqtt_host, record.mqtt_port);
+        let broker = identity.contacts().broker();
+        let mut options = MqttOptions::new(identity.device().as_str(), &broker.host, broker.port);
         options.set_transport(transport(identity, clock)?);
         options.set_clean_start(true);
         options.set_keep_alive(KEEP_ALIVE);
@@ -108,6 +113,8 @@ impl Connection {
             payload_limit: MESSAGE_BYTES,
             ready: false,
             opened_at: now,
+            silent_until: now,
+            silence: Backoff::default(),
             uploads: None,
             more: false,
             reported_at: now,
@@ -140,6 +147,27 @@ impl Connection {
     /// How many messages of the outbox the pace allows. At the end there are no frames to go slowly for.
     pub(super) const fn allowed(&self) -> usize {
         if self.draining { WINDOW } else { self.pace.left() }
+    }
+
+    /// How many messages may be taken from the outbox now. When no receipt comes, a while passes before
+    /// the next are taken, longer each time; but at the end there is no time to wait.
+    pub(super) fn room(&mut self, now: Duration) -> usize {
+        if self.window.lose(now) {
+            let wait = self.silence.next_wait();
+            self.silent_until = now + wait;
+            tracing::warn!(wait_s = wait.as_secs(), "the hub does not answer what it was sent");
+        }
+        if now < self.silent_until && !self.draining {
+            return 0;
+        }
+        self.window.room().min(self.allowed())
+    }
+
+    /// A receipt or a refusal came.
+    pub(super) fn answered(&mut self) {
+        self.window.answered();
+        self.silence.reset();
+        self.silent_until = Duration::ZERO;
     }
 
     /// Why the connection is worth nothing any more, if so.
@@ -210,6 +238,7 @@ fn said(error: &ConnectionError) -> String {
              'fleet-hub device list'; with a new token, enrol it into an empty data folder"
                 .to_owned()
         }
+        error if takeovers::is_take_over(error) => takeovers::TAKEN_OVER.to_owned(),
         other => chain(other),
     }
 }

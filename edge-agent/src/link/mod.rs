@@ -9,23 +9,23 @@
 //! |---|---|
 //! | `session` | what is sent over a connection and what is made of what comes |
 //! | `connection` | one connection to the broker, from nothing to its end |
-//! | `uploads` | what the hub reads; payloads that are uploaded before their message |
+//! | `uploads` | payloads that are uploaded before their message |
 //! | `window` | how much may be under way at once, and when there is no progress |
+//! | `takeovers` | whether another device uses this identity |
 //! | `pace` | how fast a long outbox is sent |
 //! | [`inbox`] | what the hub sends, verified |
-//! | [`backoff`] | how long to wait before the next connection |
 //!
 //! Invariants: nothing leaves the outbox but by a verified receipt or refusal; nothing is sent
 //! from it before the hub's keys are known, for no receipt could be believed; nothing depends on
 //! what the broker keeps. Every connection starts from nothing (a new client, a clean session) and
-//! the outbox offers again what has no receipt. What the hub reads is asked on each connection: a
-//! sample that it could not read waits, and neither it nor an upload holds the others up.
+//! the outbox offers again what has no receipt. A sample that the hub refuses for now waits, and
+//! neither it nor an upload holds the others up.
 
-pub mod backoff;
 mod connection;
 pub mod inbox;
 mod pace;
 mod session;
+mod takeovers;
 mod uploads;
 mod window;
 
@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleetloop_protocol::UnixMillis;
+use fleetloop_protocol::backoff::Backoff;
 use fleetloop_protocol::hub_keys::HubKeys;
 use fleetloop_protocol::state::Update;
 use fleetloop_protocol::telemetry::Telemetry;
@@ -54,8 +55,9 @@ use crate::supervise::Pulse;
 use crate::update::driver::{Driver, Handle, Progress};
 use crate::update::models::Models;
 use crate::{threads, tls};
-use backoff::Backoff;
 use session::{Ended, Session};
+pub(crate) use takeovers::SHARED;
+use takeovers::TakeOvers;
 
 /// A connection that lasted this long was a good one: the next failure waits shortly again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(60);
@@ -95,11 +97,10 @@ pub struct LinkStatus {
     pub update: Update,
     /// The order's generation.
     pub generation: u64,
-    /// The newest wire version the hub reads; none before it said so on this connection.
-    #[serde(default)]
-    pub hub_reads_version: Option<u8>,
     /// Messages of the hub that were ignored because they are not trusted, since start.
     pub untrusted: u64,
+    /// Whether another device uses this identity: its sessions at the broker are taken.
+    pub identity_shared: bool,
     /// When the certificate that is shown ends.
     pub certificate_ends: UnixMillis,
     /// When the hub last said something that is trusted, since start.
@@ -116,8 +117,8 @@ pub fn start(parts: LinkParts) -> (watch::Receiver<LinkStatus>, JoinHandle<()>) 
         last_error: None,
         update: Update::Idle,
         generation: 0,
-        hub_reads_version: None,
         untrusted: 0,
+        identity_shared: false,
         certificate_ends: parts.identity.tls().borrow().life().not_after,
         last_heard: None,
     });
@@ -198,11 +199,14 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
     let mut updater_ends = updater.progress.clone();
     let renewing = Renewer::new(Arc::clone(&parts.identity), parts.clock.clone()).run();
     let mut certificate = parts.identity.tls();
+    let mut addresses = parts.identity.contacts().changes();
+    let clock = parts.clock.clone();
     let (link, running) = (Arc::new(updater), parts.inference.running());
     let mut session = Session::new(parts, Arc::clone(&link), running, status.clone());
     let following = follow(&mut progress, status);
     let connecting = async {
         let mut backoff = Backoff::default();
+        let mut take_overs = TakeOvers::default();
         loop {
             let began = Instant::now();
             let reason = match Box::pin(session.connect_and_run()).await {
@@ -214,9 +218,16 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
                 Ended::Lost(reason) => reason,
             };
             tracing::warn!(reason, "the link is lost");
+            if reason == takeovers::TAKEN_OVER {
+                take_overs.happened(clock.monotonic());
+            }
+            let is_shared = take_overs.are_many(clock.monotonic());
+            if is_shared {
+                tracing::error!("{}", takeovers::SHARED);
+            }
             status.send_modify(|status| {
                 status.connected = false;
-                status.hub_reads_version = None;
+                status.identity_shared = is_shared;
                 status.last_error = Some(reason);
             });
             if began.elapsed() > GOOD_CONNECTION {
@@ -226,6 +237,7 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
             tokio::select! {
                 () = reached(&mut shutdown, Shutdown::Drain) => return,
                 Ok(()) = certificate.changed() => {}
+                Ok(()) = addresses.changed() => {}
                 () = tokio::time::sleep(backoff.next_wait()) => {}
             }
         }

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetloop_protocol::BundleDigest;
+use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::receipt::{Receipt, Refusal};
 use fleetloop_protocol::signed::{Signable, Signed};
 use fleetloop_protocol::state::Reported;
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::topic::{Kind, Topic};
-use fleetloop_protocol::{BundleDigest, wire};
 use futures::future::join_all;
 use rumqttc::Outgoing as Written;
 use rumqttc::v5::Event;
@@ -27,6 +28,7 @@ use super::uploads::{self, Uploads};
 use super::window::WINDOW;
 use super::{Keys, LinkParts, LinkStatus};
 use crate::chain::chain;
+use crate::contacts::Way;
 use crate::identity::TlsPair;
 use crate::outbox::{Outgoing, Refused, Settled};
 use crate::priority;
@@ -59,6 +61,8 @@ pub(super) struct Session {
     keys: Keys,
     running: watch::Receiver<Option<BundleDigest>>,
     status: watch::Sender<LinkStatus>,
+    /// Drawn at random: the hub tells two processes with one identity apart by it.
+    start: u64,
 }
 
 impl Session {
@@ -69,7 +73,9 @@ impl Session {
         status: watch::Sender<LinkStatus>,
     ) -> Self {
         let keys = updater.keys.clone();
-        Self { parts, updater, keys, running, status }
+        // Without random bytes the time serves as well: two processes hardly begin in one millisecond.
+        let start = random_bytes::<8>().map_or(parts.clock.now().0, u64::from_le_bytes);
+        Self { parts, updater, keys, running, status, start }
     }
 
     /// Connects and works until the connection or the process ends.
@@ -87,7 +93,12 @@ impl Session {
         let mut shutdown = self.parts.shutdown.clone();
         // Cancel-safe: the connection is dropped with the attempt.
         tokio::select! {
-            connected = link.connected() => connected?,
+            connected = link.connected() => {
+                if connected.is_err() {
+                    self.parts.identity.contacts().failed(Way::Mqtt);
+                }
+                connected?;
+            }
             () = reached(&mut shutdown, Shutdown::Drain) => return Ok(Ended::Shutdown),
         }
         link.subscribe(&self.parts.identity.record().device)?;
@@ -111,6 +122,7 @@ impl Session {
         let mut shutdown = self.parts.shutdown.clone();
         let mut progress = self.updater.progress.clone();
         let mut keys = self.keys.clone();
+        let mut addresses = self.parts.identity.contacts().changes();
         loop {
             let slack = link.ready && link.window.has_slack();
             let known = self.keys.borrow().is_some();
@@ -125,6 +137,8 @@ impl Session {
                     // An order that came before could not be believed; the hub answers with it again.
                     self.report(link);
                 }
+                // The hub waits for every device to say so before it retires an address.
+                Ok(()) = addresses.changed() => self.report(link),
                 Ok(()) = progress.changed() => self.report(link),
                 Ok(()) = self.running.changed() => self.report(link),
                 Some(telemetry) = self.parts.telemetry.recv(), if slack => {
@@ -242,7 +256,7 @@ impl Session {
         let outbox = &self.parts.outbox;
         let settled = join_all(receipts.into_iter().map(|receipt| outbox.settle(receipt))).await;
         for result in settled {
-            link.window.answered();
+            link.answered();
             match result.map_err(|error| chain(&error))? {
                 Settled::Deleted | Settled::Unknown => {}
                 Settled::OtherDigest => {
@@ -253,7 +267,7 @@ impl Session {
             }
         }
         for refusal in refusals {
-            link.window.answered();
+            link.answered();
             let (reason, detail) = (refusal.reason, refusal.detail.clone());
             let refused = outbox.refuse(refusal).await.map_err(|error| chain(&error))?;
             if refused != Refused::Unknown {
@@ -274,8 +288,10 @@ impl Session {
         });
         tracing::info!(device = %self.parts.identity.device(), "connected");
         let LinkParts { identity, clock, outbox, .. } = &self.parts;
-        link.uploads = Some(Uploads::start(identity, clock, outbox.clone(), self.status.clone())?);
+        link.uploads = Some(Uploads::start(identity, clock, outbox.clone())?);
         self.report(link);
+        // A hub that was restarted may have published other keys or addresses.
+        self.updater.refresh.notify_one();
         Ok(())
     }
 
@@ -284,11 +300,12 @@ impl Session {
         if self.keys.borrow().is_none() {
             link.more = false;
         }
-        let (room, allowed) = (link.window.room(self.now()), link.allowed());
-        if !link.ready || !link.more || room < BATCH_ROWS || allowed == 0 {
+        let free = link.window.room();
+        let room = link.room(self.now());
+        if !link.ready || !link.more || free < BATCH_ROWS || room == 0 {
             return Ok(());
         }
-        let batch = self.parts.outbox.next_batch(room.min(allowed), BATCH_BYTES).await;
+        let batch = self.parts.outbox.next_batch(room, BATCH_BYTES).await;
         let batch = batch.map_err(|error| chain(&error))?;
         link.more = !batch.is_empty();
         for message in batch {
@@ -318,12 +335,14 @@ impl Session {
         let progress = self.updater.progress.borrow().clone();
         let reported = Reported {
             generation: progress.generation,
-            reads_version: wire::VERSION,
+            start: self.start,
+            epoch: self.parts.outbox.stats().epoch(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             at: self.parts.clock.now(),
             clock: self.parts.clock.state(),
             running: *self.running.borrow(),
             update: progress.update,
+            addresses: self.parts.identity.contacts().known().generation,
         };
         link.reported_at = self.now();
         self.send_signed(link, Kind::Reported, &reported);
@@ -336,9 +355,7 @@ impl Session {
 
     fn send_signed<T: Signable>(&self, link: &mut Connection, kind: Kind, value: &T) {
         let key = self.parts.identity.signing_key();
-        // Until the hub has said what it reads, what any hub reads.
-        let reads = self.status.borrow().hub_reads_version.unwrap_or(wire::OLDEST);
-        match Signed::seal_for(value, self.parts.identity.device(), &key, reads) {
+        match Signed::seal(value, self.parts.identity.device(), &key) {
             Ok(signed) => {
                 link.publish(&self.topic(kind), signed.into_bytes(), self.now());
             }

@@ -32,11 +32,15 @@ impl Window {
         Self { moved: now, ..Self::default() }
     }
 
+    /// Counts messages without a receipt as lost after [`RECEIPT_WITHIN`]; whether there were any.
+    pub(super) fn lose(&mut self, now: Duration) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|at| now.saturating_sub(*at) < RECEIPT_WITHIN);
+        self.waiting.len() < before
+    }
+
     /// How many more messages may be taken from the outbox.
-    pub(super) fn room(&mut self, now: Duration) -> usize {
-        while self.waiting.front().is_some_and(|at| now.saturating_sub(*at) >= RECEIPT_WITHIN) {
-            self.waiting.pop_front();
-        }
+    pub(super) fn room(&self) -> usize {
         WINDOW.saturating_sub(self.waiting.len()).min(WINDOW.saturating_sub(self.queued))
     }
 
@@ -115,10 +119,12 @@ mod tests {
             window.acknowledged(s(1));
             window.awaits_receipt(s(1));
         }
-        assert_eq!(window.room(s(2)), 0, "an acknowledgement is no receipt");
+        assert!(!window.lose(s(2)));
+        assert_eq!(window.room(), 0, "an acknowledgement is no receipt");
         window.answered();
-        assert_eq!(window.room(s(2)), 1);
-        assert_eq!(window.room(s(31)), WINDOW);
+        assert_eq!(window.room(), 1);
+        assert!(window.lose(s(31)) && !window.lose(s(31)));
+        assert_eq!(window.room(), WINDOW);
         assert!(window.is_idle());
     }
 

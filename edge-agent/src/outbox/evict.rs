@@ -10,11 +10,11 @@
 
 use fleetloop_protocol::gap::{Gap, GapReason};
 use fleetloop_protocol::keys::SigningKey;
-use fleetloop_protocol::{DeviceId, Digest, Sequence, Signed};
+use fleetloop_protocol::{DeviceId, Digest, Epoch, Sequence, Signed};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::OutboxError;
 use super::schema::Meta;
+use super::{OutboxError, epochs};
 use crate::config::OutboxConfig;
 
 /// Kinds of rows in `item`.
@@ -32,6 +32,7 @@ pub(super) struct Signer<'a> {
 pub(super) struct Item {
     pub id: i64,
     pub kind: i64,
+    pub epoch: Epoch,
     pub first_seq: u64,
     pub last_seq: u64,
     pub before: Digest,
@@ -45,7 +46,7 @@ pub(super) struct Item {
 
 /// The columns that [`Item::read`] reads.
 pub(super) const ITEM: &str = "id, kind, first_seq, last_seq, before, after, digest, message_digest, random, reason, \
-     message_len";
+     message_len, epoch";
 
 impl Item {
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -61,6 +62,7 @@ impl Item {
             random: row.get(8)?,
             reason: row.get(9)?,
             message_len: row.get::<_, i64>(10)?.cast_unsigned(),
+            epoch: Epoch(row.get::<_, i64>(11)?.cast_unsigned()),
         })
     }
 }
@@ -97,14 +99,14 @@ pub(super) fn to_limits(
     limits: &OutboxConfig,
     signer: &Signer<'_>,
     leased: &dyn Fn(i64) -> bool,
-) -> Result<Vec<Sequence>, StepError> {
+) -> Result<Vec<(Epoch, Sequence)>, StepError> {
     let mut evicted = Vec::new();
     while meta.samples > limits.max_rows || meta.bytes > limits.max_bytes {
         let Some(item) = least_informative(db, meta, leased)? else { break };
         delete(db, meta, &item)?;
         leave_gap(db, meta, &item, GapReason::OutboxFull, signer)?;
         meta.evicted_total += 1;
-        evicted.push(Sequence(item.first_seq));
+        evicted.push((item.epoch, Sequence(item.first_seq)));
     }
     Ok(evicted)
 }
@@ -118,7 +120,7 @@ fn least_informative(
     for random in [random_first, !random_first] {
         // Random samples have score 0, so among them the index orders by age.
         let mut statement = db.prepare_cached(&format!(
-            "SELECT {ITEM} FROM item WHERE kind = 0 AND random = ?1 ORDER BY score, first_seq"
+            "SELECT {ITEM} FROM item WHERE kind = 0 AND random = ?1 ORDER BY score, id"
         ))?;
         let mut rows = statement.query([random])?;
         while let Some(row) = rows.next()? {
@@ -139,13 +141,18 @@ pub(super) fn leave_gap(
     reason: GapReason,
     signer: &Signer<'_>,
 ) -> Result<(), StepError> {
-    let mut gap = gap_of(meta, item, reason, signer);
-    let left = item.first_seq.checked_sub(1).map(|seq| unseen(db, "last_seq", seq, reason));
-    if let Some(left) = left.transpose()?.flatten() {
+    let mut gap = gap_of(item, reason, signer);
+    // What is to be signed again and what is not stay apart.
+    let mark = epochs::mark(db, meta, item.epoch)?;
+    let aside = |other: &Item| (other.first_seq < mark) == (item.first_seq < mark);
+    let left =
+        item.first_seq.checked_sub(1).map(|seq| unseen(db, item.epoch, "last_seq", seq, reason));
+    if let Some(left) = left.transpose()?.flatten().filter(aside) {
         (gap.from, gap.before) = (Sequence(left.first_seq), left.before);
         delete(db, meta, &left)?;
     }
-    if let Some(right) = unseen(db, "first_seq", item.last_seq + 1, reason)? {
+    let right = unseen(db, item.epoch, "first_seq", item.last_seq + 1, reason)?;
+    if let Some(right) = right.filter(aside) {
         (gap.to, gap.after) = (Sequence(right.last_seq), right.after);
         delete(db, meta, &right)?;
     }
@@ -160,17 +167,35 @@ pub(super) fn sign_anew(
     item: &Item,
     signer: &Signer<'_>,
 ) -> Result<(), StepError> {
-    let reason = [GapReason::OutboxFull, GapReason::Refused, GapReason::Damaged]
-        .into_iter()
-        .find(|reason| reason_code(*reason) == item.reason)
-        .unwrap_or(GapReason::Damaged);
-    insert(db, meta, &gap_of(meta, item, reason, signer), true, signer)
+    insert(db, meta, &gap_of(item, reason_of(item), signer), true, signer)
 }
 
-fn gap_of(meta: &Meta, item: &Item, reason: GapReason, signer: &Signer<'_>) -> Gap {
+/// Signs a gap again under the current epoch, of as many sequences, whose row is gone.
+pub(super) fn move_gap(
+    db: &Connection,
+    meta: &mut Meta,
+    item: &Item,
+    signer: &Signer<'_>,
+) -> Result<(), StepError> {
+    let first_seq = meta.next_sequence;
+    let last_seq = first_seq.saturating_add(item.last_seq - item.first_seq);
+    let moved = Item { epoch: meta.epoch, first_seq, last_seq, before: meta.head, ..*item };
+    insert(db, meta, &gap_of(&moved, reason_of(item), signer), false, signer)?;
+    (meta.next_sequence, meta.head) = (last_seq.saturating_add(1), item.after);
+    Ok(())
+}
+
+fn reason_of(item: &Item) -> GapReason {
+    [GapReason::OutboxFull, GapReason::Refused, GapReason::Damaged]
+        .into_iter()
+        .find(|reason| reason_code(*reason) == item.reason)
+        .unwrap_or(GapReason::Damaged)
+}
+
+fn gap_of(item: &Item, reason: GapReason, signer: &Signer<'_>) -> Gap {
     Gap {
         device: signer.device.clone(),
-        epoch: meta.epoch,
+        epoch: item.epoch,
         from: Sequence(item.first_seq),
         to: Sequence(item.last_seq),
         before: item.before,
@@ -189,11 +214,12 @@ fn insert(
     let signed = Signed::seal(gap, signer.device, signer.key).map_err(OutboxError::from)?;
     let message = signed.as_bytes();
     db.prepare_cached(
-        "INSERT INTO item (kind, first_seq, last_seq, before, after, digest, message_digest,
+        "INSERT INTO item (kind, epoch, first_seq, last_seq, before, after, digest, message_digest,
                            random, score, reason, offered, message_len, message)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8, ?9, ?10)",
+         VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
+        gap.epoch.0.cast_signed(),
         gap.from.0.cast_signed(),
         gap.to.0.cast_signed(),
         gap.before.as_bytes(),
@@ -213,14 +239,16 @@ fn insert(
 /// The gap that begins or ends at `seq`, has this reason and was never offered to the hub.
 fn unseen(
     db: &Connection,
+    epoch: Epoch,
     column: &str,
     seq: u64,
     reason: GapReason,
 ) -> rusqlite::Result<Option<Item>> {
     db.prepare_cached(&format!(
-        "SELECT {ITEM} FROM item WHERE kind = 1 AND {column} = ?1 AND reason = ?2 AND offered = 0"
+        "SELECT {ITEM} FROM item
+         WHERE epoch = ?1 AND kind = 1 AND {column} = ?2 AND reason = ?3 AND offered = 0"
     ))?
-    .query_row(params![seq.cast_signed(), reason_code(reason)], Item::read)
+    .query_row(params![epoch.0.cast_signed(), seq.cast_signed(), reason_code(reason)], Item::read)
     .optional()
 }
 

@@ -10,7 +10,9 @@
 //! - a row leaves only by a receipt that names its identity *and* digest, by a permanent refusal
 //!   (to the dead-letter table), by eviction or by damage; the last three leave a signed gap, which
 //!   travels and is settled like a sample;
-//! - sequence and header chain continue across restarts; an epoch is one file's life;
+//! - sequence and header chain continue across restarts; an epoch is one file's life, or ends when
+//!   the hub has another sample under one of its identities ([`epochs`]): a file restored from an
+//!   image, or a copy of it, begins a new one, and nothing is lost;
 //! - signed = receipted + evicted + refused + damaged + waiting;
 //! - what one transaction promised is on the disk before anyone hears of it.
 //!
@@ -25,6 +27,7 @@
 //! the first that succeeds resumes; everything stored stays. A damaged file is moved aside and a new
 //! epoch begins.
 
+mod epochs;
 mod evict;
 mod road;
 mod schema;
@@ -148,6 +151,9 @@ pub enum Refused {
     DeadLetter,
     /// It will be offered again later.
     Retry,
+    /// The hub has another sample under its identity: it is signed again, under a new one, and will be
+    /// offered as such.
+    SignedAgain,
     /// There is no such message.
     Unknown,
 }
@@ -162,7 +168,6 @@ pub struct OutboxStats {
     /// Gap records waiting.
     pub gaps: u64,
     /// Samples waiting whose payload is uploaded before their message is sent.
-    #[serde(default)]
     pub uploads: u64,
     /// Bytes of messages and payloads waiting.
     pub bytes: u64,
@@ -180,6 +185,12 @@ pub struct OutboxStats {
     pub damaged_total: u64,
     /// Dead letters dropped at the table's limit, in this file's life.
     pub dead_dropped_total: u64,
+    /// Samples signed again because the hub had another one under their identity, or might have had,
+    /// in this file's life.
+    pub signed_again_total: u64,
+    /// Epochs opened because the hub had another sample under an identity of this device, in this
+    /// file's life: it was restored from an image, or another device uses its identity.
+    pub epochs_opened_total: u64,
     /// Samples signed and stored since start.
     pub signed_since_start: u64,
     /// Samples evicted since start.
@@ -202,13 +213,15 @@ pub enum OutboxError {
         #[source]
         source: rusqlite::Error,
     },
-    /// A newer agent wrote the file.
-    #[error("cannot open outbox {}: a newer agent wrote it (schema {version}); upgrade this one", path.display())]
-    Newer {
+    /// Another build wrote the file.
+    #[error("cannot open outbox {}: it has schema {found}, and this agent reads schema {known}; run the agent that wrote it", path.display())]
+    OtherSchema {
         /// The file.
         path: PathBuf,
         /// Its schema.
-        version: i64,
+        found: i64,
+        /// The schema this build reads.
+        known: i64,
     },
     /// Another device's samples lie in the file.
     #[error("cannot use outbox {}: it belongs to device {owner}", path.display())]
@@ -242,8 +255,8 @@ pub enum OutboxError {
     /// The draft is over a limit.
     #[error("cannot sign sample")]
     Encode(#[from] DecodeError),
-    /// No random bytes for the salt.
-    #[error("cannot salt sample")]
+    /// No random bytes for a salt or an epoch.
+    #[error("cannot sign sample: the system gives no random bytes")]
     Salt(#[from] KeyError),
     /// The system has no thread to give.
     #[error("cannot start the outbox's thread")]
@@ -475,7 +488,8 @@ pub fn read_stats(data_dir: &Path, device: &DeviceId) -> Result<Option<OutboxSta
     if !path.exists() {
         return Ok(None);
     }
-    match schema::open(&path, device) {
+    // The file is there, so no epoch is drawn.
+    match schema::open(&path, device, UnixMillis(0)) {
         Ok((_, meta)) => Ok(Some(writer::stats_of(&meta, &writer::SinceStart::default()))),
         Err(unusable) => Err(unusable.at(&path)),
     }

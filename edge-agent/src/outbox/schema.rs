@@ -1,5 +1,5 @@
 //! The outbox's file: its tables, how it is opened, and what happens to one that cannot be used.
-//! All SQL that shapes the file is here; migrations are append-only.
+//! All SQL that shapes the file is here. A file of another schema is refused and left as it is.
 //!
 //! WAL with `synchronous=FULL`: a commit is on the disk when it returns. `locking_mode=EXCLUSIVE`:
 //! one process, no shared memory file, and a second agent on the same folder is refused.
@@ -9,34 +9,41 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fleetloop_protocol::keys::random_bytes;
-use fleetloop_protocol::{DeviceId, Digest, Epoch};
+use fleetloop_protocol::{DeviceId, Digest, Epoch, UnixMillis};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::OutboxError;
+use super::{OutboxError, epochs};
 
 /// How long another process may hold the file before it counts as in use.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
-/// The version of the newest migration.
-const SCHEMA_VERSION: i64 = 2;
+/// The version of the file's form.
+const SCHEMA_VERSION: i64 = 1;
 
-/// Version 1. `item` holds what travels: samples (kind 0) and gaps (kind 1), `first_seq` to
-/// `last_seq`, linked in the chain of headers from `before` to `after`. `digest` is the body digest,
-/// which receipts name; a sample's is its `after` too.
-/// `message_digest` is SHA-256 of `message`: refusals name it, and damage shows in it.
-/// `message_len` counts what the row takes: the message and, from version 2 on, its payload beside
-/// it. `random` and `score` order eviction. `offered`: the hub may have seen it, so a gap may no longer grow.
-const MIGRATION_1: &str = "
+/// `item` holds what travels: samples (kind 0) and gaps (kind 1), `first_seq` to `last_seq` of their
+/// epoch, linked in its chain of headers from `before` to `after`. `digest` is the body digest, which
+/// receipts name; a sample's is its `after` too. `message_digest` is SHA-256 of `message`: refusals
+/// name it, and damage shows in it. `message_len` counts what the row takes: the message and its
+/// payload beside it. `random` and `score` order eviction. `offered`: the hub may have seen it, so a
+/// gap may no longer grow.
+///
+/// `payload` holds what is too large for its message and is uploaded before it, one row for such an
+/// item; damage shows in `commitment`. `meta.uploads` counts the rows.
+///
+/// `meta.offered_to` and `former_epoch.offered_to`: no sequence of that epoch from there on was ever
+/// offered to the hub (see [`super::epochs`]).
+const SCHEMA: &str = "
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     device TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     next_sequence INTEGER NOT NULL,
     head BLOB NOT NULL CHECK (length(head) = 32),
+    offered_to INTEGER NOT NULL,
     samples INTEGER NOT NULL,
     random_samples INTEGER NOT NULL,
     gaps INTEGER NOT NULL,
+    uploads INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     dead_letters INTEGER NOT NULL,
     signed_total INTEGER NOT NULL,
@@ -44,11 +51,18 @@ CREATE TABLE meta (
     evicted_total INTEGER NOT NULL,
     refused_total INTEGER NOT NULL,
     damaged_total INTEGER NOT NULL,
-    dead_dropped_total INTEGER NOT NULL
+    dead_dropped_total INTEGER NOT NULL,
+    signed_again_total INTEGER NOT NULL,
+    epochs_opened_total INTEGER NOT NULL
+);
+CREATE TABLE former_epoch (
+    epoch INTEGER PRIMARY KEY,
+    offered_to INTEGER NOT NULL
 );
 CREATE TABLE item (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind INTEGER NOT NULL CHECK (kind IN (0, 1)),
+    epoch INTEGER NOT NULL,
     first_seq INTEGER NOT NULL,
     last_seq INTEGER NOT NULL,
     before BLOB NOT NULL CHECK (length(before) = 32),
@@ -62,10 +76,16 @@ CREATE TABLE item (
     message_len INTEGER NOT NULL,
     message BLOB NOT NULL
 );
-CREATE UNIQUE INDEX item_first ON item (kind, first_seq);
-CREATE UNIQUE INDEX item_last ON item (kind, last_seq);
+CREATE UNIQUE INDEX item_first ON item (epoch, kind, first_seq);
+CREATE UNIQUE INDEX item_last ON item (epoch, kind, last_seq);
 CREATE INDEX item_message ON item (message_digest);
-CREATE INDEX item_evict ON item (kind, random, score, first_seq);
+CREATE INDEX item_evict ON item (kind, random, score, id);
+CREATE TABLE payload (
+    item INTEGER PRIMARY KEY,
+    commitment BLOB NOT NULL CHECK (length(commitment) = 32),
+    salt BLOB NOT NULL CHECK (length(salt) = 16),
+    bytes BLOB NOT NULL
+);
 CREATE TABLE dead_letter (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     sequence INTEGER NOT NULL,
@@ -76,19 +96,6 @@ CREATE TABLE dead_letter (
 );
 ";
 
-/// Version 2. `payload` holds what is too large for its message and is uploaded before it, one row
-/// for such an item; damage shows in `commitment`. `meta.uploads` counts the rows. Neither statement
-/// reads a row of `item`, so a long queue is migrated as fast as an empty one.
-const MIGRATION_2: &str = "
-CREATE TABLE payload (
-    item INTEGER PRIMARY KEY,
-    commitment BLOB NOT NULL CHECK (length(commitment) = 32),
-    salt BLOB NOT NULL CHECK (length(salt) = 16),
-    bytes BLOB NOT NULL
-);
-ALTER TABLE meta ADD COLUMN uploads INTEGER NOT NULL DEFAULT 0;
-";
-
 /// What the file says of itself, changed only inside transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meta {
@@ -96,6 +103,8 @@ pub(super) struct Meta {
     pub next_sequence: u64,
     /// The body digest of the newest header.
     pub head: Digest,
+    /// No sequence of this epoch from here on was ever offered to the hub.
+    pub offered_to: u64,
     pub samples: u64,
     pub random_samples: u64,
     pub gaps: u64,
@@ -110,6 +119,8 @@ pub(super) struct Meta {
     pub refused_total: u64,
     pub damaged_total: u64,
     pub dead_dropped_total: u64,
+    pub signed_again_total: u64,
+    pub epochs_opened_total: u64,
 }
 
 impl Meta {
@@ -119,6 +130,7 @@ impl Meta {
             epoch,
             next_sequence: 0,
             head: Digest::ZERO,
+            offered_to: 0,
             samples: 0,
             random_samples: 0,
             gaps: 0,
@@ -131,6 +143,8 @@ impl Meta {
             refused_total: 0,
             damaged_total: 0,
             dead_dropped_total: 0,
+            signed_again_total: 0,
+            epochs_opened_total: 0,
         }
     }
 
@@ -139,7 +153,8 @@ impl Meta {
         db.query_row(
             "SELECT device, epoch, next_sequence, head, samples, random_samples, gaps, bytes,
                     dead_letters, signed_total, receipted_total, evicted_total, refused_total,
-                    damaged_total, dead_dropped_total, uploads FROM meta WHERE one = 1",
+                    damaged_total, dead_dropped_total, uploads, offered_to, signed_again_total,
+                    epochs_opened_total FROM meta WHERE one = 1",
             [],
             |row| {
                 let count = |i| row.get::<_, i64>(i).map(i64::cast_unsigned);
@@ -161,6 +176,9 @@ impl Meta {
                         damaged_total: count(13)?,
                         dead_dropped_total: count(14)?,
                         uploads: count(15)?,
+                        offered_to: count(16)?,
+                        signed_again_total: count(17)?,
+                        epochs_opened_total: count(18)?,
                     },
                 ))
             },
@@ -174,7 +192,9 @@ impl Meta {
             "UPDATE meta SET next_sequence = ?1, head = ?2, samples = ?3, random_samples = ?4,
                     gaps = ?5, bytes = ?6, dead_letters = ?7, signed_total = ?8,
                     receipted_total = ?9, evicted_total = ?10, refused_total = ?11,
-                    damaged_total = ?12, dead_dropped_total = ?13, uploads = ?14 WHERE one = 1",
+                    damaged_total = ?12, dead_dropped_total = ?13, uploads = ?14, epoch = ?15,
+                    offered_to = ?16, signed_again_total = ?17, epochs_opened_total = ?18
+             WHERE one = 1",
         )?
         .execute(params![
             self.next_sequence.cast_signed(),
@@ -191,6 +211,10 @@ impl Meta {
             self.damaged_total.cast_signed(),
             self.dead_dropped_total.cast_signed(),
             self.uploads.cast_signed(),
+            self.epoch.0.cast_signed(),
+            self.offered_to.cast_signed(),
+            self.signed_again_total.cast_signed(),
+            self.epochs_opened_total.cast_signed(),
         ])
         .map(|_| ())
     }
@@ -203,8 +227,8 @@ pub(super) enum Unusable {
     Damaged(rusqlite::Error),
     /// It belongs to the device of that name: it must be moved aside.
     Foreign(String),
-    /// A newer build wrote it: it must be left alone.
-    Newer(i64),
+    /// Another build wrote it: it must be left alone.
+    OtherSchema(i64),
     /// The system refuses for now (disk full, locked, permissions): it must be left alone.
     Refused(rusqlite::Error),
 }
@@ -221,7 +245,9 @@ impl Unusable {
         let path = path.to_owned();
         match self {
             Self::Damaged(source) | Self::Refused(source) => OutboxError::Open { path, source },
-            Self::Newer(version) => OutboxError::Newer { path, version },
+            Self::OtherSchema(found) => {
+                OutboxError::OtherSchema { path, found, known: SCHEMA_VERSION }
+            }
             Self::Foreign(owner) => OutboxError::Foreign { path, owner },
         }
     }
@@ -253,22 +279,23 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// Opens `path` for `device`, making the file and drawing its epoch when there is none.
-pub(super) fn open(path: &Path, device: &DeviceId) -> Result<(Connection, Meta), Unusable> {
+/// Opens `path` for `device`, making the file and drawing its epoch at the time `now` when there is
+/// none.
+pub(super) fn open(
+    path: &Path,
+    device: &DeviceId,
+    now: UnixMillis,
+) -> Result<(Connection, Meta), Unusable> {
     let mut db = Connection::open(path)?;
     db.busy_timeout(BUSY_WAIT)?;
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.set_prepared_statement_cache_capacity(64);
-    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > SCHEMA_VERSION {
-        return Err(Unusable::Newer(version));
-    }
-    match version {
-        0 => create(&mut db, device)?,
-        1 => migrate_to_2(&mut db)?,
-        _ => {}
+    match db.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        SCHEMA_VERSION => {}
+        0 => create(&mut db, device, now)?,
+        found => return Err(Unusable::OtherSchema(found)),
     }
     match Meta::read(&db)? {
         Some((owner, meta)) if owner == device.as_str() => Ok((db, meta)),
@@ -279,26 +306,16 @@ pub(super) fn open(path: &Path, device: &DeviceId) -> Result<(Connection, Meta),
 
 /// A power cut before the commit leaves a file of version 0, which the next start makes anew with
 /// another epoch: nothing was signed in between.
-fn create(db: &mut Connection, device: &DeviceId) -> rusqlite::Result<()> {
-    let random = random_bytes::<8>()
+fn create(db: &mut Connection, device: &DeviceId, now: UnixMillis) -> rusqlite::Result<()> {
+    let epoch = epochs::draw(Epoch(0), now)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let meta = Meta::new(Epoch(u64::from_le_bytes(random)));
     let tx = db.transaction()?;
-    tx.execute_batch(MIGRATION_1)?;
+    tx.execute_batch(SCHEMA)?;
     tx.execute(
-        "INSERT INTO meta VALUES (1, ?1, ?2, 0, ?3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
-        params![device.as_str(), meta.epoch.0.cast_signed(), meta.head.as_bytes()],
+        "INSERT INTO meta VALUES (1, ?1, ?2, 0, ?3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
+        params![device.as_str(), epoch.0.cast_signed(), Digest::ZERO.as_bytes()],
     )?;
-    tx.execute_batch(MIGRATION_2)?;
     tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    tx.commit()
-}
-
-/// A power cut before the commit leaves a file of version 1, which the next start takes on.
-fn migrate_to_2(db: &mut Connection) -> rusqlite::Result<()> {
-    let tx = db.transaction()?;
-    tx.execute_batch(MIGRATION_2)?;
-    tx.pragma_update(None, "user_version", 2)?;
     tx.commit()
 }
 
@@ -306,12 +323,13 @@ fn migrate_to_2(db: &mut Connection) -> rusqlite::Result<()> {
 pub(super) fn open_or_begin(
     path: &Path,
     device: &DeviceId,
+    now: UnixMillis,
 ) -> Result<(Connection, Meta), OutboxError> {
-    match open(path, device) {
+    match open(path, device, now) {
         Ok(opened) => Ok(opened),
-        Err(Unusable::Damaged(error)) => begin_anew(path, device, &error.to_string()),
+        Err(Unusable::Damaged(error)) => begin_anew(path, device, now, &error.to_string()),
         Err(Unusable::Foreign(owner)) => {
-            begin_anew(path, device, &format!("it belongs to device {owner}"))
+            begin_anew(path, device, now, &format!("it belongs to device {owner}"))
         }
         Err(other) => Err(other.at(path)),
     }
@@ -325,6 +343,7 @@ pub(super) fn open_or_begin(
 pub(super) fn begin_anew(
     path: &Path,
     device: &DeviceId,
+    now: UnixMillis,
     why: &str,
 ) -> Result<(Connection, Meta), OutboxError> {
     let aside = move_aside(path)?;
@@ -333,7 +352,7 @@ pub(super) fn begin_anew(
         "THE OUTBOX CANNOT BE USED and was moved aside; a new epoch begins; \
          samples in the old file that had no receipt will not arrive"
     );
-    open(path, device).map_err(|unusable| unusable.at(path))
+    open(path, device, now).map_err(|unusable| unusable.at(path))
 }
 
 /// Renames the file and its log to the first free `….aside-N` and returns the file's new name.

@@ -12,9 +12,10 @@ use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
 use fleetloop_protocol::sample::{Payload, SampleHeader, SampleMessage, Selection, commitment};
 use fleetloop_protocol::topic::Kind;
 use fleetloop_protocol::wire::{self, DecodeError};
-use fleetloop_protocol::{Digest, SampleId, Sequence, Signed};
+use fleetloop_protocol::{Digest, Epoch, SampleId, Sequence, Signed};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::epochs;
 use super::evict::{self, GAP, ITEM, Item, Signer, StepError};
 use super::road::Appended;
 use super::schema::Meta;
@@ -37,11 +38,12 @@ impl Writer {
         };
         let sequence = meta.next_sequence.cast_signed();
         db.prepare_cached(
-            "INSERT INTO item (kind, first_seq, last_seq, before, after, digest, message_digest,
-                               random, score, reason, offered, message_len, message)
-             VALUES (0, ?1, ?1, ?2, ?3, ?3, ?4, ?5, ?6, 0, 0, ?7, ?8)",
+            "INSERT INTO item (kind, epoch, first_seq, last_seq, before, after, digest,
+                               message_digest, random, score, reason, offered, message_len, message)
+             VALUES (0, ?1, ?2, ?2, ?3, ?4, ?4, ?5, ?6, ?7, 0, 0, ?8, ?9)",
         )?
         .execute(params![
+            meta.epoch.0.cast_signed(),
             sequence,
             meta.head.as_bytes(),
             sealed.body.as_bytes(),
@@ -73,7 +75,7 @@ impl Writer {
         // What the hub refused for now it does not have: such a row may go like any other.
         let leased = |id| self.leases.get(&id).is_some_and(|lease| !lease.retry);
         let evicted = evict::to_limits(db, meta, &self.limits, &self.signer(), &leased)?;
-        Ok(evicted.into_iter().map(|sequence| self.id(meta, sequence.0)).collect())
+        Ok(evicted.into_iter().map(|(epoch, sequence)| self.id(epoch, sequence.0)).collect())
     }
 
     fn seal(&self, meta: &Meta, draft: &Draft) -> Result<(SampleId, Sealed), OutboxError> {
@@ -84,7 +86,7 @@ impl Writer {
             return Err(DecodeError::TooLarge { name: "sample payload", len, limit }.into());
         }
         let salt = random_bytes::<16>()?;
-        let id = self.id(meta, meta.next_sequence);
+        let id = self.id(meta.epoch, meta.next_sequence);
         let mut predictions = draft.predictions.clone();
         predictions.truncate(HEADER_PREDICTIONS);
         let header = SampleHeader {
@@ -106,16 +108,15 @@ impl Writer {
         let is_inline = draft.payload.len() <= INLINE_PAYLOAD_BYTES;
         let payload =
             if is_inline { Payload::Inline(draft.payload.clone()) } else { Payload::Uploaded };
-        // Sent only to a hub that reads it; which one that will be is not known yet.
-        let message = wire::encode_for(&SampleMessage::new(signed, salt, payload), wire::VERSION)?;
+        let message = wire::encode(&SampleMessage::new(signed, salt, payload))?;
         let digest = Digest::of(&message);
         let beside = if is_inline { 0 } else { draft.payload.len() };
         let len = (message.len() + beside) as u64;
         Ok((id, Sealed { body, message, digest, len, salt: (!is_inline).then_some(salt) }))
     }
 
-    pub(super) fn id(&self, meta: &Meta, sequence: u64) -> SampleId {
-        SampleId { device: self.device.clone(), epoch: meta.epoch, sequence: Sequence(sequence) }
+    pub(super) fn id(&self, epoch: Epoch, sequence: u64) -> SampleId {
+        SampleId { device: self.device.clone(), epoch, sequence: Sequence(sequence) }
     }
 
     pub(super) fn signer(&self) -> Signer<'_> {
@@ -148,6 +149,7 @@ impl Writer {
             if bytes > max_bytes && !batch.is_empty() {
                 break;
             }
+            self.mark_offered(meta, &item);
             if item.kind == GAP {
                 // On the disk before the hub can see it: from here on the gap may not grow.
                 db.prepare_cached("UPDATE item SET offered = 1 WHERE id = ?1 AND offered = 0")?
@@ -166,10 +168,11 @@ impl Writer {
         (now >= self.hold_until).then_some(now)
     }
 
-    /// The message of a row, if it is there and intact. A damaged one becomes a gap, which comes later;
-    /// a gap that such a one took in is gone.
+    /// The message of a row, if it is there and intact; one that a former epoch never offered is signed
+    /// again first. A damaged one becomes a gap, which comes later; a gap that such a one took in, or
+    /// that is signed again, is gone.
     pub(super) fn offer(
-        &self,
+        &mut self,
         db: &Connection,
         meta: &mut Meta,
         id: i64,
@@ -178,11 +181,16 @@ impl Writer {
             .prepare_cached(&format!("SELECT {ITEM}, message FROM item WHERE id = ?1"))?
             .query_row([id], |row| Ok((Item::read(row)?, row.get::<_, Vec<u8>>("message")?)))
             .optional()?;
-        let Some((item, bytes)) = row else { return Ok(None) };
+        let Some((mut item, mut bytes)) = row else { return Ok(None) };
         if Digest::of(&bytes) == item.message_digest {
+            if item.first_seq >= epochs::mark(db, meta, item.epoch)? {
+                let again = self.sign_again(db, meta, &item, &bytes)?;
+                let Some(again) = again else { return Ok(None) };
+                (item, bytes) = again;
+            }
             let (kind, sample) = match item.kind {
                 GAP => (Kind::Gap, None),
-                _ => (Kind::Sample, Some(self.id(meta, item.first_seq))),
+                _ => (Kind::Sample, Some(self.id(item.epoch, item.first_seq))),
             };
             return Ok(Some((
                 item,
@@ -200,7 +208,7 @@ impl Writer {
         meta: &mut Meta,
         item: &Item,
     ) -> Result<(), StepError> {
-        let sample = self.id(meta, item.first_seq);
+        let sample = self.id(item.epoch, item.first_seq);
         tracing::error!(%sample, "a row of the outbox is damaged on the disk");
         evict::delete(db, meta, item)?;
         if item.kind == GAP {
@@ -221,18 +229,19 @@ impl Writer {
             Subject::Sample(id) => (evict::SAMPLE, id.epoch, id.sequence, id.sequence),
             Subject::Gap { epoch, from, to } => (GAP, *epoch, *from, *to),
         };
-        if epoch != meta.epoch {
-            return Ok(Settled::Unknown);
-        }
         let item = db
             .prepare_cached(&format!(
-                "SELECT {ITEM} FROM item WHERE kind = ?1 AND first_seq = ?2 AND last_seq = ?3"
+                "SELECT {ITEM} FROM item
+                 WHERE epoch = ?1 AND kind = ?2 AND first_seq = ?3 AND last_seq = ?4"
             ))?
-            .query_row(params![kind, first.0.cast_signed(), last.0.cast_signed()], Item::read)
+            .query_row(
+                params![epoch.0.cast_signed(), kind, first.0.cast_signed(), last.0.cast_signed()],
+                Item::read,
+            )
             .optional()?;
         let Some(item) = item else { return Ok(Settled::Unknown) };
         if item.digest != receipt.digest {
-            let sample = self.id(meta, first.0);
+            let sample = self.id(epoch, first.0);
             tracing::error!(
                 %sample, here = %item.digest, hub = %receipt.digest,
                 "the hub's receipt names another digest; the sample stays here"
@@ -256,7 +265,7 @@ impl Writer {
             .query_row([refusal.message.as_bytes()], Item::read)
             .optional()?;
         let Some(item) = item else { return Ok(Refused::Unknown) };
-        let sample = self.id(meta, item.first_seq);
+        let sample = self.id(item.epoch, item.first_seq);
         let (reason, detail) = (refusal.reason, &refusal.detail);
         let what = if item.kind == GAP { "gap" } else { "sample" };
         if let Some(seconds) = refusal.retry_after_s {
@@ -269,6 +278,10 @@ impl Writer {
             }
             tracing::warn!(%sample, ?reason, detail, wait_s = wait.as_secs(), "{what} refused for now");
             return Ok(Refused::Retry);
+        }
+        if reason == RefusalReason::Conflict {
+            self.contradicted(db, meta, &item)?;
+            return Ok(Refused::SignedAgain);
         }
         tracing::error!(%sample, ?reason, detail, "{what} refused for good");
         if item.kind != GAP {

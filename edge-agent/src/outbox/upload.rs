@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use fleetloop_protocol::Digest;
 use fleetloop_protocol::sample::commitment;
 use fleetloop_protocol::topic::Kind;
+use fleetloop_protocol::{Digest, Epoch};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::evict::{ITEM, Item, StepError};
+use super::evict::StepError;
 use super::schema::Meta;
 use super::writer::{Lease, Writer};
 use super::{LEASE, LONGEST_RETRY, Outgoing, UPLOAD_LEASE, Upload};
@@ -56,14 +56,14 @@ impl Writer {
 
     /// The payload of a row, if it and its message are intact; otherwise the row becomes a gap.
     fn intact(
-        &self,
+        &mut self,
         db: &Connection,
         meta: &mut Meta,
         id: i64,
     ) -> Result<Option<Upload>, StepError> {
-        if self.offer(db, meta, id)?.is_none() {
-            return Ok(None);
-        }
+        let Some((item, _)) = self.offer(db, meta, id)? else { return Ok(None) };
+        // Its message may follow at any moment.
+        self.mark_offered(meta, &item);
         let upload = db
             .prepare_cached("SELECT commitment, salt, bytes FROM payload WHERE item = ?1")?
             .query_row([id], |row| {
@@ -73,9 +73,6 @@ impl Writer {
         if commitment(&upload.salt, &upload.payload) == upload.commitment {
             return Ok(Some(upload));
         }
-        let item = db
-            .prepare_cached(&format!("SELECT {ITEM} FROM item WHERE id = ?1"))?
-            .query_row([id], Item::read)?;
         self.replace_damaged(db, meta, &item)?;
         Ok(None)
     }
@@ -83,14 +80,16 @@ impl Writer {
     pub(super) fn uploaded(
         &mut self,
         db: &Connection,
-        meta: &Meta,
         id: i64,
     ) -> Result<Option<Outgoing>, StepError> {
         let outgoing = db
-            .prepare_cached("SELECT message, message_digest, first_seq FROM item WHERE id = ?1")?
+            .prepare_cached(
+                "SELECT message, message_digest, epoch, first_seq FROM item WHERE id = ?1",
+            )?
             .query_row([id], |row| {
                 let (bytes, message) = (row.get(0)?, Digest::from_bytes(row.get(1)?));
-                let sample = Some(self.id(meta, row.get::<_, i64>(2)?.cast_unsigned()));
+                let (epoch, sequence) = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
+                let sample = Some(self.id(Epoch(epoch.cast_unsigned()), sequence.cast_unsigned()));
                 Ok(Outgoing { kind: Kind::Sample, bytes, message, sample })
             })
             .optional()?;

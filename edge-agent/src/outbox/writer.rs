@@ -16,6 +16,7 @@ use fleetloop_protocol::{DeviceId, Epoch, SampleId};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::epochs::Epochs;
 use super::evict::StepError;
 use super::road::{self, Appended};
 use super::schema::{self, Meta};
@@ -78,6 +79,7 @@ pub(super) struct Writer {
     pub(super) leases: HashMap<i64, Lease>,
     /// The hub asked for nothing at all before this.
     pub(super) hold_until: Duration,
+    pub(super) epochs: Epochs,
     since_start: SinceStart,
     stats: watch::Sender<OutboxStats>,
 }
@@ -90,7 +92,7 @@ impl Writer {
         key: Arc<SigningKey>,
         shared: Arc<Shared>,
     ) -> Result<Self, OutboxError> {
-        let (db, meta) = match schema::open_or_begin(&path, &device) {
+        let (db, meta) = match schema::open_or_begin(&path, &device, shared.clock.now()) {
             Ok((db, meta)) => (Some(db), meta),
             Err(error) if schema::is_disk(&error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -109,6 +111,7 @@ impl Writer {
             meta,
             leases: HashMap::new(),
             hold_until: Duration::ZERO,
+            epochs: Epochs::of(&meta),
             since_start: SinceStart::default(),
             stats: watch::Sender::new(stats_of(&meta, &SinceStart::default())),
         })
@@ -209,11 +212,11 @@ impl Writer {
                 }
             })?,
         };
-        let leases = self.leases.clone();
+        let (leases, epochs) = (self.leases.clone(), self.epochs.clone());
         let result = self.attempt(&mut db, commands);
         self.db = Some(db);
         result.map_err(|error| {
-            self.leases = leases;
+            (self.leases, self.epochs) = (leases, epochs);
             match error {
                 StepError::Outbox(error) => error,
                 StepError::Sql(error) => self.failed(&error, commands),
@@ -239,20 +242,23 @@ impl Writer {
             });
         }
         if meta != self.meta {
+            self.epochs.keep_ahead(&mut meta);
             meta.write(&tx)?;
         }
         // A power cut before this line: nobody was told anything. After it: all of it is there.
         tx.commit()?;
         self.since_start.evicted += meta.evicted_total - self.meta.evicted_total;
         self.meta = meta;
+        self.epochs.log();
         Ok(outcomes)
     }
 
     fn reopen(&mut self) -> Result<Connection, OutboxError> {
-        let (db, meta) = schema::open_or_begin(&self.path, &self.device)?;
+        let (db, meta) = schema::open_or_begin(&self.path, &self.device, self.shared.clock.now())?;
         if meta.epoch != self.meta.epoch {
             self.leases.clear();
             self.hold_until = Duration::ZERO;
+            self.epochs = Epochs::of(&meta);
         }
         // The failed commit may be on the disk after all: what the file says counts.
         self.meta = meta;
@@ -266,8 +272,12 @@ impl Writer {
             self.db = None;
             self.leases.clear();
             self.hold_until = Duration::ZERO;
-            match schema::begin_anew(&self.path, &self.device, &error.to_string()) {
-                Ok((db, meta)) => (self.db, self.meta) = (Some(db), meta),
+            let now = self.shared.clock.now();
+            match schema::begin_anew(&self.path, &self.device, now, &error.to_string()) {
+                Ok((db, meta)) => {
+                    (self.db, self.meta) = (Some(db), meta);
+                    self.epochs = Epochs::of(&meta);
+                }
                 Err(error) => tracing::error!(%error, "no new outbox can begin"),
             }
             return disk;
@@ -328,9 +338,7 @@ impl Writer {
                 self.next_batch(db, meta, *max_rows, *max_bytes).map(Outcome::Batch)
             }
             Command::NextUpload { .. } => self.next_upload(db, meta).map(Outcome::Upload),
-            Command::Uploaded { upload, .. } => {
-                self.uploaded(db, meta, *upload).map(Outcome::Uploaded)
-            }
+            Command::Uploaded { upload, .. } => self.uploaded(db, *upload).map(Outcome::Uploaded),
             Command::Postpone { upload, wait, .. } => {
                 self.postpone(*upload, *wait);
                 Ok(Outcome::Done)
@@ -424,6 +432,8 @@ pub(super) fn stats_of(meta: &Meta, since_start: &SinceStart) -> OutboxStats {
         refused_total: meta.refused_total,
         damaged_total: meta.damaged_total,
         dead_dropped_total: meta.dead_dropped_total,
+        signed_again_total: meta.signed_again_total,
+        epochs_opened_total: meta.epochs_opened_total,
         signed_since_start: since_start.signed,
         evicted_since_start: since_start.evicted,
         append_failed: since_start.append_failed,

@@ -83,6 +83,7 @@ impl Bench {
             pulse: Pulse::default(),
             sink: Box::new(Silent),
             confirm_within: infer::confirm_within(50.0),
+            guards: infer::Guards::unsafe_none(),
         })
         .unwrap();
         let source = source::open(&config.source).unwrap();

@@ -65,8 +65,12 @@ pub async fn renew(identity: &Arc<Identity>, clock: &Clock) -> Result<Life, Rene
     let client = tls::http_client(tls::anonymous_config(identity, clock)?)?;
     let key = TlsKey::make()?;
     let request = request(identity, &key)?;
-    let url = format!("{}{RENEW_PATH}", identity.record().device_url);
-    let unreachable = |source| RenewError::Unreachable { url: url.clone(), source };
+    let base = identity.contacts().device_url();
+    let url = format!("{base}{RENEW_PATH}");
+    let unreachable = |source| {
+        identity.contacts().url_failed(&base);
+        RenewError::Unreachable { url: url.clone(), source }
+    };
     let bad = |reason: String| RenewError::BadAnswer { url: url.clone(), reason };
     let mut response = client.post(&url).json(&request).send().await.map_err(unreachable)?;
     let body =
@@ -82,7 +86,9 @@ pub async fn renew(identity: &Arc<Identity>, clock: &Clock) -> Result<Life, Rene
         serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     let chain = certificate::chain("device", &answer.certificate_pem).map_err(bad)?;
     let key_info = key.public_key_info();
-    let expected = Expected { ca: identity.ca(), device: identity.device(), key_info: &key_info };
+    let known = identity.contacts().known();
+    let expected =
+        Expected { cas: &known.authorities, device: identity.device(), key_info: &key_info };
     certificate::check(&chain, &expected, clock).map_err(bad)?;
     let life = Life::of(&chain[0]).map_err(bad)?;
     let kept = {

@@ -6,7 +6,8 @@
 //!                     Clock::past
 //! ```
 //!
-//! A certificate is renewed at two thirds of its life, later by a share of [`SPREAD`] that is each
+//! A certificate is renewed when the hub has a newer CA than the one that signed it, and at two thirds
+//! of its life, later by a share of [`SPREAD`] that is each
 //! device's own, so that devices that enrolled in one minute do not renew in one. There is one road
 //! for a certificate that is still good and for one that has expired: the request rests on the
 //! enrolled key alone and shows no certificate ([`fleetloop_protocol::renew`]). What decides is a
@@ -19,7 +20,7 @@
 //! new one. The pair before is good until its own end throughout. On a disk that refuses, the new
 //! pair is shown until the process ends. Inference knows nothing of any of this.
 //!
-//! Limits: looked at every [`LOOK_EVERY`]; after a failure [`crate::link::backoff`] waits, after a
+//! Limits: looked at every [`LOOK_EVERY`]; after a failure [`fleetloop_protocol::backoff`] waits, after a
 //! refusal of the hub and after a success at least [`AGAIN_AFTER`] passes, whatever a clock says.
 
 mod ask;
@@ -43,6 +44,8 @@ pub enum Due {
     Soon,
     /// It has ended.
     Expired,
+    /// The hub has a newer CA, which did not sign it: soon the one that did is not accepted.
+    OtherAuthority,
 }
 
 /// Whether to renew a certificate of that life when `past` is certainly past; `share`, from 0 to 1,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetloop_protocol::backoff::{Backoff, spread};
+
 use super::{Due, RenewError, decide, renew, share};
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::{Identity, IdentityError};
-use crate::link::backoff::Backoff;
 
 /// How often the dates are looked at: comparing two numbers.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -30,6 +31,7 @@ impl Renewer {
     /// Works for ever. Cancel-safe: see [`renew`].
     pub(crate) async fn run(self) {
         let mut backoff = Backoff::default();
+        let mut changes = self.identity.contacts().changes();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let Some(due) = self.due() else { continue };
@@ -45,17 +47,26 @@ impl Renewer {
                     match error {
                         // It knows what it says no to; a hub in trouble (5xx) is asked again soon.
                         RenewError::Refused { status: 400..500, .. }
-                        | RenewError::Identity(IdentityError::Durable(_)) => AGAIN_AFTER,
+                        | RenewError::Identity(IdentityError::Durable(_)) => spread(AGAIN_AFTER),
                         _ => backoff.next_wait(),
                     }
                 }
             };
-            tokio::time::sleep(wait).await;
+            // Cancel-safe: a change is kept, and a sleep holds nothing.
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Ok(()) = changes.changed() => {}
+            }
         }
     }
 
     fn due(&self) -> Option<Due> {
-        let life = self.identity.tls().borrow().life();
+        let newest = self.identity.contacts().known();
+        let pair = self.identity.tls().borrow().clone();
+        if !newest.authorities.first().is_some_and(|ca| pair.is_signed_by(ca)) {
+            return Some(Due::OtherAuthority);
+        }
+        let life = pair.life();
         decide(life, share(self.identity.device(), life), self.clock.past())
     }
 }

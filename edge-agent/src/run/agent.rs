@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use fleetloop_models::session::{Runtime, Threads};
 use fleetloop_observe::otlp::{Export, OtlpError, Seen, Speaker};
+use fleetloop_observe::private;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::telemetry::Telemetry;
@@ -26,15 +27,17 @@ use crate::drift;
 use crate::frames::FrameQueue;
 use crate::http::{self, Shown};
 use crate::identity::Identity;
-use crate::infer::{self, Inference};
+use crate::infer::{self, Guards, Inference, Proving};
 use crate::link::{self, LinkParts};
 use crate::outbox::Outbox;
+use crate::proof::{Limits, Prover};
 use crate::reload::{self, Owners, Reload};
 use crate::results::{Latest, Results};
 use crate::shutdown::{self, Shutdown, reached};
 use crate::source::{self, Schedule, Source, SourceCounts};
 use crate::supervise::{self, Member, Pulse, ToServiceManager, Watch};
 use crate::telemetry::Meter;
+use crate::update::trial;
 
 /// Telemetry reports that may wait for the link: it is offline then, and older ones say less.
 const TELEMETRY_WAITING: usize = 4;
@@ -60,7 +63,7 @@ pub(super) struct Agent {
     queue: Arc<FrameQueue>,
     threads: Vec<Thread<()>>,
     link: JoinHandle<()>,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<()>,
     telemetry: mpsc::Sender<Telemetry>,
     drift: drift::Driver,
     telemetry_every: watch::Receiver<Duration>,
@@ -72,6 +75,7 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) async fn start(inputs: Inputs<'_>) -> Result<Self, RunError> {
         let Inputs { path, config, manager, spans } = inputs;
+        private::secure(&config.data_dir)?;
         let identity = Arc::new(Identity::load(&config.data_dir)?);
         let runtime = Runtime::load(config.inference.library.as_deref())?;
         let listener = http::bind(config.http.listen).await?;
@@ -325,6 +329,11 @@ impl Road {
             pulse: pulse.clone(),
             sink: Box::new(sink),
             confirm_within: infer::confirm_within(config.source.rate_hz()),
+            guards: Guards {
+                proving: Proving::InChild(Prover::new(&config.data_dir, Limits::of(config))),
+                run_limit: config.inference.run_limit(),
+                hung: trial::end_process_of(&config.data_dir),
+            },
         })
         .map_err(|source| RunError::Thread("inference", source))?;
         let source_counts = Arc::new(SourceCounts::default());

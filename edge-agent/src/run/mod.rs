@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use fleetloop_models::session::SessionError;
 use fleetloop_observe::otlp::{Export, OtlpError};
+use fleetloop_observe::private::PrivateError;
 use fleetloop_protocol::keys::KeyError;
 use futures::future::{join_all, select_all};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub enum RunError {
         #[source]
         source: Box<RunError>,
     },
+    /// Its data folder is another user's, or cannot be closed to other users.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
     /// It is not enrolled, or its identity is broken.
     #[error(transparent)]
     Identity(#[from] IdentityError),

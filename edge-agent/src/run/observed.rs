@@ -21,7 +21,7 @@ use crate::link::LinkStatus;
 use crate::outbox::Outbox;
 use crate::reload::Standing;
 use crate::source::SourceCounts;
-use crate::status::{FrameStatus, ModelStatus, RunningStatus, State, Status};
+use crate::status::{FrameStatus, ModelStatus, RunningStatus, State, Status, TryingStatus};
 use crate::telemetry::{Meter, Others, peak_rss_bytes, rss_bytes};
 
 /// What status and telemetry are read from.
@@ -50,6 +50,7 @@ impl Observed {
             frames_dropped: frames.frames_dropped,
             samples_selected: outbox.signed_since_start,
             samples_evicted: outbox.evicted_since_start,
+            samples_receipted: outbox.samples_receipted_total,
             outbox_rows: outbox.samples + outbox.gaps,
             outbox_bytes: outbox.bytes,
             dead_letters: outbox.dead_letters,
@@ -105,6 +106,8 @@ impl Observed {
                 disk_free_bytes: durable::free_bytes(&self.data_dir),
                 silent_s: self.silent().as_secs(),
                 silence_limit_s: health::silence_limit(period).as_secs(),
+                trying: self.trying(),
+                overdue_s: self.inference.overdue().map(|since| since.as_secs()),
                 threads_ended: self.threads_ended(),
                 otlp: self.otlp.as_ref().map(Seen::status),
             }),
@@ -123,6 +126,12 @@ impl Observed {
 
     fn silent(&self) -> Duration {
         self.clock.monotonic().saturating_sub(self.meter.answered_at())
+    }
+
+    fn trying(&self) -> Option<TryingStatus> {
+        let trying = self.inference.trying()?;
+        let for_s = self.clock.monotonic().saturating_sub(trying.since).as_secs();
+        Some(TryingStatus { bundle: trying.bundle, for_s, at_most_s: trying.at_most.as_secs() })
     }
 
     fn threads_ended(&self) -> Vec<String> {

@@ -1,10 +1,12 @@
 //! sd_notify(3), by `sd-notify`: one datagram for each message, none without `NOTIFY_SOCKET`.
 //!
-//! A message that cannot be sent is logged and forgotten: the manager draws its own conclusions from
+//! A status may hold words from the hub or from a model; a newline in it would be another message, so it
+//! is escaped. A message that cannot be sent is logged and forgotten: the manager draws its own conclusions from
 //! a silence.
 
 use std::time::Duration;
 
+use fleetloop_observe::text::visible;
 use sd_notify::NotifyState;
 
 use super::Manager;
@@ -17,7 +19,7 @@ pub struct ToServiceManager;
 
 impl Manager for ToServiceManager {
     fn ready(&self, status: &str) {
-        send(&[NotifyState::Ready, NotifyState::Status(status)]);
+        send(&[NotifyState::Ready, NotifyState::Status(&visible(status))]);
     }
 
     fn alive(&self) {
@@ -25,7 +27,7 @@ impl Manager for ToServiceManager {
     }
 
     fn status(&self, status: &str) {
-        send(&[NotifyState::Status(status)]);
+        send(&[NotifyState::Status(&visible(status))]);
     }
 }
 

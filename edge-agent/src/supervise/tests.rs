@@ -14,6 +14,7 @@ use crate::clock::ManualTime;
 use crate::config::OutboxConfig;
 use crate::frames::{Arrived, FrameQueue};
 use crate::infer::{self, Answer, Inference, Sink};
+use crate::proof::Proof;
 
 const WATCHDOG: Duration = Duration::from_secs(40);
 
@@ -171,10 +172,11 @@ async fn a_hung_inference_thread_does_not_move_its_pulse() {
         pulse: pulse.clone(),
         sink: Box::new(Stuck(stuck, hanging)),
         confirm_within: Duration::from_millis(1),
+        guards: infer::Guards::unsafe_none(),
     })
     .unwrap();
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/data/linear-1");
-    inference.swap(Bundle::open(&dir, None).unwrap(), None).await.unwrap();
+    inference.swap(Bundle::open(&dir, None).unwrap(), Proof::unsafe_without()).await.unwrap();
     queue.push(Box::new(Arrived {
         frame: Frame::new(28, 28, Channels::Grey, vec![9; 784]).unwrap(),
         number: 0,

@@ -4,7 +4,7 @@
 //! data_dir/
 //!   current.json                      {"current": digest, "previous": digest}
 //!   bundles/<digest>/                 complete, checked at every opening
-//!     .optimised                      made here, see [`crate::infer::optimised`]
+//!     .optimised                      the kept proof, see [`crate::infer::optimised`]
 //!   bundles/.<digest>.incoming/       being fetched; its files under their own names are complete,
 //!     <sha256>.part                   this one is not; `bundle.toml` comes last
 //! ```
@@ -29,7 +29,6 @@ use serde::{Deserialize, Serialize};
 use super::error::UpdateError;
 use super::http::HubHttp;
 use crate::durable;
-use crate::infer::optimised;
 
 const CURRENT: &str = "current.json";
 const CURRENT_BYTES: u64 = 4096;
@@ -103,9 +102,9 @@ impl Bundles {
         Bundle::open(&self.path(digest), Some(digest))
     }
 
-    /// Where the graph that the runtime makes of the bundle is kept.
-    pub fn optimised(&self, digest: BundleDigest) -> PathBuf {
-        self.path(digest).join(optimised::FILE)
+    /// The bundle's folder; what was proven of it is kept there too.
+    pub fn folder(&self, digest: BundleDigest) -> PathBuf {
+        self.path(digest)
     }
 
     /// Whether the bundle is there, complete when it was put in place.

@@ -3,7 +3,7 @@
 //! An order for a model that ends the agent again and again ([`super::trial`]) is given up.
 //!
 //! It has a thread of its own with a small runtime, because it waits for the disk. A newer order
-//! cancels the fetching of an older one, never a swap under way.
+//! cancels the fetching and the trial of an older one, never a swap under way.
 
 use std::path::Path;
 use std::pin::pin;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fleetloop_models::bundle::Bundle;
+use fleetloop_protocol::backoff::Backoff;
 use fleetloop_protocol::hub_keys::HubKeys;
 use fleetloop_protocol::limits::shorten;
 use fleetloop_protocol::state::{Assignment, Desired, Update};
@@ -24,12 +25,12 @@ use super::order::{Order, OrderStore, Received};
 use crate::chain::chain;
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::link::backoff::Backoff;
+use crate::proof::Proof;
 use crate::shutdown::{Shutdown, reached};
 
 /// How often metadata, time and the hub's keys are refreshed when nothing asks for it.
 const REFRESH_EVERY: Duration = Duration::from_secs(3600);
-/// How often a message signed by an unknown key may ask for a refresh.
+/// How often a new connection, or a message signed by an unknown key, may ask for a refresh.
 const REFRESH_AT_MOST_EVERY: Duration = Duration::from_secs(60);
 /// How often an order is tried when the hub or the disk seems at fault: about a minute.
 const A_FEW_TIMES: u32 = 6;
@@ -50,7 +51,7 @@ pub struct Progress {
 pub struct Handle {
     /// Verified orders go in here. Full means that the hub's next one will do.
     pub orders: mpsc::Sender<Desired>,
-    /// Asks for a refresh, for instance because a key is not known.
+    /// Asks for a refresh: a key is not known, or the hub was away and may have news.
     pub refresh: Arc<Notify>,
     /// What becomes of orders.
     pub progress: watch::Receiver<Progress>,
@@ -77,7 +78,7 @@ impl Driver {
     /// [`UpdateError`] when what it keeps on the disk is damaged.
     pub fn open(
         data_dir: &Path,
-        identity: &Identity,
+        identity: &Arc<Identity>,
         clock: &Clock,
         running: watch::Receiver<Option<BundleDigest>>,
     ) -> Result<(Self, Handle), UpdateError> {
@@ -151,7 +152,10 @@ impl Driver {
                     continue;
                 }
                 () = self.refresh.notified() => {
-                    if self.refreshed.is_some_and(|at| at.elapsed() < REFRESH_AT_MOST_EVERY) {
+                    if !self.may_refresh() {
+                        if let Some(soonest) = self.soonest_refresh() {
+                            next = next.min(soonest);
+                        }
                         continue;
                     }
                 }
@@ -203,18 +207,70 @@ impl Driver {
             Some(Err(error)) => Some(self.failed(&error, to_do.is_some())),
             Some(Ok(bundle)) => {
                 self.refreshed = Some(Instant::now());
-                let installed = match bundle {
-                    Some(bundle) => models.install(bundle).await,
-                    None => Ok(()),
-                };
-                if let Err(error) = installed {
-                    return Some(self.failed(&error, true));
+                if let Some(bundle) = bundle {
+                    match self.proven(models, bundle.digest(), shutdown).await {
+                        Next::Go(proof) => {
+                            if let Err(error) = models.install(bundle, proof).await {
+                                return Some(self.failed(&error, true));
+                            }
+                        }
+                        Next::Failed(error) => return Some(self.failed(&error, true)),
+                        Next::NewOrder(desired) => {
+                            tracing::info!("another order ends the trial of a model");
+                            self.ledger.take(desired, models);
+                            self.begin_anew();
+                            return Some(Duration::ZERO);
+                        }
+                        Next::Stop => return None,
+                    }
                 }
                 self.begin_anew();
                 self.ledger.publish(None);
                 Some(REFRESH_EVERY)
             }
         }
+    }
+
+    /// Tries a bundle until there is a verdict, another order or the signal.
+    async fn proven<M: ModelHost>(
+        &mut self,
+        models: &mut Models<M>,
+        bundle: BundleDigest,
+        shutdown: &mut watch::Receiver<Shutdown>,
+    ) -> Next {
+        let next = {
+            let mut proving = pin!(models.prove(bundle));
+            loop {
+                // Cancel-safe: dropping `proving` ends the trial, and `withdraw` follows.
+                tokio::select! {
+                    biased;
+                    () = reached(shutdown, Shutdown::Drain) => break Next::Stop,
+                    Some(desired) = self.orders.recv() => if self.ledger.is_new(&desired) {
+                        break Next::NewOrder(desired);
+                    },
+                    proven = &mut proving => break match proven {
+                        Ok(proof) => Next::Go(proof),
+                        Err(error) => Next::Failed(error),
+                    },
+                }
+            }
+        };
+        if matches!(next, Next::NewOrder(_) | Next::Stop) {
+            models.withdraw();
+        }
+        next
+    }
+
+    /// Whether a refresh that was asked for is made now. While attempts fail their back-off alone says
+    /// when: each answer of a hub whose keys are not known asks for one.
+    fn may_refresh(&self) -> bool {
+        self.tries == 0 && self.refreshed.is_none_or(|at| at.elapsed() >= REFRESH_AT_MOST_EVERY)
+    }
+
+    /// When a refresh that was asked for too soon is made; none while attempts fail.
+    fn soonest_refresh(&self) -> Option<tokio::time::Instant> {
+        let at = self.refreshed.filter(|_| self.tries == 0)? + REFRESH_AT_MOST_EVERY;
+        Some(tokio::time::Instant::from_std(at))
     }
 
     fn begin_anew(&mut self) {
@@ -239,6 +295,18 @@ impl Driver {
         self.ledger.publish(Some(reason));
         self.backoff.next_wait()
     }
+}
+
+/// What ended the trial of a bundle.
+enum Next {
+    /// It is good.
+    Go(Proof),
+    /// It is not.
+    Failed(UpdateError),
+    /// The hub wants something else.
+    NewOrder(Desired),
+    /// The agent stops.
+    Stop,
 }
 
 async fn fetch(
@@ -267,6 +335,10 @@ impl Ledger {
 
     fn to_do(&self) -> Option<Assignment> {
         self.order.to_do(self.running()).cloned()
+    }
+
+    fn is_new(&self, desired: &Desired) -> bool {
+        matches!(self.order.receive(desired.clone()), Received::New(_))
     }
 
     /// Whether `desired` is a new order; it is then on the disk.

@@ -7,6 +7,7 @@ use fleetloop_protocol::{BundleDigest, Digest};
 
 use super::models::NotSwapped;
 use super::tuf::{StoreError, TufError};
+use crate::contacts::ContactsError;
 use crate::durable::DurableError;
 use crate::tls::TlsError;
 
@@ -101,6 +102,9 @@ pub enum UpdateError {
         fleetloop_protocol::hub_keys::HUB_KEYS_TARGET
     )]
     HubKeys(#[source] serde_json::Error),
+    /// The hub's addresses cannot be taken.
+    #[error(transparent)]
+    Addresses(#[from] ContactsError),
     /// The disk is full.
     #[error("cannot keep {}: the disk is full; make room on the device", path.display())]
     DiskFull {

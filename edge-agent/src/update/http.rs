@@ -8,6 +8,7 @@ use std::path::Path;
 
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::digest::Hasher;
+use fleetloop_protocol::revoked::{NewerList, REVOKED_PATH};
 use fleetloop_protocol::time::HubTime;
 use reqwest::{Response, StatusCode, header};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
@@ -16,6 +17,7 @@ use super::error::UpdateError;
 use super::tuf::Want;
 use crate::answer::{self, Unread};
 use crate::clock::Clock;
+use crate::contacts::Contacts;
 use crate::durable::{self, DurableError};
 use crate::identity::Identity;
 use crate::tls;
@@ -29,7 +31,7 @@ pub struct HubHttp {
     client: reqwest::Client,
     /// For a device that does not know yet whether its certificate has expired.
     anonymous: reqwest::Client,
-    base: String,
+    contacts: Contacts,
     channel: String,
 }
 
@@ -42,18 +44,22 @@ impl HubHttp {
         let record = identity.record();
         let client = tls::http_client(tls::device_config(identity, clock)?)?;
         let anonymous = tls::http_client(tls::anonymous_config(identity, clock)?)?;
-        let (base, channel) = (record.device_url.clone(), record.channel.clone());
-        Ok(Self { client, anonymous, base, channel })
+        let (contacts, channel) = (identity.contacts().clone(), record.channel.clone());
+        Ok(Self { client, anonymous, contacts, channel })
     }
 
-    /// What time the hub has, and which version it reads.
+    /// What time the hub has.
     ///
     /// # Errors
     /// [`UpdateError`].
     pub async fn time(&self) -> Result<HubTime, UpdateError> {
-        let url = format!("{}/time", self.base);
+        let base = self.contacts.device_url();
+        let url = format!("{base}/time");
         let response = self.anonymous.get(&url).send().await;
-        let response = response.map_err(|source| unreachable(&url, source))?;
+        let response = response.map_err(|source| {
+            self.contacts.url_failed(&base);
+            unreachable(&url, source)
+        })?;
         let body = read(&url, ok(&url, response)?, TIME_BYTES).await?;
         serde_json::from_slice(&body)
             .map_err(|error| UpdateError::BadAnswer { url, reason: error.to_string() })
@@ -65,21 +71,8 @@ impl HubHttp {
     /// # Errors
     /// [`UpdateError`].
     pub async fn metadata(&self, want: &Want) -> Result<Option<Vec<u8>>, UpdateError> {
-        let url = format!("{}/tuf/{}/{}", self.base, self.channel, want.file);
-        let response = self.get(&url, 0).await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let mut response = ok(&url, response)?;
-        let mut body = Vec::new();
-        while let Some(chunk) = chunk(&url, &mut response).await? {
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 > want.limit_bytes {
-                body.truncate(want.limit_bytes as usize + 1);
-                break;
-            }
-        }
-        Ok(Some(body))
+        let url = format!("{}/tuf/{}/{}", self.contacts.device_url(), self.channel, want.file);
+        metadata(&self.client, &url, want.limit_bytes).await
     }
 
     /// A small artefact, in memory and checked.
@@ -166,8 +159,18 @@ impl HubHttp {
         Ok(())
     }
 
+    /// Shows the hub a list of revoked devices that it signed and does not publish any more.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; the hub has not taken it.
+    pub async fn show_newer(&self, list: &NewerList) -> Result<(), UpdateError> {
+        let url = format!("{}{REVOKED_PATH}", self.contacts.device_url());
+        let response = self.client.post(&url).json(list).send().await;
+        ok(&url, response.map_err(|source| unreachable(&url, source))?).map(drop)
+    }
+
     fn artefact_url(&self, digest: Digest) -> String {
-        format!("{}/artefacts/{digest}", self.base)
+        format!("{}/artefacts/{digest}", self.contacts.device_url())
     }
 
     async fn get(&self, url: &str, from: u64) -> Result<Response, UpdateError> {
@@ -177,6 +180,28 @@ impl HubHttp {
         }
         request.send().await.map_err(|source| unreachable(url, source))
     }
+}
+
+/// A metadata file from `url`, or none when it is not there; at most one byte over the limit is read.
+pub(crate) async fn metadata(
+    client: &reqwest::Client,
+    url: &str,
+    limit_bytes: u64,
+) -> Result<Option<Vec<u8>>, UpdateError> {
+    let response = client.get(url).send().await.map_err(|source| unreachable(url, source))?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let mut response = ok(url, response)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = chunk(url, &mut response).await? {
+        body.extend_from_slice(&chunk);
+        if body.len() as u64 > limit_bytes {
+            body.truncate(limit_bytes as usize + 1);
+            break;
+        }
+    }
+    Ok(Some(body))
 }
 
 async fn pour(

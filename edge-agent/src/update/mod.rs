@@ -28,6 +28,7 @@ pub mod error;
 pub mod http;
 pub mod models;
 pub mod order;
+mod revoked;
 pub mod trial;
 pub mod tuf;
 

@@ -5,7 +5,7 @@
 //! order.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use fleetloop_models::bundle::Bundle;
@@ -14,9 +14,10 @@ use tokio::sync::watch;
 
 use super::bundles::{Bundles, Start};
 use super::error::{Retry, UpdateError};
-use super::trial::{Trial, boot_id};
+use super::trial::{Before, Trial, boot_id};
 use crate::chain::chain;
 use crate::infer::{Inference, SwapError};
+use crate::proof::Proof;
 use crate::shutdown::{Shutdown, reached};
 
 /// How long a model that ends the agent, and has no other before it, is let rest at start.
@@ -24,12 +25,20 @@ pub const PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// Whatever answers frames with a model.
 pub trait ModelHost: Send + Sync + 'static {
-    /// Swaps `bundle` in, by way of the optimised graph in `kept`. Success means that it reproduced its
-    /// golden cases and has answered; otherwise the one before answers on.
+    /// Tries `bundle`, which is in `folder`, apart from the model that answers. Dropped, it ends.
+    fn prove(
+        &self,
+        bundle: BundleDigest,
+        folder: &Path,
+    ) -> impl Future<Output = Result<Proof, NotSwapped>> + Send;
+
+    /// Swaps `bundle` in, of the graph that was proven. Success means that it reproduced its golden cases
+    /// and has answered; otherwise the one before answers on.
     fn swap(
         &self,
         bundle: Bundle,
-        kept: PathBuf,
+        folder: &Path,
+        proof: Proof,
     ) -> impl Future<Output = Result<(), NotSwapped>> + Send;
 
     /// The bundle that answered last.
@@ -44,23 +53,48 @@ pub struct NotSwapped {
     pub bundle: BundleDigest,
     /// Whether trying again can help.
     pub retry: Retry,
+    /// Whether the fault is this machine's, and the bundle was not tried.
+    pub is_untried: bool,
     /// Why.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-impl ModelHost for Inference {
-    async fn swap(&self, bundle: Bundle, kept: PathBuf) -> Result<(), NotSwapped> {
-        let digest = bundle.digest();
-        Self::swap(self, bundle, Some(kept)).await.map_err(|error| NotSwapped {
-            bundle: digest,
+impl NotSwapped {
+    fn of(bundle: BundleDigest, error: SwapError) -> Self {
+        Self {
+            bundle,
             retry: match error {
                 SwapError::Stopping { .. } => Retry::Always,
-                SwapError::NoFrame { .. } | SwapError::Thread { .. } => Retry::AFewTimes,
+                SwapError::NoFrame { .. }
+                | SwapError::Thread { .. }
+                | SwapError::Untried { .. }
+                | SwapError::Stale { .. } => Retry::AFewTimes,
                 _ => Retry::Never,
             },
+            is_untried: matches!(error, SwapError::Untried { .. } | SwapError::Thread { .. }),
             source: Box::new(error),
-        })
+        }
+    }
+}
+
+impl ModelHost for Inference {
+    async fn prove(&self, bundle: BundleDigest, folder: &Path) -> Result<Proof, NotSwapped> {
+        Self::prove(self, bundle, folder).await.map_err(|error| NotSwapped::of(bundle, error))
+    }
+
+    async fn swap(&self, bundle: Bundle, folder: &Path, proof: Proof) -> Result<(), NotSwapped> {
+        let (digest, is_kept) = (bundle.digest(), proof.is_kept());
+        let error = match Self::swap(self, bundle, proof).await {
+            Ok(()) => return Ok(()),
+            // What was kept is not what it seemed to be; the bundle itself may be good.
+            Err(source @ (SwapError::Session { .. } | SwapError::Golden { .. })) if is_kept => {
+                Self::forget_proof(folder);
+                SwapError::Stale { bundle: digest, source: Box::new(source) }
+            }
+            Err(error) => error,
+        };
+        Err(NotSwapped::of(digest, error))
     }
 
     fn running(&self) -> watch::Receiver<Option<BundleDigest>> {
@@ -73,6 +107,8 @@ pub struct Models<M> {
     bundles: Bundles,
     host: M,
     trial: Trial,
+    /// What was on trial before the model that is being tried.
+    before: Option<Before>,
     /// The model that rests, and until when.
     resting: Option<(BundleDigest, tokio::time::Instant)>,
 }
@@ -93,7 +129,7 @@ impl<M: ModelHost> Models<M> {
     /// [`UpdateError`] when the folder cannot be used.
     pub fn open(data_dir: &Path, host: M) -> Result<Self, UpdateError> {
         let trial = Trial::open(data_dir, boot_id(), host.running())?;
-        Ok(Self { bundles: Bundles::new(data_dir), host, trial, resting: None })
+        Ok(Self { bundles: Bundles::new(data_dir), host, trial, before: None, resting: None })
     }
 
     /// The bundle that answered last.
@@ -155,22 +191,46 @@ impl<M: ModelHost> Models<M> {
         self.trial.ended();
     }
 
-    /// Steps 4 to 6 of [`super::bundles`].
+    /// Tries a bundle that was fetched, apart from the model that answers; [`Models::withdraw`] follows
+    /// if it is dropped.
     ///
     /// # Errors
     /// [`UpdateError`]; the model before works on.
-    pub async fn install(&mut self, bundle: Bundle) -> Result<(), UpdateError> {
-        let digest = bundle.digest();
+    pub async fn prove(&mut self, digest: BundleDigest) -> Result<Proof, UpdateError> {
         // A power cut from here to the end of `answered` starts the old bundle, and the order is
-        // carried out again from the complete one on the disk.
-        let before = self.trial.begin(digest);
-        if let Err(error) = self.host.swap(bundle, self.bundles.optimised(digest)).await {
+        // carried out again from the complete one on the disk. An end of the agent counts against the
+        // bundle: what takes the machine's memory may take the agent too.
+        self.before = Some(self.trial.begin(digest));
+        let proven = self.host.prove(digest, &self.bundles.folder(digest)).await;
+        proven.map_err(|error| self.refused(digest, error))
+    }
+
+    /// The bundle that was being tried is not to be any more.
+    pub fn withdraw(&mut self) {
+        if let Some(before) = self.before.take() {
             self.trial.refused(before);
-            if error.retry == Retry::Never {
-                self.bundles.discard(digest);
-            }
-            return Err(UpdateError::Swap(error));
         }
+    }
+
+    fn refused(&mut self, digest: BundleDigest, error: NotSwapped) -> UpdateError {
+        self.withdraw();
+        if error.retry == Retry::Never {
+            self.bundles.discard(digest);
+        }
+        UpdateError::Swap(error)
+    }
+
+    /// Steps 4 to 6 of [`super::bundles`], for a bundle that was proven.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; the model before works on.
+    pub async fn install(&mut self, bundle: Bundle, proof: Proof) -> Result<(), UpdateError> {
+        let digest = bundle.digest();
+        let folder = self.bundles.folder(digest);
+        if let Err(error) = self.host.swap(bundle, &folder, proof).await {
+            return Err(self.refused(digest, error));
+        }
+        self.before = None;
         self.bundles.answered(digest)?;
         tracing::info!(bundle = %digest, "a bundle is installed and answers");
         Ok(())
@@ -224,21 +284,44 @@ impl<M: ModelHost> Models<M> {
     }
 
     async fn boot_one(&mut self, digest: BundleDigest) -> bool {
-        let reason = match self.bundles.open(digest) {
-            Ok(bundle) => {
-                let before = self.trial.begin(digest);
-                match self.host.swap(bundle, self.bundles.optimised(digest)).await {
-                    Ok(()) => return true,
-                    Err(error) => {
-                        self.trial.refused(before);
-                        chain(&error)
-                    }
+        // A second time for a kept proof that was of no use and is gone by then.
+        for _ in 0..2 {
+            let bundle = match self.bundles.open(digest) {
+                Ok(bundle) => bundle,
+                Err(error) => {
+                    let reason = chain(&error);
+                    tracing::error!(bundle = %digest, reason, "an installed bundle cannot be used");
+                    return false;
                 }
+            };
+            let before = self.trial.begin(digest);
+            let error = match self.put_to_work(bundle).await {
+                Ok(()) => return true,
+                Err(error) => error,
+            };
+            self.trial.refused(before);
+            let reason = chain(&error);
+            tracing::error!(bundle = %digest, reason, "an installed bundle cannot be used");
+            if error.retry == Retry::Never {
+                break;
             }
-            Err(error) => chain(&error),
-        };
-        tracing::error!(bundle = %digest, reason, "an installed bundle cannot be used");
+        }
         false
+    }
+
+    /// Puts an installed bundle to work: it has answered here before.
+    async fn put_to_work(&self, bundle: Bundle) -> Result<(), NotSwapped> {
+        let (digest, folder) = (bundle.digest(), self.bundles.folder(bundle.digest()));
+        let proof = match self.host.prove(digest, &folder).await {
+            Ok(proof) => proof,
+            Err(error) if error.is_untried => {
+                let reason = chain(&error);
+                tracing::warn!(bundle = %digest, reason, "an installed bundle is loaded untried");
+                Proof::unsafe_without()
+            }
+            Err(error) => return Err(error),
+        };
+        self.host.swap(bundle, &folder, proof).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Updates against a real TLS server, real TUF metadata and the real ONNX Runtime.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,7 +25,8 @@ use crate::chain::chain;
 use crate::clock::Clock;
 use crate::durable;
 use crate::identity::Identity;
-use crate::infer::prove;
+use crate::infer::open;
+use crate::proof::Proof;
 use crate::shutdown::Shutdown;
 use crate::testing::{TestHub, clock};
 
@@ -40,25 +41,39 @@ struct Host {
     swaps: Arc<AtomicU32>,
     /// Bundles whose swap never comes back: the agent ends in it.
     deadly: Arc<Mutex<Vec<BundleDigest>>>,
+    /// Bundles whose trial never ends by itself.
+    endless: Arc<Mutex<Vec<BundleDigest>>>,
+    /// Such trials that were begun.
+    tried: Arc<AtomicU32>,
 }
 
 impl Host {
     fn new() -> Self {
         let runtime = Runtime::load(None).unwrap();
         let running = watch::Sender::new(None);
-        Self { runtime, running, swaps: Arc::default(), deadly: Arc::default() }
+        let (swaps, deadly, endless) = Default::default();
+        Self { runtime, running, swaps, deadly, endless, tried: Arc::default() }
     }
 }
 
 impl ModelHost for Host {
-    async fn swap(&self, bundle: Bundle, kept: PathBuf) -> Result<(), NotSwapped> {
+    async fn prove(&self, bundle: BundleDigest, _: &Path) -> Result<Proof, NotSwapped> {
+        if self.endless.lock().unwrap().contains(&bundle) {
+            self.tried.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
+        Ok(Proof::unsafe_without())
+    }
+
+    async fn swap(&self, bundle: Bundle, _: &Path, proof: Proof) -> Result<(), NotSwapped> {
         self.swaps.fetch_add(1, Ordering::SeqCst);
         if self.deadly.lock().unwrap().contains(&bundle.digest()) {
             std::future::pending::<()>().await;
         }
-        prove(&self.runtime, Threads(1), &bundle, Some(kept)).map_err(|error| NotSwapped {
+        open(&self.runtime, Threads(1), &bundle, &proof, None).map_err(|error| NotSwapped {
             bundle: bundle.digest(),
             retry: Retry::Never,
+            is_untried: false,
             source: Box::new(error),
         })?;
         self.running.send_replace(Some(bundle.digest()));
@@ -182,7 +197,7 @@ impl Rig {
         &self,
         running: watch::Receiver<Option<BundleDigest>>,
     ) -> Result<(Driver, Handle), UpdateError> {
-        Driver::open(self.dir.path(), &self.identity(), &self.clock, running)
+        Driver::open(self.dir.path(), &Arc::new(self.identity()), &self.clock, running)
     }
 
     fn start(&self, host: &Host) -> Running {
@@ -411,6 +426,43 @@ async fn a_newer_order_ends_the_fetching_of_an_older_one() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_newer_order_replaces_one_that_is_being_tried_before_and_after_a_restart() {
+    let mut rig = Rig::new().await;
+    let (one, two) = (Files::fixture(1), Files::fixture(2));
+    rig.release(&[(ONE, &one), (TWO, &two)]).await;
+    let endless = || {
+        let host = Host::new();
+        host.endless.lock().unwrap().push(one.digest());
+        host
+    };
+    let is_tried = async |host: &Host| {
+        let tried = async {
+            while host.tried.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), tried).await.expect("in time");
+    };
+    let host = endless();
+    let running = rig.start(&host);
+    running.order(1, ONE, one.digest()).await;
+    is_tried(&host).await;
+    // Known already, or older: the trial goes on.
+    running.order(1, ONE, one.digest()).await;
+    running.stop().await;
+
+    // The stored order is tried again, and the newer one takes its place at once.
+    let host = endless();
+    let running = rig.start(&host);
+    is_tried(&host).await;
+    running.order(2, TWO, two.digest()).await;
+    running.installed(2).await;
+    assert_eq!(*host.running.borrow(), Some(two.digest()));
+    assert_eq!(host.tried.load(Ordering::SeqCst), 1);
+    running.stop().await;
+}
+
 #[test]
 fn a_full_disk_is_told_apart_and_tried_again() {
     let full = durable::DurableError::io(
@@ -422,4 +474,20 @@ fn a_full_disk_is_told_apart_and_tried_again() {
     assert!(matches!(error, UpdateError::DiskFull { .. }), "{error}");
     assert_eq!(error.retry(), Retry::AFewTimes);
     assert!(chain(&error).contains("make room"), "{error}");
+}
+
+#[tokio::test]
+async fn a_device_without_the_hubs_keys_waits_between_its_attempts_however_often_it_is_asked() {
+    // A hub that publishes nothing; each of its messages is untrusted and asks for a refresh.
+    let rig = Rig::new().await;
+    let running = rig.start(&Host::new());
+    running.until(|progress| progress.problem.is_some()).await;
+    for _ in 0..200 {
+        running.handle.refresh.notify_one();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = rig.hub.asked();
+    let attempts = asked.iter().filter(|(path, _)| path == "/tuf/dev/2.root.json").count();
+    assert!((1..=6).contains(&attempts), "{attempts} attempts in a second: {asked:?}");
+    running.stop().await;
 }

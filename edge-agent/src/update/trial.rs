@@ -14,6 +14,10 @@
 //! that others cause (`kill -9`, the memory of another process) are held against the model at work,
 //! which goes back one model and no further.
 //!
+//! A model that does not come back from a run holds its thread for good. The agent writes its name to
+//! `update/hung` and ends itself ([`end_process_of`]); the next start takes that for all ends in a row,
+//! whether the model was on trial or not.
+//!
 //! Kept in `update/trial.{0,1}`, two generations of one document. What a power cut or a crash leaves:
 //! 1. before [`Trial::begin`] has written: the model was not put to work and nothing is counted;
 //! 2. from there to [`Trial::passed`] or [`Trial::ended`]: the model on trial, and under which boot;
@@ -32,6 +36,7 @@ use tokio::time::Instant;
 use super::error::UpdateError;
 use crate::chain::chain;
 use crate::durable::{self, DurableError, Slots};
+use crate::infer::Hung;
 
 /// How long a model has to answer before an end is not its fault.
 pub const PROVEN_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -62,6 +67,8 @@ struct OnTrial {
 struct Ends {
     model: BundleDigest,
     in_a_row: u32,
+    /// Whether it did not come back from a run: once is enough.
+    hung: bool,
 }
 
 /// What is remembered of models. Pure.
@@ -82,11 +89,23 @@ impl Record {
         {
             let before = self.ends(model);
             self.forget(model);
-            self.ends.push(Ends { model, in_a_row: before.saturating_add(1) });
-            let surplus = self.ends.len().saturating_sub(REMEMBERED);
-            self.ends.drain(..surplus);
+            self.remember(Ends { model, in_a_row: before.saturating_add(1), hung: false });
         }
         self
+    }
+
+    /// The record after `model` did not come back from a run.
+    pub fn hung(mut self, model: BundleDigest) -> Self {
+        self.on_trial = None;
+        self.forget(model);
+        self.remember(Ends { model, in_a_row: ENDS_IN_A_ROW, hung: true });
+        self
+    }
+
+    fn remember(&mut self, ends: Ends) {
+        self.ends.push(ends);
+        let surplus = self.ends.len().saturating_sub(REMEMBERED);
+        self.ends.drain(..surplus);
     }
 
     /// Ends in a row that count against a model.
@@ -138,12 +157,27 @@ impl Trial {
             }
             Err(error) => return Err(error.into()),
         };
-        let record = record.found(boot.as_deref());
+        let record = match take_hung(&dir) {
+            Some(model) => {
+                let record = record.hung(model);
+                // Before the word is removed: a power cut between leaves both, which say the same.
+                slots.write(&serde_json::to_vec(&record).unwrap_or_default())?;
+                durable::remove(&dir.join(HUNG))?;
+                record
+            }
+            None => record.found(boot.as_deref()),
+        };
         Ok(Self { slots, boot, record, running, answers_since: None, proven_after: PROVEN_AFTER })
     }
 
     /// Why `model` is not put to work, if it loops.
     pub fn loops(&self, model: BundleDigest) -> Option<String> {
+        if self.record.ends.iter().any(|ends| ends.model == model && ends.hung) {
+            return Some(
+                "it did not come back from a frame, and the agent was ended for it; see the device's                  log, then order it again or order another"
+                    .to_owned(),
+            );
+        }
         let ends = self.record.ends(model);
         (ends >= ENDS_IN_A_ROW).then(|| {
             format!(
@@ -216,6 +250,38 @@ impl Trial {
             tracing::warn!(reason = chain(&error), "which model is on trial cannot be kept");
         }
     }
+}
+
+/// Names the model that did not come back, until the next start has read it.
+const HUNG: &str = "hung";
+
+/// The exit status of an agent that a model holds up.
+pub const HUNG_STATUS: i32 = 75;
+
+/// Ends the process for a model that does not come back from a run: the next start goes back to the
+/// model before. Nothing is drained, for a thread is held for good.
+pub fn end_process_of(data_dir: &Path) -> Hung {
+    let path = data_dir.join("update").join(HUNG);
+    Box::new(move |model| {
+        if let Err(error) = durable::write(&path, model.to_string().as_bytes()) {
+            tracing::error!(reason = chain(&error), "which model holds the agent up is not kept");
+        }
+        tracing::error!(bundle = %model, "the agent ends; the next start goes back to the model before");
+        // SAFETY: ends the process; no destructor runs, and the disk holds nothing by halves.
+        #[expect(
+            unsafe_code,
+            reason = "exit() would run the runtime's destructors beside its held thread"
+        )]
+        unsafe {
+            libc::_exit(HUNG_STATUS)
+        }
+    })
+}
+
+/// The model that the last run of the agent was ended for.
+fn take_hung(dir: &Path) -> Option<BundleDigest> {
+    let bytes = durable::read(&dir.join(HUNG), 256).ok()??;
+    std::str::from_utf8(&bytes).ok()?.trim().parse().ok().map(BundleDigest)
 }
 
 /// What was on trial before another model was tried.
@@ -302,6 +368,22 @@ mod tests {
         }
         // The last of each boot is a power cut: 1 of a, 2 of b.
         assert!(device.start("d").loops(model("m")).is_some());
+    }
+
+    #[test]
+    fn a_model_that_does_not_come_back_loops_at_once_even_after_its_trial() {
+        let device = Device::new();
+        device.start("b").passed();
+        let word = device.dir.path().join("update").join(HUNG);
+        durable::write(&word, model("m").to_string().as_bytes()).unwrap();
+        for start in 0..2 {
+            let trial = device.start("b");
+            let reason = trial.loops(model("m")).unwrap();
+            assert!(reason.contains("did not come back"), "start {start}: {reason}");
+            assert!(!word.exists());
+        }
+        device.start("b").forgive(model("m"));
+        assert_eq!(device.start("b").loops(model("m")), None);
     }
 
     #[test]

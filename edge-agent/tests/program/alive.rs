@@ -196,7 +196,7 @@ fn parts(file: &[u8]) -> (Header, Vec<u8>) {
     let end = file.iter().position(|byte| *byte == b'\n').unwrap();
     let line = std::str::from_utf8(&file[..end]).unwrap();
     let words: Vec<&str> = line.split(' ').collect();
-    let ["fleetloop-optimised", "1", key, body] = words[..] else { panic!("{line}") };
+    let ["fleetloop-proven", key, body] = words[..] else { panic!("{line}") };
     let header = Header { key: key.parse().unwrap(), body: body.parse().unwrap() };
     (header, file[end + 1..].to_vec())
 }
@@ -232,11 +232,12 @@ fn the_optimised_graph_is_made_at_the_first_start_and_made_anew_when_it_is_damag
     assert_eq!((anew.key, anew.body), (parts(&first).0.key, Digest::of(&body)), "made anew");
     // Whole by its checksum, and no graph: golden cases cannot be met by it.
     let key = anew.key;
-    let forged = format!("fleetloop-optimised 1 {key} {}\nno graph", Digest::of(b"no graph"));
+    let forged = format!("fleetloop-proven {key} {}\nno graph", Digest::of(b"no graph"));
     edge_agent::durable::write(&kept, forged.as_bytes()).unwrap();
     let stopped = run();
     assert_eq!(stopped.frames_failed, 0);
-    assert!(!kept.exists(), "thrown away");
+    assert_ne!(read(), forged.as_bytes(), "thrown away, and the bundle was tried anew");
     let names = std::fs::read_dir(kept.parent().unwrap()).unwrap().count();
-    assert_eq!(names, 3, "no part is left over");
+    assert_eq!(names, 4, "no part is left over");
+    assert!(!device.data().join("update/proof").exists(), "nor of the trial");
 }

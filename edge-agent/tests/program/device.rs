@@ -152,6 +152,18 @@ impl Agent {
         kill_process(id, signal).unwrap();
     }
 
+    /// Waits until it ends by itself.
+    pub fn ends(mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < IN_TIME, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Kills it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -3,5 +3,7 @@
 mod alive;
 mod damaged;
 mod device;
+mod hostile;
+mod private;
 mod quiet;
 mod several;

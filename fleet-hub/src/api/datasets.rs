@@ -1,4 +1,4 @@
-//! Datasets: freeze what is labelled, list, fetch.
+//! Datasets: freeze what is labelled, list, fetch, and what was removed since.
 
 use std::collections::HashSet;
 
@@ -8,22 +8,29 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use fleetloop_observe::text::has_hidden;
 use fleetloop_protocol::Digest;
-use fleetloop_protocol::api::datasets::{Dataset, DatasetSummary, FreezeRequest, Item, Split};
+use fleetloop_protocol::api::datasets::{
+    Dataset, DatasetSummary, FreezeRequest, Frozen, Item, Split,
+};
 
 use super::auth::{AdminCaller, AnyCaller, WorkerCaller};
 use super::error::Failure;
 use super::extract::{Json, Named};
 use crate::AppState;
+use crate::registry;
 use crate::store::datasets::{self, Labelled};
-use crate::store::labels;
+use crate::store::{labels, removal};
 
 /// The longest name, in bytes.
 pub const NAME_BYTES: usize = 100;
 
 /// The endpoints.
 pub fn router() -> Router<AppState> {
-    Router::new().route("/datasets", get(list).post(freeze)).route("/datasets/{digest}", get(fetch))
+    Router::new()
+        .route("/datasets", get(list).post(freeze))
+        .route("/datasets/{digest}", get(fetch))
+        .route("/datasets/{digest}/removed", get(removed))
 }
 
 /// Whether the gate keeps a fleet sample: the first eight bytes of its payload's digest, big
@@ -46,9 +53,9 @@ pub fn assemble(
     labelled: Vec<Labelled>,
 ) -> Result<Dataset, Failure> {
     let name = &request.name;
-    if name.trim().is_empty() || name.len() > NAME_BYTES || name.chars().any(char::is_control) {
+    if name.trim().is_empty() || name.len() > NAME_BYTES || has_hidden(name) {
         return Err(Failure::invalid(format!(
-            "cannot freeze a dataset: its name has 1 to {NAME_BYTES} bytes and no control characters"
+            "cannot freeze a dataset: its name has 1 to {NAME_BYTES} bytes, all of which can be seen"
         )));
     }
     if !(0.0..=1.0).contains(&request.gate_share) {
@@ -107,10 +114,13 @@ async fn freeze(
     AdminCaller(caller): AdminCaller,
     State(state): State<AppState>,
     Json(request): Json<FreezeRequest>,
-) -> Result<axum::Json<DatasetSummary>, Failure> {
-    let (set, labelled) = state
+) -> Result<axum::Json<Frozen>, Failure> {
+    let (set, labelled, held) = state
         .store
-        .read(|connection| Ok((labels::set(connection)?, datasets::labelled(connection)?)))
+        .read(|connection| {
+            let labelled = datasets::labelled(connection)?;
+            Ok((labels::set(connection)?, labelled, datasets::held(connection)?))
+        })
         .await?;
     let dataset = assemble(&request, set.labels, labelled)?;
     let bytes =
@@ -130,7 +140,7 @@ async fn freeze(
     for item in &dataset.items {
         tracing::debug!(digest = %item.sample, dataset = %digest, "frozen into a dataset");
     }
-    Ok(axum::Json(stored))
+    Ok(axum::Json(Frozen { dataset: stored, held }))
 }
 
 async fn list(
@@ -148,4 +158,17 @@ async fn fetch(
     state.store.read(move |connection| datasets::get(connection, digest)).await?;
     let bytes = state.artefacts.get(digest).await?;
     Ok(([(CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+/// The samples of a frozen dataset that were removed since: their payloads are gone.
+async fn removed(
+    _caller: WorkerCaller,
+    State(state): State<AppState>,
+    Named(digest): Named<Digest>,
+) -> Result<axum::Json<Vec<Digest>>, Failure> {
+    state.store.read(move |connection| datasets::get(connection, digest)).await?;
+    let dataset = registry::dataset(&state.artefacts, digest).await?;
+    let samples: Vec<Digest> = dataset.items.iter().map(|item| item.sample).collect();
+    let found = state.store.read(move |c| removal::removed_of(c, &samples)).await?;
+    Ok(axum::Json(found))
 }

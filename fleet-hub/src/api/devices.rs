@@ -3,7 +3,10 @@
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
-use fleetloop_protocol::api::devices::{Device, ReplaceRequest, TokenRequest, TokenResponse};
+use fleetloop_protocol::api::devices::{
+    Device, EpochSummary, KeepRequest, ReadmitRequest, ReplaceRequest, Stranger, TokenRequest,
+    TokenResponse,
+};
 use fleetloop_protocol::{DeviceId, Generation};
 use rusqlite::Connection;
 
@@ -12,7 +15,7 @@ use super::error::Failure;
 use super::extract::{Json, Named};
 use crate::enrol::{self, EnrolError};
 use crate::store::devices::{self, DeviceRow};
-use crate::store::{StoreError, desired};
+use crate::store::{StoreError, clones, desired, strangers};
 use crate::{AppState, HubEvent};
 
 /// The endpoints.
@@ -20,9 +23,12 @@ pub fn router() -> Router<AppState> {
     Router::new()
         .route("/devices/tokens", post(token))
         .route("/devices", get(list))
+        .route("/devices/strangers", get(strangers))
         .route("/devices/{id}", get(show))
         .route("/devices/{id}/revoke", post(revoke))
         .route("/devices/{id}/replace", post(replace))
+        .route("/devices/{id}/readmit", post(readmit))
+        .route("/devices/{id}/epochs", get(epochs).post(keep))
 }
 
 async fn token(
@@ -89,6 +95,61 @@ async fn revoke(
     Ok(axum::Json(revoked))
 }
 
+async fn strangers(
+    _caller: AdminCaller,
+    State(state): State<AppState>,
+) -> Result<axum::Json<Vec<Stranger>>, Failure> {
+    let found = state.store.read(strangers::list).await?;
+    let shown = found.into_iter().map(|stranger| Stranger {
+        device: stranger.device,
+        certificate_ends_ms: stranger.certificate_ends.0,
+        first_seen_ms: stranger.first_seen.0,
+        last_seen_ms: stranger.last_seen.0,
+    });
+    Ok(axum::Json(shown.collect()))
+}
+
+/// Takes a device in again that enrolled after the backup that this hub was restored from.
+async fn readmit(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Named(id): Named<DeviceId>,
+    Json(request): Json<ReadmitRequest>,
+) -> Result<axum::Json<Device>, Failure> {
+    let name = enrol::device_name(&request.name).map_err(Failure::invalid)?;
+    let (now, device) = (state.clock.now(), id.clone());
+    let taken = state
+        .store
+        .write(move |tx| {
+            strangers::readmit(tx, &id, &name, &caller.name, now)?;
+            one(tx, &id)
+        })
+        .await?;
+    state.tell(HubEvent::DeviceEnrolled { device });
+    Ok(axum::Json(taken))
+}
+
+async fn epochs(
+    _caller: AdminCaller,
+    State(state): State<AppState>,
+    Named(id): Named<DeviceId>,
+) -> Result<axum::Json<Vec<EpochSummary>>, Failure> {
+    Ok(axum::Json(state.store.read(move |connection| clones::epochs(connection, &id)).await?))
+}
+
+async fn keep(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Named(id): Named<DeviceId>,
+    Json(request): Json<KeepRequest>,
+) -> Result<axum::Json<Vec<EpochSummary>>, Failure> {
+    let now = state.clock.now();
+    let decided = state
+        .store
+        .write(move |tx| clones::decide(tx, &id, request.epochs.as_deref(), &caller.name, now));
+    Ok(axum::Json(decided.await?))
+}
+
 /// All devices by id.
 ///
 /// # Errors
@@ -110,7 +171,7 @@ fn complete(connection: &Connection, row: DeviceRow) -> Result<Device, StoreErro
         name: row.name,
         state: row.state,
         enrolled_at_ms: row.enrolled_at.0,
-        certificate_ends_ms: row.certificate_ends.map(|at| at.0),
+        certificate_ends_ms: row.certificate_ends.0,
         replaces: row.replaces,
         replaced_by: row.replaced_by,
         last_seen_ms: row.last_seen.map(|at| at.0),
@@ -121,6 +182,8 @@ fn complete(connection: &Connection, row: DeviceRow) -> Result<Device, StoreErro
         update,
         telemetry: row.telemetry,
         samples_stored: row.samples_stored,
+        samples_held: row.samples_held,
+        cloned_since_ms: row.held_since.map(|at| at.0),
         refusals: row.refusals,
     })
 }

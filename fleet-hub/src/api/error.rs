@@ -10,9 +10,11 @@ use std::error::Error;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use fleetloop_protocol::api::ApiError;
 
+use crate::door::Later;
 use crate::store::StoreError;
 
 /// An answer that is not what was asked for.
@@ -21,12 +23,15 @@ use crate::store::StoreError;
 pub struct Failure {
     status: StatusCode,
     body: ApiError,
+    /// When it may be tried again, for the header `Retry-After`.
+    retry_after_s: Option<u64>,
 }
 
 impl Failure {
     /// A failure of that status, with a stable `code` for programs and a sentence for people.
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        Self { status, body: ApiError { code: code.to_owned(), message: message.into() } }
+        let body = ApiError { code: code.to_owned(), message: message.into() };
+        Self { status, body, retry_after_s: None }
     }
 
     /// 400: the request is not one that can be understood.
@@ -54,9 +59,24 @@ impl Failure {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// 410: it was here and was removed.
+    pub fn gone(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "gone", message)
+    }
+
     /// 413: over a limit.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// 429: too many wrong credentials; a right one would have been taken.
+    pub fn later(later: Later) -> Self {
+        let Later { seconds } = later;
+        let message = format!(
+            "cannot take this credential: it is wrong, and so were many from your address; try again in {seconds} s with a right one"
+        );
+        let failure = Self::new(StatusCode::TOO_MANY_REQUESTS, "later", message);
+        Self { retry_after_s: Some(seconds), ..failure }
     }
 
     /// 507: the hub's disk is above its floor.
@@ -99,7 +119,17 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
+        let mut response = (self.status, Json(self.body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+impl From<Later> for Failure {
+    fn from(later: Later) -> Self {
+        Self::later(later)
     }
 }
 

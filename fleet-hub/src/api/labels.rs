@@ -4,13 +4,14 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
 use fleetloop_protocol::Digest;
-use fleetloop_protocol::api::labels::{LabelQueue, LabelRequest, LabelSet};
+use fleetloop_protocol::api::labels::{ClearRequest, LabelQueue, LabelRequest, LabelSet};
 use fleetloop_protocol::api::samples::Sample;
 use serde::Deserialize;
 
 use super::auth::{AdminCaller, AnyCaller, LabelCaller};
 use super::error::Failure;
 use super::extract::{Json, Params};
+use super::samples::AT_ONCE;
 use crate::AppState;
 use crate::labelling::{self, Policy, View};
 use crate::store::{labels, samples};
@@ -23,6 +24,7 @@ pub fn router() -> Router<AppState> {
     Router::new()
         .route("/labels/queue", get(queue))
         .route("/labels", post(give))
+        .route("/labels/clear", post(clear))
         .route("/labels/set", get(set).put(extend))
 }
 
@@ -83,6 +85,30 @@ async fn give(
         tracing::debug!(sample = %id, digest = %sample.sample, label, by, "sample labelled");
     }
     Ok(axum::Json(sample))
+}
+
+/// All of them or, where one cannot be, none.
+async fn clear(
+    LabelCaller(caller): LabelCaller,
+    State(state): State<AppState>,
+    Json(request): Json<ClearRequest>,
+) -> Result<axum::Json<Vec<Sample>>, Failure> {
+    let wanted = request.samples;
+    if wanted.len() > AT_ONCE {
+        return Err(Failure::invalid(format!("cannot clear labels: at most {AT_ONCE} at once")));
+    }
+    let now = state.clock.now();
+    let samples = state
+        .store
+        .write(move |tx| {
+            let clear = |sample: &Digest| {
+                labels::clear(tx, *sample, &caller.name, now)?;
+                samples::get(tx, *sample)
+            };
+            wanted.iter().map(clear).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+    Ok(axum::Json(samples))
 }
 
 async fn set(

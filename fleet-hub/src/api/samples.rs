@@ -1,4 +1,4 @@
-//! Samples: list, show, count, import.
+//! Samples: list, show, count, import, remove.
 
 use axum::Router;
 use axum::extract::State;
@@ -6,10 +6,13 @@ use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use fleetloop_models::content;
+use fleetloop_observe::text::has_hidden;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::samples::{
-    ImportItem, ImportRequest, ImportResponse, Sample, SampleCounts,
+    ImportItem, ImportRefused, ImportRequest, ImportResponse, RemoveRequest, Sample, SampleCounts,
 };
+use fleetloop_protocol::limits::PAYLOAD_BYTES;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 
@@ -17,19 +20,21 @@ use super::auth::{AdminCaller, LabelCaller};
 use super::error::Failure;
 use super::extract::{Json, Named, Params};
 use crate::AppState;
+use crate::store::removal;
 use crate::store::samples::{self, Filter, NewImport};
 
 /// Pictures a request.
 pub const IMPORT_ITEMS: usize = 512;
-
-/// The largest imported payload, in bytes.
-pub const IMPORT_PAYLOAD_BYTES: usize = 4 << 20;
 
 /// The longest source, in bytes.
 pub const SOURCE_BYTES: usize = fleetloop_protocol::limits::TEXT_BYTES;
 
 /// The most samples a list answers.
 pub const LIST: u32 = 1000;
+
+/// Samples that are removed, or whose labels are cleared, in one request: their digests fit its body's
+/// limit twice.
+pub const AT_ONCE: usize = 450;
 
 /// Payloads written at once: each waits for its own sync, and disks serve several at a time.
 const WRITES: usize = 16;
@@ -41,6 +46,7 @@ pub fn router() -> Router<AppState> {
         .route("/samples/{digest}", get(show))
         .route("/sample-counts", get(counts))
         .route("/samples/import", post(import))
+        .route("/samples/remove", post(remove))
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,23 +114,34 @@ async fn import(
             items.len()
         )));
     }
-    if source.trim().is_empty() || source.len() > SOURCE_BYTES {
+    if source.trim().is_empty() || source.len() > SOURCE_BYTES || has_hidden(&source) {
         return Err(Failure::invalid(format!(
-            "cannot import pictures: their source has 1 to {SOURCE_BYTES} bytes"
+            "cannot import pictures: their source has 1 to {SOURCE_BYTES} bytes, all of which can be seen"
         )));
     }
-    let decoded = items
-        .into_iter()
-        .enumerate()
-        .map(|(at, item)| decode(at, item))
-        .collect::<Result<Vec<_>, Failure>>()?;
-    let names: Vec<&str> = decoded.iter().map(|(item, _)| item.label.as_str()).collect();
+    let names: Vec<&str> = items.iter().map(|item| item.label.as_str()).collect();
     known_labels(&state, &names).await?;
+    let (mut decoded, mut refused) = (Vec::new(), Vec::new());
+    for (at, item) in items.into_iter().enumerate() {
+        let media_type = item.media_type;
+        let (row, bytes) = decode(at, item)?;
+        match content::check(media_type, &bytes) {
+            Ok(_) => decoded.push((row, bytes)),
+            Err(error) => refused.push(ImportRefused { item: at, reason: error.to_string() }),
+        }
+    }
+    // Until the rows name the payloads, nobody erases them as ones that no sample has.
+    let _kept = state.payloads.keep().await;
+    let known: Vec<Digest> = decoded.iter().map(|(row, _)| row.record(&source, split)).collect();
+    let removed = state.store.read(move |c| removal::removed_of(c, &known)).await?;
     let rows: Vec<NewImport> = futures::stream::iter(decoded)
         .map(|(row, bytes)| {
             let payloads = state.payloads.clone();
+            let erased = removed.contains(&row.record(&source, split));
             async move {
-                payloads.put(row.payload, bytes).await?;
+                if !erased {
+                    payloads.put(row.payload, bytes).await?;
+                }
                 Ok::<_, Failure>(row)
             }
         })
@@ -136,7 +153,35 @@ async fn import(
         .store
         .write(move |tx| samples::import(tx, &source, split, &rows, &caller.name, now))
         .await?;
-    Ok(axum::Json(done))
+    Ok(axum::Json(ImportResponse { refused, ..done }))
+}
+
+/// All of them or, where there is none of one, none.
+async fn remove(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Json(request): Json<RemoveRequest>,
+) -> Result<axum::Json<Vec<Sample>>, Failure> {
+    let RemoveRequest { samples: wanted, reason } = request;
+    if wanted.len() > AT_ONCE {
+        return Err(Failure::invalid(format!("cannot remove samples: at most {AT_ONCE} at once")));
+    }
+    if reason.trim().is_empty() || reason.len() > SOURCE_BYTES || has_hidden(&reason) {
+        return Err(Failure::invalid(format!(
+            "cannot remove samples: the reason has 1 to {SOURCE_BYTES} bytes, all of which can be seen"
+        )));
+    }
+    let now = state.clock.now();
+    let removed = state
+        .store
+        .write(move |tx| {
+            removal::remove(tx, &wanted, &reason, &caller.name, now)?;
+            wanted.iter().map(|sample| samples::get(tx, *sample)).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+    // The tombstones stand; a payload that cannot be erased now is erased at the next start.
+    removal::erase_due(&state.store, &state.payloads).await?;
+    Ok(axum::Json(removed))
 }
 
 /// Refuses an unknown label before anything is written.
@@ -154,9 +199,9 @@ fn decode(at: usize, item: ImportItem) -> Result<(NewImport, Bytes), Failure> {
     let bytes = STANDARD
         .decode(&item.payload)
         .map_err(|_| Failure::invalid(format!("cannot import picture {at}: not base64")))?;
-    if bytes.is_empty() || bytes.len() > IMPORT_PAYLOAD_BYTES {
+    if bytes.len() > PAYLOAD_BYTES {
         return Err(Failure::too_large(format!(
-            "cannot import picture {at}: it has {} bytes, 1 to {IMPORT_PAYLOAD_BYTES} are taken",
+            "cannot import picture {at}: it has {} bytes, at most {PAYLOAD_BYTES} are taken",
             bytes.len()
         )));
     }

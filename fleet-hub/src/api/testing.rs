@@ -10,13 +10,15 @@ use bytes::Bytes;
 use fleetloop_models::picture::{Channels, Frame};
 use fleetloop_protocol::api::samples::{ImportItem, ImportRequest};
 use fleetloop_protocol::api::{ApiError, Role, datasets::Split};
+use fleetloop_protocol::gap::Gap;
 use fleetloop_protocol::keys::SigningKey;
 use fleetloop_protocol::sample::{
     MediaType, Payload, Prediction, SampleHeader, SampleMessage, Selection, VerifiedSample,
     commitment,
 };
 use fleetloop_protocol::{
-    BundleDigest, ClockState, DeviceId, Digest, Epoch, SampleId, Sequence, Signed, UnixMillis, wire,
+    BundleDigest, ClockState, DeviceId, Digest, Epoch, SampleId, Sequence, Signed, UnixMillis,
+    Verified, wire,
 };
 use serde::de::DeserializeOwned;
 use tower::ServiceExt as _;
@@ -24,6 +26,9 @@ use tower::ServiceExt as _;
 use crate::AppState;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::door::{self, Watch};
+use crate::listeners::gate::Gate;
+use crate::quota::Quotas;
 use crate::state::{DesiredPublisher, EVENTS};
 use crate::status::Vitals;
 use crate::store::devices::{self, NewDevice, NewToken};
@@ -69,24 +74,32 @@ impl Answer {
     }
 }
 
-fn state(dir: &Path) -> AppState {
-    let text = "host = \"localhost\"\nadmin_listen = \"127.0.0.1:8443\"\n\
+fn state(dir: &Path, change: impl FnOnce(&mut Config)) -> AppState {
+    let text = "hosts = [\"localhost\"]\nadmin_listen = \"127.0.0.1:8443\"\n\
         device_listen = \"127.0.0.1:8444\"\nmqtt_listen = \"127.0.0.1:8883\"\n\
         [limits]\ndisk_floor_bytes = 0\nartefact_bytes = 100000\n";
     std::fs::File::create(dir.join("hub.toml"))
         .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
         .unwrap();
-    let config = Config::load(dir).unwrap();
+    let mut config = Config::load(dir).unwrap();
+    change(&mut config);
     let (desired, _) = DesiredPublisher::channel();
     let payloads = Blobs::open("payload", &config.paths.payloads(), 0).unwrap();
-    let vitals = Vitals::new(config.limits.backlog_messages);
+    let vitals =
+        Vitals::new(config.limits.backlog_messages, Gate::new(1024, &config.limits.connections));
+    let pki = crate::pki::Pki::create(&config, NOW).unwrap().shared();
+    let quotas = Quotas::new(&config.limits);
     AppState {
+        pki,
+        quotas,
         store: Store::open(dir).unwrap(),
         uploads: Uploads::open(&config.paths.uploads(), &config.limits, payloads.clone()).unwrap(),
         payloads,
         artefacts: Blobs::open("artefact", &config.paths.artefacts(), 0).unwrap(),
         config: Arc::new(config),
         clock: Clock::manual(NOW),
+        watch: Watch::default(),
+        last_use: crate::last_use::LastUse::default(),
         events: tokio::sync::broadcast::channel(EVENTS).0,
         desired,
         stopping: tokio::sync::watch::channel(false).1,
@@ -97,8 +110,13 @@ fn state(dir: &Path) -> AppState {
 impl Hub {
     /// A hub that knows the labels `boot`, `bag` and `coat`.
     pub(crate) async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// The same with a configuration that was changed.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let state = state(dir.path());
+        let state = state(dir.path(), change);
         let [admin, annotator, worker] = state
             .store
             .write(|tx| {
@@ -119,9 +137,13 @@ impl Hub {
         Self { dir, state, admin, annotator, worker }
     }
 
-    /// Sends a request through the router.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = super::router(self.state.clone()).oneshot(request).await.unwrap();
+    /// Sends a request through the router and what comes before it.
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        let host = axum::http::HeaderValue::from_static("localhost:8443");
+        request.headers_mut().entry("host").or_insert(host);
+        let router = door::before(super::router(self.state.clone()), &self.state)
+            .layer(axum::middleware::from_fn(door::headers::add));
+        let response = router.oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
         Answer { status, headers, body }
@@ -175,7 +197,7 @@ impl Hub {
             })
             .await
             .unwrap();
-        Device { id, key, next: 0 }
+        Device { id, key, epoch: Epoch(1), next: 0, head: Digest::ZERO }
     }
 
     /// Stores a sample as the ingest does: payload, then row. Returns its digest.
@@ -199,42 +221,65 @@ impl Hub {
     }
 }
 
-/// A device that signs.
+/// A device that signs: a chain of headers, each naming the one before.
 pub(crate) struct Device {
     pub(crate) id: DeviceId,
     key: SigningKey,
+    pub(crate) epoch: Epoch,
     next: u64,
+    head: Digest,
 }
 
 impl Device {
     fn sign(&mut self, payload: &[u8], selection: Selection) -> VerifiedSample {
-        let salt = [7; 16];
-        let header = SampleHeader {
+        let header = SampleHeader { selection, ..self.header(payload) };
+        let sample = self.seal(&header, payload);
+        self.next += 1;
+        self.head = sample.header().body_digest();
+        sample
+    }
+
+    /// The next header of the chain.
+    pub(crate) fn header(&self, payload: &[u8]) -> SampleHeader {
+        SampleHeader {
             id: SampleId {
                 device: self.id.clone(),
-                epoch: Epoch(1),
+                epoch: self.epoch,
                 sequence: Sequence(self.next),
             },
-            previous: Digest::ZERO,
+            previous: self.head,
             captured_at: NOW,
             clock: ClockState::Synced,
             model: BundleDigest(Digest::of(b"model")),
             config: Digest::of(b"config"),
             media_type: MediaType::Png,
             payload_len: payload.len() as u32,
-            commitment: commitment(&salt, payload),
-            selection,
+            commitment: commitment(&SALT, payload),
+            selection: Selection::Random { rate: 0.5 },
             predictions: vec![Prediction { class: 1, probability: 0.6 }],
-        };
-        self.next += 1;
-        let signed = Signed::seal(&header, &self.id, &self.key).unwrap();
+        }
+    }
+
+    /// A sample with that header, whatever it says.
+    pub(crate) fn seal(&self, header: &SampleHeader, payload: &[u8]) -> VerifiedSample {
+        let signed = Signed::seal(header, &self.id, &self.key).unwrap();
         let bytes =
-            wire::encode(&SampleMessage::new(signed, salt, Payload::Inline(payload.to_vec())))
+            wire::encode(&SampleMessage::new(signed, SALT, Payload::Inline(payload.to_vec())))
                 .unwrap();
         let ring = [self.key.public()].into_iter().collect();
         VerifiedSample::open(&bytes, &self.id, &ring).unwrap()
     }
+
+    /// A signed gap record.
+    pub(crate) fn gap(&self, gap: &Gap) -> Verified<Gap> {
+        let signed = Signed::seal(gap, &self.id, &self.key).unwrap();
+        let ring = [self.key.public()].into_iter().collect();
+        Verified::open(&signed.into_bytes(), &self.id, &ring).unwrap()
+    }
 }
+
+/// What commitments are made with.
+const SALT: [u8; 16] = [7; 16];
 
 /// A small picture, another one for each `shade`.
 pub(crate) fn picture(shade: u8) -> Vec<u8> {

@@ -3,16 +3,19 @@
 use async_trait::async_trait;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::devices::DeviceState;
-use rmqtt::codec::v5::SubscribeAckReason;
+use fleetloop_protocol::topic::{Kind, Topic};
+use rmqtt::codec::v5::{PublishAckReason, SubscribeAckReason};
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType};
 use rmqtt::types::{
-    AuthResult, ConnectInfo, Id, ListenerId, Publish, PublishAclResult, Subscribe,
-    SubscribeAclResult,
+    AuthResult, ConnectInfo, Id, ListenerId, Publish, PublishAclResult, PublishResult, QoS,
+    Subscribe, SubscribeAclResult,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
+use super::relay::Secret;
 use super::rules::Peer;
+use super::way::Way;
 use crate::state::HubEvent;
 use crate::store::{Store, StoreError, devices};
 
@@ -89,9 +92,33 @@ impl Sessions {
 pub(super) struct Guard {
     pub(super) store: Store,
     pub(super) sessions: Sessions,
+    pub(super) secret: Secret,
+    pub(super) way: Way,
 }
 
 impl Guard {
+    /// Whether that peer's message goes on. A device's message is held up here as long as its quota
+    /// and the way to the hub ask for it; its session reads nothing more meanwhile, and nobody else
+    /// waits.
+    async fn publishes(&self, name: &str, publish: &Publish) -> PublishAclResult {
+        let peer = Peer::named(name);
+        if let Some(Peer::Device(device)) = &peer {
+            self.way.pace(device, publish.topic.len() + publish.payload.len()).await;
+        }
+        if !peer.as_ref().is_some_and(|peer| peer.may_publish(&publish.topic, publish.retain)) {
+            if self.way.may_log(peer.as_ref()) {
+                tracing::warn!(peer = name, topic = %publish.topic, "refused to publish");
+            }
+            return PublishAclResult::rejected(false, None);
+        }
+        match peer {
+            Some(Peer::Device(device)) if goes_to_hub(&publish.topic) => {
+                if self.way.enter(&device).await { PublishAclResult::allow() } else { over_quota() }
+            }
+            _ => PublishAclResult::allow(),
+        }
+    }
+
     async fn is_enrolled(&self, device: &DeviceId) -> bool {
         let id = device.clone();
         let state = self
@@ -110,7 +137,12 @@ impl Guard {
     }
 
     async fn admits(&self, connect: &ConnectInfo) -> bool {
-        let name = connect.cert().and_then(|cert| cert.common_name.as_deref());
+        // The user name is the certificate's, for the relay wrote it there.
+        if !self.secret.is(connect.password().map(AsRef::as_ref)) {
+            tracing::warn!(from = ?connect.ipaddress(), "refused: a program on this machine came to the broker's private port");
+            return false;
+        }
+        let name = connect.username().map(|name| &**name);
         let Some(peer) = Peer::claiming(name, connect.client_id()) else {
             tracing::warn!(client_id = %connect.client_id(), certificate = ?name, "refused: the client id is not the certificate's name");
             return false;
@@ -160,12 +192,28 @@ impl Handler for Guard {
                 (true, acc)
             }
             Parameter::MessagePublishCheckAcl(session, publish) => {
-                let may = Peer::named(session.id.username_ref())
-                    .is_some_and(|peer| peer.may_publish(&publish.topic, publish.retain));
-                if !may {
-                    tracing::warn!(peer = session.id.username_ref(), topic = %publish.topic, "refused to publish");
+                let answer = self.publishes(session.id.username_ref(), publish).await;
+                (false, Some(HookResult::PublishAclResult(answer)))
+            }
+            // A message of a device that was on its way to the hub is there, or nowhere.
+            Parameter::MessageAcked(session, from, _) => {
+                self.way.arrived(&session.id, from);
+                (true, acc)
+            }
+            Parameter::MessageDelivered(session, from, publish) => {
+                // Of this kind no acknowledgement comes.
+                if publish.qos == QoS::AtMostOnce {
+                    self.way.arrived(&session.id, from);
                 }
-                (false, Some(HookResult::PublishAclResult(publish_answer(may))))
+                (true, acc)
+            }
+            Parameter::SessionSubscribed(session, _) => {
+                self.way.subscribed(&session.id);
+                (true, acc)
+            }
+            Parameter::MessageDropped(to, from, _, _) => {
+                self.way.dropped(to.as_ref(), from);
+                (true, acc)
             }
             Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
                 let may = Peer::named(session.id.username_ref()).is_some_and(|peer| {
@@ -181,8 +229,15 @@ impl Handler for Guard {
     }
 }
 
-fn publish_answer(may: bool) -> PublishAclResult {
-    if may { PublishAclResult::allow() } else { PublishAclResult::rejected(false, None) }
+/// Results are for others; everything else that devices write is for the hub.
+fn goes_to_hub(topic: &str) -> bool {
+    Topic::parse(topic).is_ok_and(|topic| topic.kind != Kind::Result)
+}
+
+/// The device has no receipt and sends the message again; its session goes on.
+fn over_quota() -> PublishAclResult {
+    let reason = PublishAckReason::QuotaExceeded;
+    PublishAclResult(PublishResult::reason_code(reason, Some("the hub is behind".into()), false))
 }
 
 fn subscribe_answer(may: bool, subscribe: &Subscribe) -> SubscribeAclResult {

@@ -1,40 +1,46 @@
 //! `fleet-hub backup`: one file that a hub can be brought back from.
 //!
-//! The archive appears under its name only when it is whole and was read back: it is written
-//! beside it (0600), synced, its entries are listed and the copy of the database in it is opened
-//! and checked; then it is renamed. A power cut leaves the old file and perhaps a `.part`.
+//! The archive is encrypted by the hub, which has checked the database in it. It appears under its
+//! name only when it has arrived whole: it is written beside it (0600), synced and, with `--key`,
+//! opened and read to its end; then it is renamed. A power cut leaves the old file and perhaps a
+//! `.part`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use fleetloop_observe::output::Output;
-use rusqlite::OpenFlags;
 use serde::Serialize;
 
 use super::client::Client;
 use super::human;
 use super::progress::Progress;
-use crate::store::DATABASE;
+use crate::backup::key::Identities;
+use crate::backup::unpack::unpack;
 
 /// Where the copy goes.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-The archive holds the hub's database, CA, the keys it keeps online, its configuration and its release \
+Needs the access file backup.toml: no other token may take the backup.
+
+The archive is encrypted to the key that 'fleet-hub init' wrote beside the offline keys (backup.key), \
+or to the recipients in hub.toml. It holds the hub's database, CA, the keys it keeps online, its configuration and its release \
 repository. It does not hold payloads (pictures) and artefacts (models, datasets) unless --with-payloads \
 is given: they are files named by their content, never changed, so copying the two folders along with \
 any tool is enough. It never holds the offline root key.\n\n\
-To bring a hub back, unpack the archive into an empty data directory, copy payloads and artefacts \
-beside it and run 'fleet-hub serve --data DIR'.")]
+To bring a hub back: fleet-hub restore --key FILE --data DIR ARCHIVE")]
 pub struct Args {
-    /// The archive to write (tar); an older one of that name is replaced.
+    /// The archive to write (an encrypted tar); an older one of that name is replaced.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Includes payloads and artefacts.
     #[arg(long)]
     with_payloads: bool,
+    /// Opens the archive with this key and reads it to its end before it gets its name.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
 }
 
 /// What was written.
@@ -44,8 +50,8 @@ pub struct Summary {
     pub file: PathBuf,
     /// Its length in bytes.
     pub bytes: u64,
-    /// The files in it.
-    pub entries: Vec<String>,
+    /// The files in it; none where it was not read back.
+    pub entries: Option<Vec<String>>,
 }
 
 /// Writes and checks a backup.
@@ -63,8 +69,13 @@ pub async fn run(client: &Client, output: Output, args: Args) -> anyhow::Result<
     }
     let summary = result?;
     output.print(&summary, |s| {
-        let (count, size) = (s.entries.len(), human::bytes(s.bytes));
-        format!("wrote {}: {count} files, {size}; read back and checked\n", s.file.display())
+        let (file, size) = (s.file.display(), human::bytes(s.bytes));
+        match &s.entries {
+            Some(entries) => {
+                format!("wrote {file}: {} files, {size}; read back and checked\n", entries.len())
+            }
+            None => format!("wrote {file}: {size}; not read back (that needs --key)\n"),
+        }
     })
 }
 
@@ -92,7 +103,10 @@ async fn fetch(client: &Client, args: &Args, part: &Path) -> anyhow::Result<Summ
     progress.finish();
     file.sync_all().with_context(failed)?;
     drop(file);
-    let entries = check(part)?;
+    let entries = match &args.key {
+        Some(key) => Some(unpack(part, &Identities::read(key)?, None, |_| ())?.entries),
+        None => None,
+    };
     std::fs::rename(part, &args.out)
         .with_context(|| format!("cannot put backup {} in place", args.out.display()))?;
     sync_folder(&args.out).with_context(failed)?;
@@ -102,44 +116,4 @@ async fn fetch(client: &Client, args: &Args, part: &Path) -> anyhow::Result<Summ
 fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// Reads an archive to its end and opens the database in it. Returns the names of its files.
-///
-/// # Errors
-/// The archive ends early, or the database is missing or damaged.
-pub fn check(archive: &Path) -> anyhow::Result<Vec<String>> {
-    let failed = || format!("cannot trust backup {}; make it again", archive.display());
-    let mut tar = tar::Archive::new(File::open(archive).with_context(failed)?);
-    let mut names = Vec::new();
-    let mut database = None;
-    for entry in tar.entries().with_context(failed)? {
-        let mut entry = entry.with_context(failed)?;
-        let name = entry.path().with_context(failed)?.display().to_string();
-        if name == DATABASE {
-            // Beside the archive, not in /tmp: it is as secret and as large as the archive.
-            let folder = archive.parent().filter(|dir| !dir.as_os_str().is_empty());
-            let copy = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
-                .with_context(failed)?;
-            let mut file = copy.as_file();
-            io::copy(&mut entry, &mut file).with_context(failed)?;
-            database = Some(copy);
-        } else {
-            io::copy(&mut entry, &mut io::sink()).with_context(failed)?;
-        }
-        names.push(name);
-    }
-    let Some(copy) = database else {
-        bail!("cannot trust backup {}: it holds no {DATABASE}", archive.display());
-    };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection =
-        rusqlite::Connection::open_with_flags(copy.path(), flags).with_context(failed)?;
-    let verdict: String = connection
-        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
-        .with_context(failed)?;
-    if verdict != "ok" {
-        bail!("cannot trust backup {}: its database says {verdict:?}", archive.display());
-    }
-    Ok(names)
 }

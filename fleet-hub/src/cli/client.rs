@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fleetloop_observe::text::visible;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::{ApiAccess, ApiError};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -87,6 +88,7 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     token: String,
+    ca_pem: String,
 }
 
 impl Client {
@@ -110,9 +112,9 @@ impl Client {
     /// # Errors
     /// The CA is no certificate.
     pub fn new(access: &ApiAccess) -> Result<Self, reqwest::Error> {
-        let ca = reqwest::Certificate::from_pem(access.ca_pem.as_bytes())?;
+        let cas = reqwest::Certificate::from_pem_bundle(access.ca_pem.as_bytes())?;
         let http = reqwest::Client::builder()
-            .tls_certs_only([ca])
+            .tls_certs_only(cas)
             .https_only(true)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -121,12 +123,19 @@ impl Client {
             .user_agent(concat!("fleet-hub/", env!("CARGO_PKG_VERSION")))
             .build()?;
         let url = access.url.trim_end_matches('/').to_owned();
-        Ok(Self { http, url, token: access.token.clone() })
+        let (token, ca_pem) = (access.token.clone(), access.ca_pem.clone());
+        Ok(Self { http, url, token, ca_pem })
     }
 
     /// The hub's address.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What an access file to the same hub with another token says.
+    pub fn access_with(&self, token: &str) -> ApiAccess {
+        let (url, ca_pem) = (self.url.clone(), self.ca_pem.clone());
+        ApiAccess { url, token: token.to_owned(), ca_pem }
     }
 
     /// `GET` of a path below `/api/v1`; `operation` completes "cannot …".
@@ -210,10 +219,12 @@ impl Client {
             return Ok(response);
         }
         let body = response.bytes().await.map_err(|source| self.unreached(operation, source))?;
-        let source = serde_json::from_slice(&body).unwrap_or_else(|_| ApiError {
+        let mut source: ApiError = serde_json::from_slice(&body).unwrap_or_else(|_| ApiError {
             code: "unknown".into(),
             message: "without a reason; is this address a fleet-hub's admin listener?".into(),
         });
+        // It is printed on one line, whatever name it quotes.
+        source.message = visible(&source.message).into_owned();
         Err(ClientError::Refused { operation: operation.to_owned(), status, source })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::api::datasets::{Dataset, DatasetSummary, FreezeRequest, Split};
+use fleetloop_protocol::api::datasets::{Dataset, DatasetSummary, FreezeRequest, Frozen, Split};
 
 use super::client::Client;
 use super::human;
@@ -42,10 +42,17 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
         Command::Freeze { name, gate_share, group } => {
             let operation = format!("freeze dataset {name:?}");
             let request = FreezeRequest { name, gate_share, groups: group };
-            let frozen: DatasetSummary = client.post(&operation, "/datasets", &request).await?;
-            output.print(&frozen, |d| {
+            let frozen: Frozen = client.post(&operation, "/datasets", &request).await?;
+            output.print(&frozen, |Frozen { dataset: d, held }| {
+                let left_out = match held {
+                    0 => String::new(),
+                    held => format!(
+                        "{held} labelled samples of cloned or revoked devices are left out; \
+                         see 'fleet-hub device list'\n"
+                    ),
+                };
                 format!(
-                    "{}\n{}: {} to train on, {} for the gate\n",
+                    "{}\n{}: {} to train on, {} for the gate\n{left_out}",
                     d.digest, d.name, d.train, d.gate
                 )
             })

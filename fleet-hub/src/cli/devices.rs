@@ -3,7 +3,8 @@
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::devices::{
-    Device, DeviceState, ReplaceRequest, TokenRequest, TokenResponse,
+    Device, DeviceState, EpochSummary, KeepRequest, ReadmitRequest, ReplaceRequest, Stranger,
+    TokenRequest, TokenResponse,
 };
 use fleetloop_protocol::state::Update;
 
@@ -42,6 +43,39 @@ pub enum Command {
         #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=24))]
         valid_hours: u64,
     },
+    /// Lists devices that this hub's CA certified and that this hub does not know: they enrolled after
+    /// the backup that the hub was restored from.
+    Strangers,
+    /// Takes such a device in again.
+    Readmit {
+        /// Its id, as 'fleet-hub device strangers' shows it.
+        device: DeviceId,
+        /// What people call it.
+        #[arg(long)]
+        name: String,
+    },
+    /// Shows the epochs of a device, one for each life of its outbox, and what of them is kept out of
+    /// datasets.
+    Epochs {
+        /// Its id.
+        device: DeviceId,
+    },
+    /// Decides which samples of a cloned device count, after the copy was found and stopped. Only
+    /// samples that are held are decided about; the others of them stay out of datasets for good.
+    #[command(group(clap::ArgGroup::new("which").required(true)))]
+    Keep {
+        /// Its id.
+        device: DeviceId,
+        /// An epoch whose held samples count, as 'device epochs' shows it; may be given again.
+        #[arg(long = "epoch", group = "which", value_name = "EPOCH")]
+        epochs: Vec<String>,
+        /// All of them count.
+        #[arg(long, group = "which")]
+        all: bool,
+        /// None of them counts.
+        #[arg(long, group = "which")]
+        none: bool,
+    },
     /// Shuts a device out for good: its sessions end and its certificate is worth nothing.
     Revoke {
         /// Its id.
@@ -79,6 +113,30 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
                 format!("{}\n{old} works on until the new device has enrolled.\n", token(answer))
             })
         }
+        Command::Strangers => {
+            let found: Vec<Stranger> = client.get("list strangers", "/devices/strangers").await?;
+            output.print(&found, |all| strangers(all, Clock::system().now().0))
+        }
+        Command::Readmit { device, name } => {
+            let operation = format!("take device {device} in again");
+            let path = format!("/devices/{device}/readmit");
+            let found: Device = client.post(&operation, &path, &ReadmitRequest { name }).await?;
+            output.print(&found, |one| format!("{} ({}) is enrolled again\n", one.id, one.name))
+        }
+        Command::Epochs { device } => {
+            let path = format!("/devices/{device}/epochs");
+            let all: Vec<EpochSummary> =
+                client.get(&format!("show the epochs of device {device}"), &path).await?;
+            output.print(&all, |all| epochs(all))
+        }
+        Command::Keep { device, epochs: kept, all, none: _ } => {
+            let path = format!("/devices/{device}/epochs");
+            let request = KeepRequest { epochs: (!all).then_some(kept) };
+            let decided: Vec<EpochSummary> = client
+                .post(&format!("decide about samples of device {device}"), &path, &request)
+                .await?;
+            output.print(&decided, |all| epochs(all))
+        }
         Command::Revoke { device } => {
             let operation = format!("revoke device {device}");
             let path = format!("/devices/{device}/revoke");
@@ -96,6 +154,35 @@ fn token(answer: &TokenResponse) -> String {
     )
 }
 
+fn strangers(all: &[Stranger], now_ms: u64) -> String {
+    let mut table = Table::new(&["device", "first seen", "last seen", "certificate until"]);
+    for stranger in all {
+        table.row([
+            stranger.device.to_string(),
+            human::ago(stranger.first_seen_ms, now_ms),
+            human::ago(stranger.last_seen_ms, now_ms),
+            human::time(stranger.certificate_ends_ms),
+        ]);
+    }
+    table.render("no device came that this hub does not know")
+}
+
+fn epochs(all: &[EpochSummary]) -> String {
+    let mut table =
+        Table::new(&["epoch", "first (UTC)", "last (UTC)", "#stored", "#held", "#dropped"]);
+    for one in all {
+        table.row([
+            one.epoch.clone(),
+            human::time(one.first_stored_ms),
+            human::time(one.last_stored_ms),
+            one.samples.to_string(),
+            one.held.to_string(),
+            one.dropped.to_string(),
+        ]);
+    }
+    table.render("no samples of this device yet")
+}
+
 fn list(devices: &[Device], now_ms: u64) -> String {
     let mut table = Table::new(&[
         "device", "name", "state", "seen", "running", "update", "#outbox", "#stored", "#refused",
@@ -105,7 +192,7 @@ fn list(devices: &[Device], now_ms: u64) -> String {
         table.row([
             device.id.to_string(),
             device.name.clone(),
-            state(device.state).to_owned(),
+            standing(device).to_owned(),
             device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms)),
             device.running.map_or("-".into(), |bundle| bundle.0.short()),
             update(device),
@@ -123,6 +210,11 @@ pub fn state(state: DeviceState) -> &'static str {
         DeviceState::Enrolled => "enrolled",
         DeviceState::Revoked => "revoked",
     }
+}
+
+/// The same, or that two machines speak as it.
+pub fn standing(device: &Device) -> &'static str {
+    if device.cloned_since_ms.is_some() { "CLONED" } else { state(device.state) }
 }
 
 /// What becomes of a device's last order, in a few words.
@@ -147,13 +239,11 @@ fn show(device: &Device, now_ms: u64) -> String {
         ("name", device.name.clone()),
         ("state", state(device.state).to_owned()),
         ("enrolled", human::time(device.enrolled_at_ms)),
-        (
-            "certificate",
-            device.certificate_ends_ms.map_or("-".into(), |end| {
-                let verb = if end <= now_ms { "expired" } else { "until" };
-                format!("{verb} {} UTC", human::time(end))
-            }),
-        ),
+        ("certificate", {
+            let end = device.certificate_ends_ms;
+            let verb = if end <= now_ms { "expired" } else { "until" };
+            format!("{verb} {} UTC", human::time(end))
+        }),
         ("seen", device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms))),
         ("agent", device.agent_version.clone()),
         ("running", bundle(device.running)),
@@ -162,6 +252,18 @@ fn show(device: &Device, now_ms: u64) -> String {
         ("samples stored", device.samples_stored.to_string()),
         ("refusals", device.refusals.to_string()),
     ];
+    if let Some(since) = device.cloned_since_ms {
+        let text = format!(
+            "since {} UTC two machines speak as this device: find the copy and stop it, then \
+             'fleet-hub device epochs {}' and 'fleet-hub device keep'; enrol the copy anew",
+            human::time(since),
+            device.id
+        );
+        pairs.push(("CLONED", text));
+    }
+    if device.samples_held > 0 {
+        pairs.push(("samples held", format!("{}, in no dataset", device.samples_held)));
+    }
     pairs.extend(device.replaces.iter().map(|old| ("replaces", old.to_string())));
     pairs.extend(device.replaced_by.iter().map(|new| ("replaced by", new.to_string())));
     if let Some(t) = &device.telemetry {
@@ -190,7 +292,7 @@ mod tests {
             name: "press 7".into(),
             state: DeviceState::Enrolled,
             enrolled_at_ms: 0,
-            certificate_ends_ms: Some(20_000),
+            certificate_ends_ms: 20_000,
             replaces: Some("dev-old".parse().unwrap()),
             replaced_by: None,
             last_seen_ms: Some(10_000),
@@ -201,6 +303,8 @@ mod tests {
             update: None,
             telemetry: None,
             samples_stored: 3,
+            samples_held: 0,
+            cloned_since_ms: None,
             refusals: 0,
         }
     }
@@ -219,6 +323,15 @@ mod tests {
         assert!(text.contains("replaces") && text.contains("dev-old"), "{text}");
         assert!(text.contains("until 1970-01-01") && !text.contains("replaced by"), "{text}");
         assert!(show(&device(), 30_000).contains("expired 1970-01-01"));
+    }
+
+    #[test]
+    fn a_cloned_device_is_shown_as_one_with_the_next_step() {
+        let cloned = Device { cloned_since_ms: Some(5_000), samples_held: 9, ..device() };
+        assert!(list(std::slice::from_ref(&cloned), 10_000).contains("CLONED"));
+        let text = show(&cloned, 10_000);
+        assert!(text.contains("device keep") && text.contains("9, in no dataset"), "{text}");
+        assert!(!list(&[device()], 10_000).contains("CLONED"));
     }
 
     #[test]

@@ -52,7 +52,8 @@ fn show(found: &FleetDrift) -> String {
                 table.row(row(&model.name, device, finding, model.against));
             }
         };
-        rows("all", &model.fleet);
+        let all = model.left_out.as_ref().map_or("all".into(), |id| format!("all but {id}"));
+        rows(&all, &model.fleet);
         model.devices.iter().for_each(|one| rows(one.device.as_str(), &one.drift));
     }
     let nothing = format!(
@@ -109,7 +110,14 @@ mod tests {
         let device = DeviceDrift { device: "dev-1".parse().unwrap(), drift: drift.clone() };
         let model = BundleDigest(Digest::ZERO);
         let (name, against) = ("garments/2".to_owned(), Against::Bundle);
-        let models = vec![ModelDrift { model, name, against, fleet: drift, devices: vec![device] }];
+        let models = vec![ModelDrift {
+            model,
+            name,
+            against,
+            fleet: drift,
+            left_out: None,
+            devices: vec![device],
+        }];
         let text = show(&FleetDrift { hours: 24, models });
         assert_eq!(text.lines().count(), 1 + 2 * 4, "{text}");
         let line = text.lines().find(|line| line.contains("brightness")).unwrap();

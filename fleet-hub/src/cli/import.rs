@@ -13,7 +13,7 @@ use fleetloop_models::idx::{self, IdxPictures};
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::datasets::Split;
 use fleetloop_protocol::api::labels::LabelSet;
-use fleetloop_protocol::api::samples::{ImportItem, ImportRequest, ImportResponse};
+use fleetloop_protocol::api::samples::{ImportItem, ImportRefused, ImportRequest, ImportResponse};
 use fleetloop_protocol::sample::MediaType;
 
 use super::Usage;
@@ -84,12 +84,20 @@ pub async fn run(client: &Client, output: Output, args: Args) -> anyhow::Result<
         let answer: ImportResponse = client.post(&operation, "/samples/import", &request).await?;
         sum.stored += answer.stored;
         sum.known += answer.known;
+        sum.refused.extend(
+            answer.refused.into_iter().map(|one| ImportRefused { item: next + one.item, ..one }),
+        );
         next += count;
         progress.add(count as u64);
     }
     progress.finish();
-    output
-        .print(&sum, |sum| format!("imported {} pictures, {} were known\n", sum.stored, sum.known))
+    output.print(&sum, |sum| {
+        let refused =
+            sum.refused.iter().map(|one| format!("picture {}: {}\n", one.item, one.reason));
+        refused
+            .chain([format!("imported {} pictures, {} were known\n", sum.stored, sum.known)])
+            .collect()
+    })
 }
 
 fn batch(

@@ -2,7 +2,7 @@
 
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
-use fleetloop_protocol::api::labels::{LabelQueue, LabelRequest, LabelSet};
+use fleetloop_protocol::api::labels::{ClearRequest, LabelQueue, LabelRequest, LabelSet};
 use fleetloop_protocol::api::samples::Sample;
 
 use super::client::Client;
@@ -23,6 +23,12 @@ pub enum Command {
         sample: Digest,
         /// One of the hub's labels.
         label: String,
+    },
+    /// Withdraws the labels of samples: they have none then. The history is kept.
+    Clear {
+        /// The samples' digests.
+        #[arg(required = true)]
+        samples: Vec<Digest>,
     },
     /// Lists the hub's labels, or adds some at the end.
     Names {
@@ -50,6 +56,15 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             output.print(&sample, |sample| {
                 let label = sample.label.as_deref().unwrap_or("-");
                 format!("{} is {label}\n", sample.sample.short())
+            })
+        }
+        Command::Clear { samples } => {
+            let request = ClearRequest { samples };
+            let cleared: Vec<Sample> =
+                client.post("clear labels", "/labels/clear", &request).await?;
+            output.print(&cleared, |samples| {
+                let line = |sample: &Sample| format!("{} has no label\n", sample.sample.short());
+                samples.iter().map(line).collect()
             })
         }
         Command::Names { add } => {

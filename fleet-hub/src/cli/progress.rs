@@ -4,6 +4,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use fleetloop_observe::text::visible;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar under way.
@@ -59,9 +60,10 @@ impl Progress {
     /// What is being done: `phase` alone where there is no terminal and only when it is new,
     /// `detail` on the bar.
     pub fn say(&mut self, phase: &str, detail: &str) {
-        self.bar.set_message(detail.to_owned());
+        // A worker names its phases.
+        self.bar.set_message(visible(detail).into_owned());
         if !self.terminal && self.said != phase {
-            eprintln!("{phase}");
+            eprintln!("{}", visible(phase));
         }
         phase.clone_into(&mut self.said);
     }

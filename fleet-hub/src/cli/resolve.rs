@@ -3,6 +3,7 @@
 
 use fleetloop_protocol::api::datasets::DatasetSummary;
 use fleetloop_protocol::api::models::Model;
+use fleetloop_protocol::api::reports::StoredReport;
 use fleetloop_protocol::{BundleDigest, Digest};
 
 use super::client::Client;
@@ -40,6 +41,20 @@ pub async fn bundle(client: &Client, text: &str) -> anyhow::Result<BundleDigest>
     let name = |m: &Model| format!("{}/{}", m.name, m.version);
     let known = all.iter().map(|m| (m.bundle.0, name(m))).collect::<Vec<_>>();
     Ok(BundleDigest(one("bundle", "fleet-hub model list", text, &known)?))
+}
+
+/// The report that `text` means.
+///
+/// # Errors
+/// None or several are meant, or the hub cannot be asked.
+pub async fn report(client: &Client, text: &str) -> anyhow::Result<Digest> {
+    if let Ok(digest) = text.parse() {
+        return Ok(digest);
+    }
+    let all: Vec<StoredReport> = client.get("list reports", "/reports?all=true").await?;
+    // A report has no name that it could be called by.
+    let known = all.iter().map(|r| (r.digest, String::new())).collect::<Vec<_>>();
+    Ok(one("report", "fleet-hub report list", text, &known)?)
 }
 
 fn one(kind: &str, list: &str, text: &str, known: &[(Digest, String)]) -> Result<Digest, Unclear> {

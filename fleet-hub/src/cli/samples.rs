@@ -3,7 +3,7 @@
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::labels::LabelSet;
-use fleetloop_protocol::api::samples::{Sample, SampleCounts};
+use fleetloop_protocol::api::samples::{RemoveRequest, Sample, SampleCounts};
 use fleetloop_protocol::sample::{Prediction, Selection};
 
 use super::client::{Client, query};
@@ -36,6 +36,16 @@ pub enum Command {
     },
     /// Counts samples, repeats, refusals and gaps.
     Count,
+    /// Removes samples for good: their pictures are erased and nothing is learned from them any more.
+    /// Their signed headers and receipts stay as proof.
+    Remove {
+        /// The samples' digests.
+        #[arg(required = true)]
+        samples: Vec<Digest>,
+        /// Why, in words; kept with each, and in the audit log.
+        #[arg(long)]
+        reason: String,
+    },
     /// Imports labelled pictures from IDX files. Running it again imports nothing twice.
     Import(import::Args),
 }
@@ -68,6 +78,15 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             let counts: SampleCounts = client.get("count samples", "/sample-counts").await?;
             output.print(&counts, count)
         }
+        Command::Remove { samples, reason } => {
+            let request = RemoveRequest { samples, reason };
+            let removed: Vec<Sample> =
+                client.post("remove samples", "/samples/remove", &request).await?;
+            output.print(&removed, |samples| {
+                let line = |sample: &Sample| format!("{} is removed\n", sample.sample.short());
+                samples.iter().map(line).collect()
+            })
+        }
         Command::Import(args) => import::run(client, output, args).await,
     }
 }
@@ -90,7 +109,7 @@ pub fn list(samples: &[Sample], labels: &[String]) -> String {
             human::time(sample.stored_at_ms),
             sample.selection.as_ref().map_or("-".into(), selection),
             sample.predictions.first().map_or("-".into(), |p| prediction(p, labels)),
-            sample.label.clone().unwrap_or_else(|| "-".into()),
+            label(sample),
         ]);
     }
     table.render("no such samples")
@@ -115,6 +134,9 @@ fn show(sample: &Sample, labels: &[String]) -> String {
         sample.predictions.iter().map(|p| prediction(p, labels)).collect();
     let identity = sample.id.as_ref().map_or("-".into(), ToString::to_string);
     let size = human::bytes(sample.payload_len);
+    let removed = sample.removed.as_ref().map(|removed| {
+        format!("{} by {}: {}", human::time(removed.at_ms), removed.by, removed.reason)
+    });
     facts(&[
         ("sample", sample.sample.to_string()),
         ("from", sample.group.clone()),
@@ -126,7 +148,16 @@ fn show(sample: &Sample, labels: &[String]) -> String {
         ("chosen", sample.selection.as_ref().map_or("-".into(), selection)),
         ("predictions", predictions.join(", ")),
         ("label", sample.label.clone().unwrap_or_else(|| "-".into())),
+        ("removed", removed.unwrap_or_else(|| "-".into())),
     ])
+}
+
+/// A sample's label in a list, or that it was removed.
+pub fn label(sample: &Sample) -> String {
+    match (&sample.removed, &sample.label) {
+        (Some(_), _) => "(removed)".into(),
+        (None, label) => label.clone().unwrap_or_else(|| "-".into()),
+    }
 }
 
 fn count(counts: &SampleCounts) -> String {
@@ -134,6 +165,7 @@ fn count(counts: &SampleCounts) -> String {
         ("from devices", counts.fleet.to_string()),
         ("  labelled", counts.fleet_labelled.to_string()),
         ("imported", counts.imported.to_string()),
+        ("removed", counts.removed.to_string()),
         ("came again", counts.repeated.to_string()),
         ("quarantined", counts.quarantined.to_string()),
         ("refused", counts.refused.to_string()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::api::status::HubStatus;
+use fleetloop_protocol::api::status::{HubStatus, RestoredStatus};
 
 use super::client::Client;
 use super::human;
@@ -22,11 +22,14 @@ fn describe(status: &HubStatus) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: String| {
         // Writing to a text does not fail.
-        let _ = writeln!(out, "{name:<9}{text}");
+        let _ = writeln!(out, "{name:<10}{text}");
     };
     line("hub", format!("{}, up {} s", status.version, status.uptime_s));
     for reason in &status.health.reasons {
         line("unwell", reason.clone());
+    }
+    for warning in &status.warnings {
+        line("warning", warning.clone());
     }
     let broker = if status.broker_connected { "connected" } else { "not connected" };
     let (under_way, limit) = (status.messages_under_way, status.messages_limit);
@@ -57,6 +60,10 @@ fn describe(status: &HubStatus) -> String {
             samples.quarantined
         ),
     );
+    if let Some(restored) = &status.restored {
+        line("restored", self::restored(restored));
+    }
+    line("findings", findings(&status.findings));
     line("jobs", sum(&status.jobs));
     line(
         "models",
@@ -78,6 +85,29 @@ fn describe(status: &HubStatus) -> String {
         line("otlp", format!("{sent} spans sent, {failed} failed, {dropped} dropped"));
     }
     out
+}
+
+fn findings(open: &BTreeMap<String, u64>) -> String {
+    if open.is_empty() {
+        return "none open".to_owned();
+    }
+    format!("{} open; see 'fleet-hub finding list'", parts(open))
+}
+
+fn restored(restored: &RestoredStatus) -> String {
+    let lost: u64 = restored.samples_lost.values().sum();
+    let mut text = format!(
+        "from a backup of {}; lost since: {lost} samples of {} devices, as far as they say",
+        human::time(restored.backup_made_at_ms),
+        restored.samples_lost.len()
+    );
+    if restored.strangers > 0 {
+        text += &format!(
+            "; {} devices are not known any more: see 'fleet-hub device strangers'",
+            restored.strangers
+        );
+    }
+    text
 }
 
 fn bracketed(counts: &BTreeMap<String, u64>) -> String {
@@ -106,13 +136,15 @@ mod tests {
             uptime_s: 9,
             health: Health { healthy: false, reasons: vec!["the broker is not connected".into()] },
             refused_by_reason: [("busy".to_owned(), 4)].into(),
+            findings: [("clone".to_owned(), 1)].into(),
             jobs: [("queued".to_owned(), 1), ("done".to_owned(), 2)].into(),
             ..HubStatus::default()
         };
         let text = describe(&status);
         let mut lines = text.lines();
-        assert_eq!(lines.next(), Some("hub      0.1.0, up 9 s"));
-        assert_eq!(lines.next(), Some("unwell   the broker is not connected"));
+        assert_eq!(lines.next(), Some("hub       0.1.0, up 9 s"));
+        assert_eq!(lines.next(), Some("unwell    the broker is not connected"));
         assert!(text.contains("refused (4 busy)") && text.contains("2 done, 1 queued"), "{text}");
+        assert!(text.contains("1 clone open; see 'fleet-hub finding list'"), "{text}");
     }
 }

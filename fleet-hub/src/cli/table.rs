@@ -1,7 +1,9 @@
 //! Tables for people: columns as wide as their widest cell, two spaces between, numbers to the
-//! right. Programs use `--json`.
+//! right. Programs use `--json`. What is in a cell may come from outside, so it is escaped.
 
 use std::fmt::Write as _;
+
+use fleetloop_observe::text::visible;
 
 /// How a column is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,8 @@ impl Table {
 
     /// Adds a row; cells beyond the columns are dropped, missing ones are empty.
     pub fn row<I: IntoIterator<Item = String>>(&mut self, cells: I) {
-        let mut cells: Vec<String> = cells.into_iter().map(|cell| one_line(&cell)).collect();
+        let mut cells: Vec<String> =
+            cells.into_iter().map(|cell| visible(&cell).into_owned()).collect();
         cells.resize(self.columns.len(), String::new());
         self.rows.push(cells);
     }
@@ -80,14 +83,9 @@ impl Table {
 pub fn facts(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     pairs.iter().fold(String::new(), |mut out, (name, value)| {
-        let _ = writeln!(out, "{name:<width$}  {}", one_line(value));
+        let _ = writeln!(out, "{name:<width$}  {}", visible(value));
         out
     })
-}
-
-/// Text without control characters: what a device or a label says cannot drive a terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -106,8 +104,8 @@ mod tests {
     #[test]
     fn what_a_device_says_cannot_drive_the_terminal() {
         let mut table = Table::new(&["name"]);
-        table.row(["a\u{1b}[31mred\nb".to_owned()]);
-        assert!(!table.render("none").contains('\u{1b}'));
-        assert_eq!(table.render("none").lines().count(), 2);
+        table.row(["a\u{1b}[31mred\nb\u{202e}c".to_owned()]);
+        assert_eq!(table.render("none"), "name\na\\u{1b}[31mred\\nb\\u{202e}c\n");
+        assert_eq!(facts(&[("name", "a\nb".to_owned())]), "name  a\\nb\n");
     }
 }

@@ -112,6 +112,7 @@ async fn begin(client: &Client, output: Output, start: Start) -> anyhow::Result<
     output.print(&job, show)?;
     match &job.state {
         JobState::Failed { reason } => bail!("job {} failed: {reason}", job.id.0),
+        JobState::Held { reason } => bail!("job {} is held: {reason}", job.id.0),
         _ => Ok(()),
     }
 }
@@ -123,7 +124,7 @@ async fn wait(client: &Client, id: JobId) -> anyhow::Result<Job> {
         let operation = format!("wait for job {}", id.0);
         let job: Job = client.get(&operation, &format!("/jobs/{}", id.0)).await?;
         match (&job.state, &job.progress) {
-            (JobState::Done { .. } | JobState::Failed { .. }, _) => {
+            (JobState::Done { .. } | JobState::Held { .. } | JobState::Failed { .. }, _) => {
                 progress.finish();
                 return Ok(job);
             }
@@ -146,13 +147,14 @@ fn state(job: &Job) -> String {
         JobState::Queued => "waits".into(),
         JobState::Running { worker } => format!("runs on {worker}"),
         JobState::Done { bundle } => format!("done: {}", bundle.0.short()),
+        JobState::Held { reason } => format!("held: {reason}"),
         JobState::Failed { reason } => format!("failed: {reason}"),
     }
 }
 
 /// How far a job is that is under way.
 fn progress(job: &Job) -> String {
-    if matches!(job.state, JobState::Done { .. } | JobState::Failed { .. }) {
+    if !matches!(job.state, JobState::Queued | JobState::Running { .. }) {
         return "-".into();
     }
     job.progress.as_ref().map_or("-".into(), |at| {
@@ -196,6 +198,12 @@ fn show(job: &Job) -> String {
         ("tries", job.attempts.to_string()),
         ("asked by", job.requested_by.clone()),
     ];
+    let left_out = job.progress.as_ref().filter(|at| at.left_out > 0);
+    if let Some(at) = left_out {
+        let first = at.left_out_first.iter();
+        let named: Vec<_> = first.map(|out| format!("{}: {}", out.sample, out.reason)).collect();
+        pairs.push(("left out", format!("{} samples: {}", at.left_out, named.join("; "))));
+    }
     if let JobState::Done { bundle } = &job.state {
         pairs.push(("bundle", bundle.to_string()));
     }

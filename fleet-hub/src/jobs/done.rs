@@ -6,20 +6,37 @@ use fleetloop_protocol::api::jobs::{Base, Done, JobId, TrainJob};
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::api::reports::Report;
 
-use super::{conflict, lease::Heard};
+use super::disputes::{self, Compared};
+use super::lease::{Claim, Heard};
+use super::{conflict, left_out};
 use crate::AppState;
 use crate::gate::{self, Policy};
 use crate::registry::{self, Held};
-use crate::store::registry::{self as models, ReportRow};
-use crate::store::{StoreError, audit, jobs as rows};
+use crate::store::registry::Listing;
+use crate::store::reports::{self as stored, NewReport};
+use crate::store::{StoreError, audit, jobs as rows, registry as models};
 
-/// Ends a job with the bundle that a worker made: checks it, lists the model, lets the gate judge
-/// it. Telling it again gives the same answer.
+/// How often a result is compared again because other reports came meanwhile.
+const COMPARED: usize = 5;
+
+/// What became of a result.
+enum Ended {
+    /// The model is listed.
+    Taken(Box<Model>),
+    /// It is held.
+    Held(String),
+    /// Reports that it was not compared with came meanwhile.
+    Moved,
+}
+
+/// Ends a job with the bundle that a worker made: checks it, compares its reports with stored ones,
+/// lists the model, lets the gate judge it. Telling it again gives the same answer. A result whose
+/// report contradicts a stored one is held: nothing of it is listed or judged until an operator decides.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] under a lease that is not the job's last; [`StoreError::Invalid`] when
-/// an artefact was not uploaded or the result is not what was asked. The job is untouched then: the
-/// worker may mend it, or fail the job.
+/// [`StoreError::Conflict`] under a lease that is not the job's last, with another token, or when the
+/// result is held; [`StoreError::Invalid`] when an artefact was not uploaded or the result is not what
+/// was asked: the job is untouched then, and the worker may mend it, or fail the job.
 pub async fn done(
     state: &AppState,
     id: JobId,
@@ -29,13 +46,54 @@ pub async fn done(
     let job = state.store.read(move |c| rows::get(c, id)).await?;
     let bundle = result.bundle;
     // Observe before anything is written: a stale worker costs nothing.
-    let heard = job.record.clone().done(&result.lease, bundle).map_err(|e| conflict(id, &e))?;
+    let claim = Claim { lease: &result.lease, holder: who };
+    let heard = job.record.clone().done(claim, bundle).map_err(|e| conflict(id, &e))?;
     if heard == Heard::Again {
         return state.store.read(move |c| models::get(c, bundle)).await;
     }
-    let held = registry::hold(&state.artefacts, bundle).await?;
+    let examined = examine(state, &job, &result, who).await?;
+    for _ in 0..COMPARED {
+        let compared = disputes::compare(state, &result).await?;
+        match end(state, &examined, &result, who, compared).await? {
+            Ended::Taken(model) => return Ok(*model),
+            Ended::Held(reason) => {
+                let what = format!(
+                    "cannot take the result of job {}: it is held until an operator decides which \
+                     report counts ('fleet-hub report list'): {reason}",
+                    id.0
+                );
+                return Err(StoreError::Conflict { what });
+            }
+            Ended::Moved => {}
+        }
+    }
+    let what =
+        format!("cannot take the result of job {}: other reports keep coming; try again", id.0);
+    Err(StoreError::Conflict { what })
+}
+
+/// A result that is what was asked for, ready to be stored.
+struct Examined {
+    id: JobId,
+    model: Model,
+    listing: Listing,
+    reports: Vec<NewReport>,
+    /// The whole result as an artefact, for when it is held.
+    document: Digest,
+}
+
+/// Holds a result against what was asked, and stores its reports as artefacts.
+async fn examine(
+    state: &AppState,
+    job: &rows::Stored,
+    result: &Done,
+    who: &str,
+) -> Result<Examined, StoreError> {
+    let id = job.id;
+    let held = registry::admit(&state.artefacts, result.bundle).await?;
     let dataset = registry::dataset(&state.artefacts, job.spec.dataset).await?;
-    check(&job.spec, &held, &dataset, &result).map_err(|reason| StoreError::Invalid {
+    let dataset = left_out::without(state, dataset, &result.left_out).await?;
+    check(&job.spec, &held, &dataset, result).map_err(|reason| StoreError::Invalid {
         what: format!("cannot take the result of job {}: {reason}", id.0),
     })?;
     if !state.artefacts.exists(result.run_record).await? {
@@ -45,16 +103,15 @@ pub async fn done(
         );
         return Err(StoreError::Invalid { what });
     }
-
-    let verdict = gate::verdict(&result.report, result.base_report.as_ref(), &Policy::default());
-    let now = state.clock.now();
     let mut reports = Vec::new();
     for report in std::iter::once(&result.report).chain(&result.base_report) {
-        let digest = registry::store_report(&state.artefacts, report).await?;
-        reports.push(report_row(report, digest, id));
+        let digest = registry::store_document(&state.artefacts, report).await?;
+        reports.push(new_report(report, digest, id, who));
     }
+    let document = registry::store_document(&state.artefacts, result).await?;
+    let verdict = gate::verdict(&result.report, result.base_report.as_ref(), &Policy::default());
     let model = Model {
-        bundle,
+        bundle: result.bundle,
         name: job.spec.model.clone(),
         version: job.spec.version,
         base: base_of(&job.spec),
@@ -64,26 +121,51 @@ pub async fn done(
         verdict: Some(verdict),
         released_as: Vec::new(),
         created_by: job.requested_by.clone(),
-        created_at_ms: now.0,
+        created_at_ms: state.clock.now().0,
     };
-    let (lease, who) = (result.lease, who.to_owned());
-    state
-        .store
-        .write(move |tx| {
-            let mut job = rows::get(tx, id)?;
-            if job.record.done(&lease, bundle).map_err(|e| conflict(id, &e))? == Heard::New {
-                models::insert(tx, &model, &held.manifest.target_name(), held.bytes.len() as u64)?;
-                for report in &reports {
-                    models::add_report(tx, report, now.0)?;
-                }
+    Ok(Examined { id, model, listing: held.listing(), reports, document })
+}
+
+/// Lists the model and ends the job, or holds the result, in one transaction with the reports.
+async fn end(
+    state: &AppState,
+    examined: &Examined,
+    result: &Done,
+    who: &str,
+    compared: Compared,
+) -> Result<Ended, StoreError> {
+    let Examined { id, model, listing, reports, document } = examined;
+    let (id, model, listing) = (*id, model.clone(), listing.clone());
+    let (reports, document) = (reports.clone(), *document);
+    let (lease, who, now) = (result.lease.clone(), who.to_owned(), state.clock.now());
+    let write = state.store.write(move |tx| {
+        if !compared.still_holds(tx)? {
+            return Ok(Ended::Moved);
+        }
+        let mut job = rows::get(tx, id)?;
+        let (claim, bundle) = (Claim { lease: &lease, holder: &who }, model.bundle);
+        if let Some(dispute) = &compared.dispute {
+            let heard = job.record.hold(claim, bundle, document, &dispute.why);
+            if heard.map_err(|e| conflict(id, &e))? == Heard::New {
+                disputes::keep(tx, dispute, &reports, now)?;
                 rows::save(tx, id, &job.record, job.progress.as_ref())?;
-                let passed = model.verdict.as_ref().is_some_and(|v| v.passed);
-                let gate = if passed { "gate passed" } else { "gate failed" };
-                audit(tx, &who, "job.done", &id.0.to_string(), &format!("{bundle}, {gate}"))?;
+                audit(tx, &who, "job.held", &id.0.to_string(), &dispute.why)?;
             }
-            models::get(tx, bundle)
-        })
-        .await
+            return Ok(Ended::Held(dispute.why.clone()));
+        }
+        if job.record.done(claim, bundle).map_err(|e| conflict(id, &e))? == Heard::New {
+            models::insert(tx, &model, &listing)?;
+            for report in &reports {
+                stored::add(tx, report, now)?;
+            }
+            rows::save(tx, id, &job.record, job.progress.as_ref())?;
+            let passed = model.verdict.as_ref().is_some_and(|v| v.passed);
+            let gate = if passed { "gate passed" } else { "gate failed" };
+            audit(tx, &who, "job.done", &id.0.to_string(), &format!("{bundle}, {gate}"))?;
+        }
+        Ok(Ended::Taken(Box::new(models::get(tx, bundle)?)))
+    });
+    write.await
 }
 
 /// Whether the result is what was asked for; the first thing that is not.
@@ -126,12 +208,15 @@ fn base_of(spec: &TrainJob) -> Option<fleetloop_protocol::BundleDigest> {
     }
 }
 
-fn report_row(report: &Report, digest: Digest, job: JobId) -> ReportRow {
-    ReportRow {
+fn new_report(report: &Report, digest: Digest, job: JobId, who: &str) -> NewReport {
+    NewReport {
         bundle: report.bundle,
         dataset: report.dataset,
         digest,
-        job: Some(job),
+        job,
+        worker: who.to_owned(),
         runtime: fleetloop_protocol::limits::shorten(&report.runtime),
+        items: report.outputs.len() as u64,
+        right: report.outputs.iter().filter(|output| output.is_correct()).count() as u64,
     }
 }

@@ -57,20 +57,20 @@ async fn show(
 }
 
 async fn lease(
-    _caller: WorkerCaller,
+    WorkerCaller(caller): WorkerCaller,
     State(state): State<AppState>,
     Json(request): Json<LeaseRequest>,
 ) -> Result<axum::Json<Option<Lease>>, Failure> {
-    Ok(axum::Json(super::lease(&state, &request.worker).await?))
+    Ok(axum::Json(super::lease(&state, &request.worker, &caller.name).await?))
 }
 
 async fn renew(
-    _caller: WorkerCaller,
+    WorkerCaller(caller): WorkerCaller,
     State(state): State<AppState>,
     Named(id): Named<JobId>,
     Json(body): Json<Renew>,
 ) -> Result<StatusCode, Failure> {
-    super::renew(&state, id, body).await?;
+    super::renew(&state, id, body, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

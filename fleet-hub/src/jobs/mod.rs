@@ -1,13 +1,15 @@
 //! Training jobs: asked for by people, leased by workers, ended by a bundle or by a reason.
 //!
 //! What a worker says is held against what was asked ([`done`]): name and version, base and
-//! dataset, every file stored, the report complete. Then the model is listed and the gate judges
-//! it, in one transaction with the job's end. A worker may die at any moment and so may the hub:
+//! dataset, every file stored, the report complete, and no contradiction to a stored report
+//! ([`disputes`]). Then the model is listed and the gate judges it, in one transaction with the job's end. A worker may die at any moment and so may the hub:
 //! the state is in the database, [`mod@lease`] decides, and every answer may be asked for again.
 
+pub mod disputes;
 mod done;
 pub mod http;
 pub mod lease;
+mod left_out;
 
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ pub use done::done;
 use crate::AppState;
 use crate::registry;
 use crate::store::{StoreError, audit, jobs as rows, registry as models};
-use lease::Refused;
+use lease::{Claim, Refused};
 
 /// The longest recipe, in bytes.
 const RECIPE_BYTES: usize = 64 * 1024;
@@ -84,20 +86,26 @@ async fn check(state: &AppState, request: &TrainRequest) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Gives the oldest job that can be leased to `worker`; none when there is none.
+/// Gives the oldest job that can be leased to `worker`, who calls with the token `holder`; none when
+/// there is none.
 ///
 /// # Errors
 /// The database failed.
-pub async fn lease(state: &AppState, worker: &str) -> Result<Option<Lease>, StoreError> {
+pub async fn lease(
+    state: &AppState,
+    worker: &str,
+    holder: &str,
+) -> Result<Option<Lease>, StoreError> {
     let secret: [u8; 16] = random_bytes()
         .map_err(|e| StoreError::Invalid { what: format!("cannot lease a job: {e}") })?;
     let lease: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let (now, worker) = (state.clock.now(), shorten(worker));
+    let (now, worker, holder) = (state.clock.now(), shorten(worker), holder.to_owned());
     state
         .store
         .write(move |tx| {
             for mut job in rows::open(tx)? {
-                if job.record.lease(&lease, &worker, now) {
+                let claim = Claim { lease: &lease, holder: &holder };
+                if job.record.lease(claim, &worker, now) {
                     rows::save(tx, job.id, &job.record, None)?;
                     return Ok(Some(Lease { job: job.id, lease, spec: job.spec }));
                 }
@@ -110,14 +118,15 @@ pub async fn lease(state: &AppState, worker: &str) -> Result<Option<Lease>, Stor
 /// Keeps a lease up and notes how far the job is.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] under a lease that is not the job's last.
-pub async fn renew(state: &AppState, id: JobId, renew: Renew) -> Result<(), StoreError> {
-    let now = state.clock.now();
+/// [`StoreError::Conflict`] under a lease that is not the job's last, or with another token.
+pub async fn renew(state: &AppState, id: JobId, renew: Renew, who: &str) -> Result<(), StoreError> {
+    let (now, who) = (state.clock.now(), who.to_owned());
     state
         .store
         .write(move |tx| {
             let mut job = rows::get(tx, id)?;
-            job.record.renew(&renew.lease, now).map_err(|e| conflict(id, &e))?;
+            let claim = Claim { lease: &renew.lease, holder: &who };
+            job.record.renew(claim, now).map_err(|e| conflict(id, &e))?;
             let mut progress = renew.progress;
             progress.phase = shorten(&progress.phase);
             rows::save(tx, id, &job.record, Some(&progress))
@@ -128,7 +137,7 @@ pub async fn renew(state: &AppState, id: JobId, renew: Renew) -> Result<(), Stor
 /// Ends a job that cannot be done.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] under a lease that is not the job's last.
+/// [`StoreError::Conflict`] under a lease that is not the job's last, or with another token.
 pub async fn failed(
     state: &AppState,
     id: JobId,
@@ -141,7 +150,8 @@ pub async fn failed(
         .write(move |tx| {
             let mut job = rows::get(tx, id)?;
             let reason = shorten(&end.reason);
-            let heard = job.record.failed(&end.lease, &reason).map_err(|e| conflict(id, &e))?;
+            let claim = Claim { lease: &end.lease, holder: &who };
+            let heard = job.record.failed(claim, &reason).map_err(|e| conflict(id, &e))?;
             if heard == lease::Heard::New {
                 rows::save(tx, id, &job.record, job.progress.as_ref())?;
                 audit(tx, &who, "job.failed", &id.0.to_string(), &reason)?;
@@ -187,6 +197,10 @@ pub(crate) async fn watch(state: AppState) {
         if let Err(error) = give_up(&state).await {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(error, "cannot look for lost jobs; trying again");
+        }
+        if let Err(error) = disputes::go_on(&state).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "cannot look for held jobs; trying again");
         }
     }
 }

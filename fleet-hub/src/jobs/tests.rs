@@ -1,15 +1,15 @@
 //! From a request to a model in the list, and every way a result is refused.
 
 use fleetloop_models::bundle::Lineage;
-use fleetloop_protocol::api::datasets::Dataset;
-use fleetloop_protocol::api::jobs::{Base, Done, JobState, LEASE_S, Progress};
+use fleetloop_protocol::api::datasets::{Dataset, Split};
+use fleetloop_protocol::api::jobs::{Base, Done, JobState, LEASE_S, LeftOut, Progress};
 use fleetloop_protocol::{BundleDigest, Digest, UnixMillis};
 
 use super::*;
 use crate::release::fixture::{Hub, NOW, about, manifest, report};
 use crate::store::registry as models;
 
-fn starter(dataset: Digest) -> TrainRequest {
+pub(super) fn starter(dataset: Digest) -> TrainRequest {
     TrainRequest {
         model: "wear".into(),
         base: Base::Starter { kind: "picture-cnn".into(), input: vec![1, 28, 28] },
@@ -24,7 +24,7 @@ fn lineage(base: Option<BundleDigest>, dataset: Digest) -> Lineage {
 }
 
 /// What a worker uploads and says of a job from `base`.
-async fn result(
+pub(super) async fn result(
     hub: &Hub,
     lease: &Lease,
     digest: Digest,
@@ -40,12 +40,13 @@ async fn result(
         run_record: hub.put(format!("run {}", lease.lease)).await,
         report: report(bundle, digest, dataset, wrong),
         base_report: base.map(|base| report(base, digest, dataset, 3)),
+        left_out: Vec::new(),
     }
 }
 
-async fn leased(hub: &Hub, request: TrainRequest) -> Lease {
+pub(super) async fn leased(hub: &Hub, request: TrainRequest) -> Lease {
     super::request(&hub.state, request, "admin").await.unwrap();
-    super::lease(&hub.state, "w1").await.unwrap().expect("a job")
+    super::lease(&hub.state, "w1", "w1").await.unwrap().expect("a job")
 }
 
 #[tokio::test]
@@ -54,9 +55,10 @@ async fn a_job_becomes_a_model_with_its_lineage_and_verdict() {
     let (digest, dataset) = hub.dataset().await;
     let lease = leased(&hub, starter(digest)).await;
     assert_eq!((lease.spec.version, lease.spec.seed), (1, 7));
-    let progress = Progress { phase: "train".into(), fraction: 0.5, loss: Some(0.3) };
+    let progress =
+        Progress { phase: "train".into(), fraction: 0.5, loss: Some(0.3), ..Progress::default() };
     let sign = Renew { lease: lease.lease.clone(), progress: progress.clone() };
-    renew(&hub.state, lease.job, sign).await.unwrap();
+    renew(&hub.state, lease.job, sign, "w1").await.unwrap();
     let first = result(&hub, &lease, digest, &dataset, None, 3).await;
     let model = done(&hub.state, lease.job, first.clone(), "w1").await.unwrap();
     assert!(model.verdict.as_ref().unwrap().passed);
@@ -133,14 +135,57 @@ async fn a_result_that_is_not_what_was_asked_for_is_refused_and_the_job_goes_on(
 }
 
 #[tokio::test]
+async fn a_result_may_leave_out_what_nobody_can_read_and_nothing_else() {
+    let hub = Hub::new().await;
+    let (_, mut dataset) = hub.dataset().await;
+    let png = fleetloop_models::picture::Frame::new(
+        1,
+        1,
+        fleetloop_models::picture::Channels::Grey,
+        vec![7],
+    );
+    let (good, bad) = (png.unwrap().encode_png().unwrap(), b"<html></html>".to_vec());
+    for (at, bytes) in [(0, &good), (1, &bad)] {
+        let gate = dataset.items.iter_mut().filter(|item| item.split == Split::Gate);
+        gate.skip(at).take(1).for_each(|item| item.payload = Digest::of(bytes));
+        hub.state.payloads.put(Digest::of(bytes), bytes.clone().into()).await.unwrap();
+    }
+    let digest = hub.put(serde_json::to_vec(&dataset).unwrap()).await;
+    let lease = leased(&hub, starter(digest)).await;
+    let gate: Vec<Digest> =
+        dataset.items.iter().filter(|i| i.split == Split::Gate).map(|i| i.sample).collect();
+    let whole = result(&hub, &lease, digest, &dataset, None, 2).await;
+    let without = |samples: &[Digest]| {
+        let mut done = whole.clone();
+        done.report.outputs.retain(|output| !samples.contains(&output.sample));
+        let left = |sample: &Digest| LeftOut { sample: *sample, reason: "?".into() };
+        done.left_out = samples.iter().map(left).collect();
+        done
+    };
+    for (samples, words) in [
+        (vec![gate[0]], "can be read"),
+        (vec![Digest::of(b"unknown")], "has no item"),
+        // The payloads of the others are nowhere; four of thirty are more than one in ten.
+        (gate[1..5].to_vec(), "too many"),
+    ] {
+        let refused = done(&hub.state, lease.job, without(&samples), "w1").await.unwrap_err();
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    let mut silent = without(&gate[1..2]);
+    silent.left_out.clear();
+    assert!(done(&hub.state, lease.job, silent, "w1").await.is_err(), "it must be named");
+    done(&hub.state, lease.job, without(&gate[1..3]), "w1").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lost_workers_job_is_leased_again_and_its_late_result_is_refused() {
     let hub = Hub::new().await;
     let (digest, dataset) = hub.dataset().await;
     let first = leased(&hub, starter(digest)).await;
-    assert!(super::lease(&hub.state, "w2").await.unwrap().is_none());
+    assert!(super::lease(&hub.state, "w2", "w2").await.unwrap().is_none());
     hub.state.clock.set(UnixMillis(NOW.0 + LEASE_S * 1000));
     let hub = hub.restarted();
-    let second = super::lease(&hub.state, "w2").await.unwrap().expect("the job again");
+    let second = super::lease(&hub.state, "w2", "w2").await.unwrap().expect("the job again");
     assert_eq!(second.job, first.job);
     let late = result(&hub, &first, digest, &dataset, None, 3).await;
     let refused = done(&hub.state, first.job, late, "w1").await;
@@ -158,11 +203,11 @@ async fn a_job_whose_workers_are_always_lost_fails_with_a_reason() {
     super::request(&hub.state, starter(digest), "admin").await.unwrap();
     for attempt in 0..u64::from(lease::MOST_ATTEMPTS) {
         hub.state.clock.set(UnixMillis(NOW.0 + attempt * LEASE_S * 1000));
-        assert!(super::lease(&hub.state, "w").await.unwrap().is_some(), "attempt {attempt}");
+        assert!(super::lease(&hub.state, "w", "w").await.unwrap().is_some(), "attempt {attempt}");
         give_up(&hub.state).await.unwrap();
     }
     hub.state.clock.set(UnixMillis(NOW.0 + 10 * LEASE_S * 1000));
-    assert!(super::lease(&hub.state, "w").await.unwrap().is_none());
+    assert!(super::lease(&hub.state, "w", "w").await.unwrap().is_none());
     give_up(&hub.state).await.unwrap();
     let job = hub.state.store.read(|c| rows::get(c, JobId(1))).await.unwrap();
     assert!(matches!(job.to_api(NOW).state, JobState::Failed { .. }));
@@ -207,7 +252,7 @@ async fn what_cannot_be_trained_is_not_queued() {
         let text = format!("{request:?}");
         assert!(super::request(&hub.state, request, "admin").await.is_err(), "{text}");
     }
-    assert!(super::lease(&hub.state, "w").await.unwrap().is_none());
+    assert!(super::lease(&hub.state, "w", "w").await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -5,31 +5,40 @@
 //! revoked one is refused on a connection it had open. Nothing is trusted by the device because it
 //! came from here: metadata is signed, artefacts are named by their digest.
 //!
-//! Two roads are open to a client that shows no certificate: `POST /renew`, which proves itself by
-//! the enrolled key, and `GET /time`. A device that woke without a clock cannot know whether its
-//! certificate has expired; it must learn the time before it can tell, and whoever reaches this port
-//! sees the time in every answer anyway. A certificate that is shown must hold on these roads too.
+//! Three requests are open to a client that shows no certificate. `POST /renew` proves itself by the
+//! enrolled key. `GET /time` is for a device that woke without a clock: it must learn the time before
+//! it can tell whether its certificate has expired. Release metadata and the hub's addresses are for a
+//! device that was away while certificates, CA or name changed: it trusts nobody that answers, and
+//! believes only signatures. They name models and digests, and no device. A certificate that is shown
+//! must hold on these requests too.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use fleetloop_protocol::api::ApiError;
 use fleetloop_protocol::api::devices::DeviceState;
+use fleetloop_protocol::revoked::{NewerList, REVOKED_PATH};
 use fleetloop_protocol::time::HubTime;
-use fleetloop_protocol::{DeviceId, Digest, wire};
+use fleetloop_protocol::{DeviceId, Digest};
 
 use super::range::{Wanted, wanted};
 use super::renew;
+use super::stranger;
 use super::upload;
+use crate::api::error::Failure;
+use crate::door::Asker;
+use crate::door::events::Door;
 use crate::pki::Pki;
 use crate::release;
+use crate::revoked::{self, LearnError};
 use crate::state::AppState;
 use crate::store::{StoreError, devices};
 
@@ -40,19 +49,21 @@ const METADATA_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub(super) common_name: Option<String>,
+    /// The certificate (DER), verified.
+    pub(super) certificate: Option<Arc<[u8]>>,
 }
 
 /// The routes of the device listener.
 pub fn router(state: AppState, pki: Arc<Pki>) -> Router {
     let for_enrolled = Router::new()
-        .route("/tuf/dev/{file}", get(metadata))
         .route("/artefacts/{digest}", get(artefact))
         .route("/payloads/{commitment}", put(upload::put).head(upload::has))
+        .route(REVOKED_PATH, post(newer_list))
         .layer(middleware::from_fn_with_state(state.clone(), only_enrolled));
     for_enrolled
         .route("/time", get(time))
-        // Uploads are taken piece by piece within limits of their own; nothing else has a body.
-        .layer(DefaultBodyLimit::max(0))
+        .route("/tuf/dev/{file}", get(metadata))
+        .route("/tuf/dev/targets/{file}", get(addresses))
         .with_state(state.clone())
         .merge(renew::router(state, pki))
 }
@@ -63,37 +74,79 @@ async fn only_enrolled(
     Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
-) -> Result<Response, Refused> {
-    let device: DeviceId = peer
-        .common_name
-        .as_deref()
-        .and_then(|name| name.parse().ok())
-        .ok_or_else(|| Refused::forbidden("no certificate, or one that names no device"))?;
-    let id = device.clone();
-    let row = state.store.read(move |connection| devices::get(connection, &id)).await;
-    match row {
-        Ok(row) if row.state == DeviceState::Enrolled => {}
-        Ok(_) | Err(StoreError::NotFound { .. }) => {
-            tracing::warn!(%device, "refused: not enrolled, or revoked");
-            return Err(Refused::forbidden("the device is not enrolled here, or is revoked"));
-        }
-        Err(error) => return Err(error.into()),
-    }
+) -> Result<Response, Response> {
+    let device = enrolled(&state, &peer, Asker::of(request.extensions())).await?;
     request.extensions_mut().insert(device);
     Ok(next.run(request).await)
 }
 
+async fn enrolled(state: &AppState, peer: &Peer, asker: Asker) -> Result<DeviceId, Response> {
+    let device: DeviceId = peer
+        .common_name
+        .as_deref()
+        .and_then(|name| name.parse().ok())
+        .ok_or_else(|| Refused::forbidden("no certificate, or one that names no device"))
+        .map_err(IntoResponse::into_response)?;
+    let id = device.clone();
+    let row = state.store.read(move |connection| devices::get(connection, &id)).await;
+    match row {
+        Ok(row) if row.state == DeviceState::Enrolled => Ok(device),
+        Ok(_) | Err(StoreError::NotFound { .. }) => {
+            if let (Err(_), Some(certificate)) = (&row, &peer.certificate) {
+                stranger::came(state, &device, certificate).await;
+            }
+            tracing::debug!(%device, "refused: not enrolled, or revoked");
+            let account = Digest::of(device.as_str().as_bytes());
+            let wrong = state.watch.wrong(Door::Certificate, asker, Some(account)).await;
+            wrong.map_err(|later| Failure::from(later).into_response())?;
+            let refused = Refused::forbidden("the device is not enrolled here, or is revoked");
+            Err(refused.into_response())
+        }
+        Err(error) => Err(Refused::from(error).into_response()),
+    }
+}
+
 async fn time(State(state): State<AppState>) -> Json<HubTime> {
-    Json(HubTime { now_ms: state.clock.now(), reads_version: wire::VERSION })
+    Json(HubTime { now_ms: state.clock.now() })
+}
+
+/// Takes the list of revoked devices of a device that this hub, restored from a backup, is behind of.
+async fn newer_list(
+    State(state): State<AppState>,
+    Extension(device): Extension<DeviceId>,
+    Json(shown): Json<NewerList>,
+) -> Result<StatusCode, Refused> {
+    match revoked::learn(&state, &device, shown).await {
+        Ok(_) => Ok(StatusCode::NO_CONTENT),
+        Err(LearnError::Store(error)) => Err(error.into()),
+        Err(error @ LearnError::Refused(_)) => {
+            tracing::warn!(%device, %error, "refused");
+            Err(Refused(StatusCode::BAD_REQUEST, "invalid", error.to_string()))
+        }
+        Err(error) => Err(Refused::failed(&error)),
+    }
 }
 
 async fn metadata(
     State(state): State<AppState>,
     Path(file): Path<String>,
 ) -> Result<Response, Refused> {
-    let missing = || Refused::not_found("there is no such metadata");
     // Only names that metadata can have become a path.
-    let path = release::metadata_path(&state.config.paths.tuf(), &file).ok_or_else(missing)?;
+    serve(release::metadata_path(&state.config.paths.tuf(), &file)).await
+}
+
+/// The hub's addresses, by their digest.
+async fn addresses(
+    State(state): State<AppState>,
+    Path(file): Path<String>,
+) -> Result<Response, Refused> {
+    serve(release::addresses_path(&state.config.paths.tuf(), &file)).await
+}
+
+/// A small JSON file of the repository.
+async fn serve(path: Option<PathBuf>) -> Result<Response, Refused> {
+    let missing = || Refused::not_found("there is no such metadata");
+    let path = path.ok_or_else(missing)?;
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => missing(),
         _ => Refused::failed(&error),

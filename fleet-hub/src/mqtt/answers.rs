@@ -7,7 +7,7 @@ use fleetloop_protocol::receipt::{Receipt, Refusal};
 use fleetloop_protocol::signed::Signed;
 use fleetloop_protocol::state::Desired;
 use fleetloop_protocol::topic::{Kind, Topic};
-use fleetloop_protocol::wire::{DecodeError, VERSION};
+use fleetloop_protocol::wire::DecodeError;
 use tokio::sync::mpsc;
 
 use crate::pki::Pki;
@@ -80,9 +80,7 @@ impl Answers {
     }
 
     fn sign_refusal(&self, device: &DeviceId, refusal: &Refusal) -> Option<Outgoing> {
-        // The one reason that version 1 cannot say answers a message of version 2, and who writes a
-        // version reads it.
-        match Signed::seal_for(refusal, device, &self.pki.receipt, VERSION) {
+        match Signed::seal(refusal, device, &self.pki.receipt) {
             Ok(signed) => Some(Outgoing {
                 topic: Topic::new(device, Kind::Refusal),
                 payload: signed.into_bytes(),

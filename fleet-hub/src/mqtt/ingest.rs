@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fleetloop_models::content::{self, ContentError};
+use fleetloop_protocol::backoff::spread;
 use fleetloop_protocol::gap::Gap;
 use fleetloop_protocol::keys::{KeyRing, PublicKey};
 use fleetloop_protocol::receipt::{Receipt, Refusal, RefusalReason, Subject};
@@ -26,8 +28,11 @@ use fleetloop_protocol::topic::{Kind, Topic};
 use fleetloop_protocol::{DeviceId, Digest, Verified};
 
 use super::answers::Answers;
+use crate::config::BrokerKind;
+use crate::quota::{Place, Why};
 use crate::state::{AppState, HubEvent};
 use crate::store::ingest::{self as rows, Contradiction, Outcome};
+use crate::store::uploads::Adoption;
 use crate::store::{StoreError, desired, devices, sketches};
 
 /// How long a stop gives the link to write the last answers. One that is not written is asked for
@@ -75,9 +80,23 @@ impl From<StoreError> for Rejected {
     }
 }
 
+impl From<ContentError> for Rejected {
+    fn from(error: ContentError) -> Self {
+        Self::Refused(RefusalReason::Content, error.to_string())
+    }
+}
+
 impl From<VerifyError> for Rejected {
     fn from(error: VerifyError) -> Self {
         Self::Refused(RefusalReason::from(&error), error.to_string())
+    }
+}
+
+/// What a device is told whose message finds no place.
+const fn busy(why: Why) -> &'static str {
+    match why {
+        Why::Quota => "the device sends more than its quota; it sends again later",
+        _ => "the hub is behind",
     }
 }
 
@@ -87,38 +106,48 @@ impl Ingest {
         Self { state, answers, keys, arrived, last_reports }
     }
 
-    /// Takes one message; called in the order in which they come. Never waits: above the backlog it is
-    /// refused for now.
+    /// Takes one message; called in the order in which they come. Never waits: above the backlog, or
+    /// above its device's share of it, it is refused for now.
     pub(super) fn take(&self, topic: &[u8], payload: Bytes) {
         let Some(topic) = std::str::from_utf8(topic).ok().and_then(|text| Topic::parse(text).ok())
         else {
             tracing::warn!(topic = %String::from_utf8_lossy(topic), "a message on no topic of ours");
             return;
         };
-        let Ok(permit) = Arc::clone(&self.state.vitals.backlog).try_acquire_owned() else {
-            let busy = self.refusal(&payload, RefusalReason::Busy, "the hub is behind");
-            self.answers.try_refusal(&topic.device, &busy);
-            return;
+        let place = match self.admit(&topic.device, payload.len()) {
+            Ok(place) => place,
+            Err(why) => {
+                self.state.quotas.drops().note(&topic.device, why);
+                let busy = self.refusal(&payload, RefusalReason::Busy, busy(why));
+                self.answers.try_refusal(&topic.device, &busy);
+                return;
+            }
         };
         let number = self.arrived.fetch_add(1, Ordering::Relaxed);
         let ingest = self.clone();
         tokio::spawn(async move {
             ingest.handle(&topic, payload, number).await;
-            drop(permit);
+            drop(place);
         });
+    }
+
+    /// A place in the backlog for a message, or why there is none for this device.
+    fn admit(&self, device: &DeviceId, bytes: usize) -> Result<Place, Why> {
+        let quotas = &self.state.quotas;
+        // The embedded broker slowed the device before.
+        let slowed = self.state.config.broker == BrokerKind::Embedded;
+        if !slowed && !quotas.admits(device, bytes) {
+            return Err(Why::Quota);
+        }
+        self.state.vitals.backlog.hold(device).ok_or(Why::Backlog)
     }
 
     /// Takes nothing more in and waits until everything under way is answered.
     pub(super) async fn drain(&self) {
-        let all = u32::try_from(self.state.config.limits.backlog_messages).unwrap_or(u32::MAX);
-        // Whoever holds all permits lets nobody in.
-        let permits = self.state.vitals.backlog.acquire_many(all).await;
+        self.state.vitals.backlog.close().await;
         self.answers.drained().await;
         // The link has the last answers in its hands; a moment to write them.
         tokio::time::sleep(FLUSH).await;
-        if let Ok(permits) = permits {
-            permits.forget();
-        }
     }
 
     async fn handle(&self, topic: &Topic, payload: Bytes, number: u64) {
@@ -187,6 +216,8 @@ impl Ingest {
         let outcome = match known {
             Some(outcome) => outcome,
             None => {
+                // Until the row names the payload, nobody erases it as one that no sample has.
+                let _kept = self.state.payloads.keep().await;
                 let payload_digest = self.payload(sample).await?;
                 let (stored, signed) = (Arc::clone(sample), receipt.clone());
                 let outcome = self
@@ -214,25 +245,31 @@ impl Ingest {
         self.settle(device, bytes, outcome, receipt, (identity.to_owned(), digest, envelope)).await
     }
 
-    /// Brings a sample's payload to the disk and names it.
+    /// Brings a sample's payload to the disk, if it is what its header says, and names it.
     async fn payload(&self, sample: &VerifiedSample) -> Result<Digest, Rejected> {
+        let header = sample.header().get();
         match sample.payload() {
             Payload::Inline(bytes) => {
+                content::check(header.media_type, bytes)?;
                 let bytes = Bytes::copy_from_slice(bytes);
                 let digest = Digest::of(&bytes);
                 self.state.payloads.put(digest, bytes).await?;
                 Ok(digest)
             }
-            Payload::Uploaded => {
-                let Some(adopted) = self.state.uploads.adopt(sample).await? else {
-                    let detail = "its payload is not here; upload it again".to_owned();
-                    return Err(Rejected::Refused(RefusalReason::PayloadMissing, detail));
-                };
-                if adopted.len != u64::from(sample.header().get().payload_len) {
-                    return Err(VerifyError::Payload.into());
+            Payload::Uploaded => match self.state.uploads.adopt(sample).await? {
+                Adoption::Adopted { len, .. } if len != u64::from(header.payload_len) => {
+                    Err(VerifyError::Payload.into())
                 }
-                Ok(adopted.payload)
-            }
+                Adoption::Adopted { payload, .. } => Ok(payload),
+                Adoption::Missing => {
+                    let detail = "its payload is not here; upload it again".to_owned();
+                    Err(Rejected::Refused(RefusalReason::PayloadMissing, detail))
+                }
+                Adoption::NoPicture(error) => {
+                    self.state.uploads.discard(&header.id.device, header.commitment).await;
+                    Err(error.into())
+                }
+            },
         }
     }
 
@@ -282,7 +319,9 @@ impl Ingest {
                 tracing::debug!(sample = %identity, repeated = true, "receipt sent");
             }
             Outcome::Conflict { stored } => {
-                tracing::warn!(%device, sample = %identity, %stored, %found, "ALARM: one identity with two digests; quarantined");
+                if self.state.quotas.may_log(device) {
+                    tracing::warn!(%device, sample = %identity, %stored, %found, "ALARM: one identity with two digests; quarantined");
+                }
                 let contradiction = Contradiction {
                     message: Digest::of(message),
                     device: device.clone(),
@@ -291,12 +330,16 @@ impl Ingest {
                     found,
                     envelope: envelope.to_vec(),
                 };
-                let keep = self.state.config.limits.quarantine_rows;
+                let limits = self.state.config.limits.clone();
                 let now = self.state.clock.now();
-                self.state
+                let audited = self
+                    .state
                     .store
-                    .write(move |tx| rows::quarantine(tx, &contradiction, keep, now))
+                    .write(move |tx| rows::quarantine(tx, &contradiction, &limits, now))
                     .await?;
+                if !audited {
+                    self.state.quotas.drops().note(device, Why::AuditLine);
+                }
                 let detail = format!("{identity} is stored with digest {stored}");
                 return Err(Rejected::Refused(RefusalReason::Conflict, detail));
             }
@@ -385,7 +428,9 @@ impl Ingest {
     }
 
     async fn refuse(&self, device: &DeviceId, message: &[u8], reason: RefusalReason, detail: &str) {
-        tracing::warn!(%device, ?reason, detail, "message refused");
+        if self.state.quotas.may_log(device) {
+            tracing::warn!(%device, ?reason, detail, "message refused");
+        }
         let refusal = self.refusal(message, reason, detail);
         let id = device.clone();
         let counted = self.state.store.write(move |tx| rows::count_refusal(tx, &id, reason)).await;
@@ -401,6 +446,9 @@ impl Ingest {
             RefusalReason::Busy | RefusalReason::PayloadMissing => limits.retry_busy_s,
             _ => limits.retry_full_s,
         };
+        // Many devices hear this at once; they shall not all come back in the same second.
+        let retry_s = spread(Duration::from_secs(retry_s.into())).as_secs();
+        let retry_s = u32::try_from(retry_s).unwrap_or(u32::MAX);
         Refusal::new(Digest::of(message), reason, detail, retry_s)
     }
 }

@@ -6,8 +6,9 @@
 //! subscribes anew.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use fleetloop_protocol::backoff::Backoff;
 use fleetloop_protocol::limits::MESSAGE_BYTES;
 use fleetloop_protocol::topic::{Kind, Topic};
 use rumqttc::v5::mqttbytes::QoS;
@@ -27,11 +28,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A poll that does nothing for this long is stalled: three pings without an answer.
 const STALLED: Duration = Duration::from_secs(35);
 
-/// The first wait after a failure; it doubles up to [`BACK_OFF_MAX`], and half of it is by chance.
-const BACK_OFF: Duration = Duration::from_millis(250);
+/// The shortest wait after a failure.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// The longest wait after a failure.
-const BACK_OFF_MAX: Duration = Duration::from_secs(15);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// A link that stood for so long was a good one: the next failure waits shortly again. One that is
+/// made and lost at once is a failure like any other.
+const GOOD_LINK: Duration = Duration::from_secs(60);
 
 /// Requests between the publisher and the event loop; the publisher waits when it is full.
 const REQUESTS: usize = 64;
@@ -72,7 +77,8 @@ impl Link {
         ingest: Ingest,
         connected: watch::Sender<bool>,
     ) {
-        let mut failures = 0;
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut stands_since: Option<Instant> = None;
         loop {
             // Cancel-safe enough: it is dropped only when nothing moved for long, and then the
             // connection is thrown away with whatever was half sent.
@@ -81,7 +87,7 @@ impl Link {
                 Ok(Ok(event)) => match self.handle(event, &client, &ingest) {
                     Handled::Progress => continue,
                     Handled::Subscribed => {
-                        failures = 0;
+                        stands_since = Some(Instant::now());
                         connected.send_replace(true);
                         tracing::info!(broker = %self.address, "connected to the broker");
                         continue;
@@ -93,8 +99,10 @@ impl Link {
             };
             connected.send_replace(false);
             self.events.clean();
-            failures += 1;
-            let wait = back_off(failures);
+            if stands_since.take().is_some_and(|since| since.elapsed() >= GOOD_LINK) {
+                backoff.reset();
+            }
+            let wait = backoff.next_wait();
             tracing::warn!(broker = %self.address, %failure, ?wait, "no connection to the broker");
             tokio::time::sleep(wait).await;
         }
@@ -156,12 +164,4 @@ pub(super) async fn publish(client: AsyncClient, mut outgoing: mpsc::Receiver<Ou
             tracing::error!(%topic, %error, "cannot publish");
         }
     }
-}
-
-fn back_off(failures: u32) -> Duration {
-    let doubled = BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(10));
-    let most = doubled.min(BACK_OFF_MAX);
-    // Without random bytes everybody waits the same, which is only less kind.
-    let chance = fleetloop_protocol::keys::random_bytes::<1>().map_or(0, |[byte]| byte);
-    most / 2 + most.mul_f32(f32::from(chance) / 510.0)
 }

@@ -22,11 +22,13 @@ use fleetloop_protocol::state::Desired;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::pki::{Pki, PkiError, tls};
+use crate::pki::tls::{self, ClientCertificate};
+use crate::pki::{Pki, PkiError};
 use crate::state::AppState;
 
 /// The running client.
 pub struct Client {
+    certificate: ClientCertificate,
     connected: watch::Sender<bool>,
     ingest: ingest::Ingest,
     tasks: Vec<JoinHandle<()>>,
@@ -42,9 +44,9 @@ impl Client {
         pki: Arc<Pki>,
         orders: mpsc::Receiver<(DeviceId, Desired)>,
     ) -> Result<Self, PkiError> {
-        let tls = Arc::new(tls::hub_client(&pki)?);
+        let (tls, certificate) = tls::hub_client(&pki)?;
         let address = state.config.own_mqtt_address();
-        let (link, publisher) = link::channel(&address, tls);
+        let (link, publisher) = link::channel(&address, Arc::new(tls));
         let (answers, outgoing) = answers::channel(pki);
         let connected = state.vitals.connected.clone();
         let ingest = ingest::Ingest::new(state, answers.clone());
@@ -53,7 +55,12 @@ impl Client {
             tokio::spawn(link::publish(publisher, outgoing)),
             tokio::spawn(answers::sign_orders(answers, orders)),
         ];
-        Ok(Self { connected, ingest, tasks })
+        Ok(Self { certificate, connected, ingest, tasks })
+    }
+
+    /// What changes the certificate that the client shows from its next connection on.
+    pub fn certificate(&self) -> ClientCertificate {
+        self.certificate.clone()
     }
 
     /// Turns true while the client is connected and subscribed.

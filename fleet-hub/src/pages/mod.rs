@@ -1,7 +1,8 @@
 //! One page for people: devices, rollouts, models and the latest samples with their pictures.
 //!
 //! Plain HTML that renews itself every five seconds; no script runs and none is allowed. Everything
-//! that a device, a label or an operator said is escaped by the templates. Whoever holds an admin's
+//! that a device, a label or an operator said is escaped, HTML by the templates and hidden characters
+//! on the way out. Whoever holds an admin's
 //! or an annotator's token logs in with it ([`session`]); the page only shows, so the only forms are
 //! logging in and out.
 
@@ -14,13 +15,12 @@ mod tests;
 use askama::Template as _;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use fleetloop_observe::text::visible_lines;
 use fleetloop_protocol::Digest;
 
 use crate::AppState;
@@ -49,32 +49,39 @@ pub fn router() -> Router<AppState> {
         .layer(from_fn(guard))
 }
 
-/// The headers every answer of the page has. The referrer stays within this origin: browsers leave
-/// out the origin of a form otherwise, and [`session`] wants it.
+/// What the page may load; all other headers are those of every answer ([`crate::door::headers`]).
+/// The referrer stays within this origin: browsers leave out the origin of a form otherwise, and
+/// [`session`] wants it.
 async fn guard(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 async fn page(
     visitor: Option<Visitor>,
     State(state): State<AppState>,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let Some(visitor) = visitor else {
-        return login(StatusCode::OK, None);
+        let mut form = login(StatusCode::OK, None)?;
+        if let Some((name, value)) = session::taken_back(&headers) {
+            form.headers_mut().extend(value.parse().ok().map(|value| (name, value)));
+        }
+        return Ok(form);
     };
     let now = state.clock.now();
-    let host = state.config.host.clone();
+    let host = state.config.host().to_owned();
+    let warnings = state.vitals.warnings(now);
     let question = Question { hours: DRIFT_HOURS, ..Question::default() };
     let drift = drift::look(&state, &question).await?;
     let page = state
         .store
-        .read(move |connection| view::Page::read(connection, host, visitor.name, now, &drift))
+        .read(move |connection| {
+            view::Page::read(connection, host, visitor.name, now, warnings, &drift)
+        })
         .await?;
     html(StatusCode::OK, page.render())
 }
@@ -89,7 +96,8 @@ pub(crate) fn login(status: StatusCode, problem: Option<&str>) -> Result<Respons
 
 fn html(status: StatusCode, text: Result<String, askama::Error>) -> Result<Response, Failure> {
     let text = text.map_err(|error| Failure::internal("show the page", &error))?;
-    Ok((status, Html(text)).into_response())
+    // The templates escape HTML; what is hidden or runs the other way is escaped here.
+    Ok((status, Html(visible_lines(&text).into_owned())).into_response())
 }
 
 async fn picture(

@@ -6,7 +6,7 @@ use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::sample::Selection;
 
 use crate::api::testing::{Answer, Hub, NOW, picture};
-use crate::store::sessions;
+use crate::store::{findings, sessions};
 
 async fn send(
     hub: &Hub,
@@ -109,9 +109,35 @@ async fn an_unknown_token_and_a_workers_open_no_page() {
 #[tokio::test]
 async fn what_people_and_devices_say_is_escaped() {
     let hub = Hub::new().await;
-    hub.device("dev-a", "<script>alert(1)</script>").await;
+    hub.device("dev-a", "<script>alert(1)</script>\u{202e}x\u{1b}[2J\u{200b}").await;
     let cookie = log_in(&hub, &hub.admin).await;
     let text = send(&hub, Method::GET, "/", &[("cookie", &cookie)], "").await.text();
     assert!(!text.contains("<script"), "{text}");
     assert!(text.contains("alert(1)"));
+    assert!(text.contains("\\u{202e}x\\u{1b}[2J\\u{200b}"), "{text}");
+    assert!(!text.contains(|c| c != '\n' && fleetloop_observe::text::is_hidden(c)));
+}
+
+#[tokio::test]
+async fn open_findings_stand_first_with_what_to_do_and_acknowledged_ones_do_not() {
+    let hub = Hub::new().await;
+    let device = hub.device("dev-a", "press 7").await.id;
+    let found = hub.state.store.write(move |tx| {
+        let (kind, device, subject) = (findings::Kind::Clone, Some(&device), "epoch 1");
+        let new = findings::NewFinding { kind, device, subject, detail: "two keys", at: NOW };
+        findings::record(tx, &new)
+    });
+    found.await.unwrap();
+    let cookie = log_in(&hub, &hub.annotator).await;
+    let text = send(&hub, Method::GET, "/", &[("cookie", &cookie)], "").await.text();
+    let meaning = findings::Kind::Clone.meaning().replace('\'', "&#39;");
+    for part in ["press 7 (dev-a)", "epoch 1", "two keys", &meaning] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    assert!(text.find("epoch 1") < text.find("id=\"devices\""), "{text}");
+    let acknowledge = serde_json::json!({ "note": "found the other" });
+    let path = "/api/v1/findings/1/acknowledge";
+    assert!(hub.post(path, &acknowledge).await.status.is_success());
+    let text = send(&hub, Method::GET, "/", &[("cookie", &cookie)], "").await.text();
+    assert!(!text.contains("epoch 1"), "{text}");
 }

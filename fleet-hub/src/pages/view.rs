@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use fleetloop_protocol::api::devices::{Device, DeviceState};
 use fleetloop_protocol::api::drift::FleetDrift;
+use fleetloop_protocol::api::findings::{Finding, Severity};
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout};
 use fleetloop_protocol::api::samples::{Sample, SampleCounts};
@@ -17,13 +18,16 @@ use rusqlite::Connection;
 use crate::api::devices;
 use crate::cli::{devices as words, human, models, rollouts, samples};
 use crate::store::samples::Filter;
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, findings};
 
 /// Samples shown.
 const SAMPLES: u32 = 24;
 
 /// Rollouts shown.
 const ROLLOUTS: u32 = 5;
+
+/// Open findings shown.
+const FINDINGS: u32 = 20;
 
 /// Models shown.
 const MODELS: usize = 10;
@@ -47,11 +51,28 @@ pub struct Page {
     host: String,
     who: String,
     now: String,
+    findings: Vec<FindingLine>,
+    warnings: Vec<String>,
     devices: Vec<DeviceLine>,
     rollouts: Vec<RolloutLine>,
     models: Vec<ModelLine>,
     counts: Vec<CountLine>,
     samples: Vec<SampleLine>,
+}
+
+#[derive(Debug)]
+struct FindingLine {
+    id: u64,
+    kind: String,
+    severity: &'static str,
+    tone: &'static str,
+    device: String,
+    subject: String,
+    detail: String,
+    meaning: String,
+    count: u64,
+    first: String,
+    last: String,
 }
 
 #[derive(Debug)]
@@ -134,6 +155,7 @@ struct SampleLine {
     chosen: String,
     label: String,
     tone: &'static str,
+    removed: bool,
 }
 
 /// Names that stand in for digests and ids.
@@ -166,6 +188,7 @@ impl Page {
         host: String,
         who: String,
         now: UnixMillis,
+        warnings: Vec<String>,
         drift: &FleetDrift,
     ) -> Result<Self, StoreError> {
         let devices = devices::all(connection)?;
@@ -175,6 +198,8 @@ impl Page {
         let filter = Filter { group: Some("fleet".into()), limit: SAMPLES, ..Filter::default() };
         let samples = store::samples::list(connection, &filter)?;
         let counts = store::samples::counts(connection)?;
+        let open = findings::Filter { limit: FINDINGS, ..findings::Filter::default() };
+        let findings = findings::list(connection, &open)?;
         let names = Names {
             bundles: models
                 .iter()
@@ -187,12 +212,34 @@ impl Page {
             host,
             who,
             now: human::time(now.0),
+            findings: findings.iter().map(|f| finding(f, &names, now.0)).collect(),
+            warnings,
             devices: devices.iter().map(|d| device(d, &names, now.0, drift)).collect(),
             rollouts: rollouts.iter().map(|r| rollout(&r.to_api(), &names)).collect(),
             models: models.iter().take(MODELS).map(model).collect(),
             counts: count(&counts),
             samples: samples.iter().map(|s| sample(s, &names, now.0)).collect(),
         })
+    }
+}
+
+fn finding(finding: &Finding, names: &Names, now_ms: u64) -> FindingLine {
+    FindingLine {
+        id: finding.id,
+        kind: finding.kind.clone(),
+        severity: finding.severity.as_str(),
+        tone: match finding.severity {
+            Severity::Alarm => "bad",
+            Severity::Warning => "busy",
+            Severity::Notice => "",
+        },
+        device: finding.device.as_ref().map_or("-".into(), |id| names.device(id)),
+        subject: finding.subject.clone(),
+        detail: finding.detail.clone(),
+        meaning: finding.meaning.clone(),
+        count: finding.count,
+        first: human::time(finding.first_at_ms),
+        last: human::ago(finding.last_at_ms, now_ms),
     }
 }
 
@@ -206,8 +253,8 @@ fn device(device: &Device, names: &Names, now_ms: u64, drift: &FleetDrift) -> De
     DeviceLine {
         id: device.id.to_string(),
         name: device.name.clone(),
-        state: words::state(device.state),
-        state_tone: if revoked { "bad" } else { "good" },
+        state: words::standing(device),
+        state_tone: if revoked || device.cloned_since_ms.is_some() { "bad" } else { "good" },
         seen: device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms)),
         seen_tone: if silent && !revoked { "bad" } else { "" },
         running: names.bundle(device.running),
@@ -336,6 +383,7 @@ fn count(counts: &SampleCounts) -> Vec<CountLine> {
         ("from devices", counts.fleet),
         ("of them labelled", counts.fleet_labelled),
         ("imported", counts.imported),
+        ("removed", counts.removed),
         ("came again", counts.repeated),
         ("quarantined", counts.quarantined),
         ("refused", counts.refused),
@@ -363,6 +411,10 @@ fn sample(sample: &Sample, names: &Names, now_ms: u64) -> SampleLine {
         prediction,
         chosen: sample.selection.as_ref().map_or("-".into(), samples::selection),
         tone: if sample.label.is_some() { "good" } else { "" },
-        label: sample.label.clone().unwrap_or_else(|| "none yet".into()),
+        label: match &sample.removed {
+            Some(removed) => format!("removed by {}: {}", removed.by, removed.reason),
+            None => sample.label.clone().unwrap_or_else(|| "none yet".into()),
+        },
+        removed: sample.removed.is_some(),
     }
 }

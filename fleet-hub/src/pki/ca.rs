@@ -3,19 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fleetloop_protocol::keys::random_bytes;
-use fleetloop_protocol::{DeviceId, UnixMillis};
+use fleetloop_protocol::keys::{PublicKey, random_bytes};
+use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SerialNumber,
+    SanType, SerialNumber,
 };
 
-use super::{PkiError, read, write};
+use super::{PkiError, life, read, write};
 use crate::durable::Access;
 
 /// The common name of the hub's own MQTT client; no device is ever called so.
 pub const HUB_CLIENT: &str = "hub";
+
+/// What the alternative name of a device's certificate that holds its signing key begins with; 64
+/// hexadecimal digits follow. A hub that lost a device's row knows the key by this.
+pub const SIGNING_KEY_URI: &str = "urn:fleetloop:signing-key:";
 
 /// How long the CA is good for, in days: ten years.
 const CA_DAYS: u64 = 3650;
@@ -42,28 +46,34 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes a CA and writes `ca.pem` and `ca.key` into `folder`.
-    pub(super) fn create(folder: &Path, now: UnixMillis) -> Result<(), PkiError> {
+    /// Makes a CA and writes `<name>.pem` and `<name>.key` into `folder`. Its subject is its own, so
+    /// that a certificate says which of two signed it.
+    pub(super) fn create(folder: &Path, name: &str, now: UnixMillis) -> Result<(), PkiError> {
         let failed = |source| PkiError::Certificate { what: "make the CA".into(), source };
         let key = KeyPair::generate().map_err(failed)?;
-        let mut params = params("Fleetloop hub CA", UnixMillis(0), now, CA_DAYS)?;
+        let own = random_bytes::<4>()
+            .map_err(|source| PkiError::Key { path: "certificate authority".into(), source })?;
+        let subject = format!("Fleetloop hub CA {:08x}", u32::from_be_bytes(own));
+        let mut params = params(&subject, UnixMillis(0), now, CA_DAYS)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(failed)?;
-        write(&folder.join("ca.key"), key.serialize_pem().as_bytes(), Access::Owner)?;
-        write(&folder.join("ca.pem"), certificate.pem().as_bytes(), Access::Everybody)
+        // A cut here leaves a key without a certificate, which nobody reads.
+        write(&folder.join(format!("{name}.key")), key.serialize_pem().as_bytes(), Access::Owner)?;
+        let pem = folder.join(format!("{name}.pem"));
+        write(&pem, certificate.pem().as_bytes(), Access::Everybody)
     }
 
-    /// Reads the CA that lies in `folder`.
-    pub(super) fn load(folder: &Path) -> Result<Self, PkiError> {
+    /// Reads the CA of that name in `folder`.
+    pub(super) fn load(folder: &Path, name: &str) -> Result<Self, PkiError> {
         let failed = |source| PkiError::Certificate {
             what: format!("use the CA in {}; restore it from a backup", folder.display()),
             source,
         };
         let text =
-            |name: &str| Ok(String::from_utf8_lossy(&read(&folder.join(name))?).into_owned());
-        let pem: String = text("ca.pem")?;
-        let key: String = text("ca.key")?;
+            |file: &str| Ok(String::from_utf8_lossy(&read(&folder.join(file))?).into_owned());
+        let pem: String = text(&format!("{name}.pem"))?;
+        let key: String = text(&format!("{name}.key"))?;
         let key = KeyPair::from_pem(&key).map_err(failed)?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(failed)?;
         Ok(Self { pem, issuer })
@@ -72,6 +82,21 @@ impl Authority {
     /// The CA's certificate, PEM.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// When the CA's certificate ends.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn ends(&self) -> Result<UnixMillis, PkiError> {
+        life::ends(self.pem.as_bytes()).map_err(unreadable)
+    }
+
+    /// Whether this CA signed the first certificate in `pem`, by the issuer that it names.
+    pub fn issued(&self, pem: &str) -> bool {
+        life::issuer(pem.as_bytes()).is_ok_and(|issuer| {
+            life::subject(self.pem.as_bytes()).is_ok_and(|subject| subject == issuer)
+        })
     }
 
     /// A fresh key and the server certificate for these names and addresses, the first of which it
@@ -101,6 +126,7 @@ impl Authority {
     pub fn device(
         &self,
         device: &DeviceId,
+        signing_key: &PublicKey,
         csr_pem: &str,
         now: UnixMillis,
         days: u32,
@@ -110,6 +136,12 @@ impl Authority {
         let from = UnixMillis(now.0.saturating_sub(24 * 3600 * 1000));
         let mut params = params(device.as_str(), from, now, days.into())?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let uri = format!("{SIGNING_KEY_URI}{}", Digest::from_bytes(*signing_key.as_bytes()));
+        let uri = uri.try_into().map_err(|source| PkiError::Certificate {
+            what: format!("certify device {device}"),
+            source,
+        })?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
         let certificate = params.signed_by(&public_key, &self.issuer).map_err(|source| {
             PkiError::Certificate { what: format!("certify device {device}"), source }
         })?;
@@ -163,4 +195,8 @@ fn params(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
+}
+
+fn unreadable(reason: String) -> PkiError {
+    PkiError::Tls { path: "the CA's certificate".into(), source: reason.into() }
 }

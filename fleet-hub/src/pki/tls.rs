@@ -2,15 +2,17 @@
 //! thing in `main`.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::{Pki, PkiError};
 use crate::clock::Clock;
@@ -22,6 +24,8 @@ pub enum ClientCertificates {
     NotAsked,
     /// A client may come without one; one that it shows must be our CA's and good now.
     Asked,
+    /// A client must show one of our CA's that is good now: MQTT.
+    Required,
 }
 
 /// Makes aws-lc-rs the process's TLS provider; again is allowed.
@@ -46,7 +50,7 @@ impl TimeProvider for Time {
     }
 }
 
-/// The configuration of an HTTPS listener; the dates of certificates are judged by `clock`.
+/// The configuration of a listener; the dates of certificates are judged by `clock`.
 ///
 /// # Errors
 /// A file is missing or damaged.
@@ -63,32 +67,67 @@ pub fn server(
         .map_err(|error| failed(&path, error))?;
     let builder = match clients {
         ClientCertificates::NotAsked => builder.with_no_client_auth(),
-        ClientCertificates::Asked => {
-            let roots = Arc::new(roots(&pki.ca_pem())?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                .allow_unauthenticated()
-                .build()
-                .map_err(|error| failed(&path, error))?;
+        ClientCertificates::Asked | ClientCertificates::Required => {
+            let roots = Arc::new(roots(&pki.accepted_pem())?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = match clients {
+                ClientCertificates::Required => verifier,
+                _ => verifier.allow_unauthenticated(),
+            };
+            let verifier = verifier.build().map_err(|error| failed(&path, error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
     let (chain, key) = chain_and_key(&path)?;
     let mut config = builder.with_single_cert(chain, key).map_err(|error| failed(&path, error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if clients != ClientCertificates::Required {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    }
     Ok(config)
 }
 
-/// The configuration of the hub's own MQTT client.
+/// The configuration of the hub's own MQTT client, and what changes the certificate that it shows.
 ///
 /// # Errors
 /// A file is missing or damaged.
-pub fn hub_client(pki: &Pki) -> Result<ClientConfig, PkiError> {
+pub fn hub_client(pki: &Pki) -> Result<(ClientConfig, ClientCertificate), PkiError> {
+    let shown = ClientCertificate(Arc::new(RwLock::new(certified(pki)?)));
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots(&pki.accepted_pem())?)
+        .with_client_cert_resolver(Arc::new(shown.clone()));
+    Ok((config, shown))
+}
+
+/// The certificate that the hub's own client shows.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate(Arc<RwLock<Arc<CertifiedKey>>>);
+
+impl ClientCertificate {
+    /// Shows what lies in the file now from the next connection on.
+    ///
+    /// # Errors
+    /// The file is missing or damaged.
+    pub fn renew(&self, pki: &Pki) -> Result<(), PkiError> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified(pki)?;
+        Ok(())
+    }
+}
+
+impl ResolvesClientCert for ClientCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn certified(pki: &Pki) -> Result<Arc<CertifiedKey>, PkiError> {
     let path = pki.client_pem();
     let (chain, key) = chain_and_key(&path)?;
-    ClientConfig::builder()
-        .with_root_certificates(roots(&pki.ca_pem())?)
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| failed(&path, error))
+    let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    certified.map(Arc::new).map_err(|error| failed(&path, error))
 }
 
 /// The first certificate in a PEM file.
@@ -99,9 +138,13 @@ pub fn certificate(path: &Path) -> Result<CertificateDer<'static>, PkiError> {
     CertificateDer::from_pem_file(path).map_err(|error| failed(path, error))
 }
 
-fn roots(ca_pem: &Path) -> Result<RootCertStore, PkiError> {
+fn roots(path: &Path) -> Result<RootCertStore, PkiError> {
     let mut roots = RootCertStore::empty();
-    roots.add(certificate(ca_pem)?).map_err(|error| failed(ca_pem, error))?;
+    let all = CertificateDer::pem_file_iter(path).map_err(|error| failed(path, error))?;
+    for certificate in all {
+        let certificate = certificate.map_err(|error| failed(path, error))?;
+        roots.add(certificate).map_err(|error| failed(path, error))?;
+    }
     Ok(roots)
 }
 

@@ -1,23 +1,29 @@
 //! The bundles the hub holds, where they came from, and what the gate said of them.
 //!
-//! Invariant: a model in the list is complete. Its manifest is valid and every file it names lies
-//! in the artefact store with the length it says, before the row is written. A model's report is an
+//! Invariant: a model in the list is complete. Its manifest is valid, every file it names is in the
+//! artefact store with the length it says, and its graph was checked, before the row is written. A model's report is an
 //! artefact, and its verdict can be made again from the reports at any time.
 
 pub mod http;
+#[cfg(test)]
+mod tests;
 
-use fleetloop_models::bundle::{BundleError, Manifest};
+use fleetloop_models::bundle::{BundleError, Manifest, Role};
+use fleetloop_models::graph::Graph;
 use fleetloop_protocol::api::datasets::Dataset;
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::api::reports::{Report, Verdict};
 use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use crate::AppState;
 use crate::gate::{self, Policy};
+use crate::jobs::disputes;
 use crate::store::payloads::Blobs;
-use crate::store::registry::{self as rows, ReportRow};
-use crate::store::{StoreError, audit, labels};
+use crate::store::{StoreError, audit, labels, registry as rows, reports};
 
 /// The largest dataset or report that is read into memory, in bytes: about a million items.
 const DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
@@ -29,6 +35,17 @@ pub struct Held {
     pub manifest: Manifest,
     /// Its bytes: the TUF target.
     pub bytes: Vec<u8>,
+}
+
+impl Held {
+    /// What the database keeps of the manifest.
+    pub fn listing(&self) -> rows::Listing {
+        rows::Listing {
+            target: self.manifest.target_name(),
+            manifest_len: self.bytes.len() as u64,
+            labels: self.manifest.labels.len(),
+        }
+    }
 }
 
 /// Reads the manifest of `bundle` and looks that every file it names is stored.
@@ -68,18 +85,44 @@ pub async fn hold(artefacts: &Blobs, bundle: BundleDigest) -> Result<Held, Store
     Ok(Held { manifest, bytes })
 }
 
+/// Holds a bundle that comes from outside: [`hold`], and its graph is checked. A device or a worker
+/// would run it.
+///
+/// # Errors
+/// As [`hold`]; [`StoreError::Invalid`] when the graph is refused, see [`fleetloop_models::graph`].
+pub async fn admit(artefacts: &Blobs, bundle: BundleDigest) -> Result<Held, StoreError> {
+    /// One at a time, or the memory of several models would be taken at once.
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let held = hold(artefacts, bundle).await?;
+    // A valid manifest has one model.
+    let Some(model) = held.manifest.file(Role::Model) else { return Ok(held) };
+    let _one = ONE.acquire().await;
+    let bytes = artefacts.get(model.sha256).await?;
+    let checked = tokio::task::spawn_blocking(move || Graph::check(bytes.into()).map(drop));
+    match checked.await {
+        Ok(Ok(())) => Ok(held),
+        Ok(Err(error)) => {
+            Err(StoreError::Invalid { what: format!("cannot take bundle {bundle}: {error}") })
+        }
+        Err(panicked) => Err(StoreError::Io {
+            what: format!("check the model of bundle {bundle}"),
+            source: std::io::Error::other(panicked),
+        }),
+    }
+}
+
 /// Adds a bundle that was brought from outside; its artefacts were uploaded before. Nothing is
 /// known of where it came from, and no gate has judged it.
 ///
 /// # Errors
-/// As [`hold`]; [`StoreError::Conflict`] when its name and version are another bundle's, or its
+/// As [`admit`]; [`StoreError::Conflict`] when its name and version are another bundle's, or its
 /// labels are not the first of the hub's: a label is known by its place.
 pub async fn import(
     state: &AppState,
     bundle: BundleDigest,
     who: &str,
 ) -> Result<Model, StoreError> {
-    let held = hold(&state.artefacts, bundle).await?;
+    let held = admit(&state.artefacts, bundle).await?;
     let model = Model {
         bundle,
         name: held.manifest.name.clone(),
@@ -93,7 +136,7 @@ pub async fn import(
         created_by: who.to_owned(),
         created_at_ms: state.clock.now().0,
     };
-    let (target, len, who) = (held.manifest.target_name(), held.bytes.len() as u64, who.to_owned());
+    let (listing, who) = (held.listing(), who.to_owned());
     let brought = held.manifest.labels;
     state
         .store
@@ -108,8 +151,8 @@ pub async fn import(
                 );
                 return Err(StoreError::Conflict { what });
             }
-            rows::insert(tx, &model, &target, len)?;
-            audit(tx, &who, "model.import", &bundle.to_string(), &target)?;
+            rows::insert(tx, &model, &listing)?;
+            audit(tx, &who, "model.import", &bundle.to_string(), &listing.target)?;
             rows::get(tx, bundle)
         })
         .await
@@ -118,7 +161,8 @@ pub async fn import(
 /// Judges a model again, by its last report and its base's on the same dataset.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when no worker has reported on it, or not on its base.
+/// [`StoreError::Conflict`] when no worker has reported on it, or not on its base, or while such a
+/// report is in dispute.
 pub async fn judge(
     state: &AppState,
     bundle: BundleDigest,
@@ -126,7 +170,7 @@ pub async fn judge(
 ) -> Result<Verdict, StoreError> {
     let (model, report) = state
         .store
-        .read(move |c| Ok((rows::get(c, bundle)?, rows::last_report(c, bundle, None)?)))
+        .read(move |c| Ok((disputes::undisputed(c, bundle)?, reports::last(c, bundle, None)?)))
         .await?;
     let unjudged = |whose: &str| StoreError::Conflict {
         what: format!(
@@ -139,11 +183,12 @@ pub async fn judge(
         None => None,
         Some(base) => {
             let dataset = Some(report.dataset);
-            let found = state.store.read(move |c| rows::last_report(c, base, dataset)).await?;
-            Some(read_report(&state.artefacts, &found.ok_or_else(|| unjudged("its base"))?).await?)
+            let found = state.store.read(move |c| reports::last(c, base, dataset)).await?;
+            let found = found.ok_or_else(|| unjudged("its base"))?;
+            Some(read_report(&state.artefacts, found.digest).await?)
         }
     };
-    let report = read_report(&state.artefacts, &report).await?;
+    let report = read_report(&state.artefacts, report.digest).await?;
     let verdict = gate::verdict(&report, base.as_ref(), &Policy::default());
     let (kept, who) = (verdict.clone(), who.to_owned());
     state
@@ -174,21 +219,47 @@ pub async fn dataset(artefacts: &Blobs, digest: Digest) -> Result<Dataset, Store
     })
 }
 
-/// Stores `report` as an artefact.
+/// Stores `value` as an artefact, in JSON.
 ///
 /// # Errors
 /// The disk's.
-pub async fn store_report(artefacts: &Blobs, report: &Report) -> Result<Digest, StoreError> {
-    let bytes = serde_json::to_vec(report).map_err(StoreError::damaged)?;
+pub async fn store_document<T: Serialize + Sync>(
+    artefacts: &Blobs,
+    value: &T,
+) -> Result<Digest, StoreError> {
+    let bytes = serde_json::to_vec(value).map_err(StoreError::damaged)?;
     let digest = Digest::of(&bytes);
     artefacts.put(digest, bytes.into()).await?;
     Ok(digest)
 }
 
-async fn read_report(artefacts: &Blobs, row: &ReportRow) -> Result<Report, StoreError> {
-    let bytes = document(artefacts, row.digest).await?;
+/// The digest under which [`store_document`] stores `value`.
+///
+/// # Errors
+/// None in practice.
+pub fn document_digest<T: Serialize>(value: &T) -> Result<Digest, StoreError> {
+    Ok(Digest::of(&serde_json::to_vec(value).map_err(StoreError::damaged)?))
+}
+
+/// Reads what [`store_document`] stored.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when it is none; the disk's.
+pub async fn read_document<T: DeserializeOwned>(
+    artefacts: &Blobs,
+    digest: Digest,
+) -> Result<T, StoreError> {
+    let bytes = document(artefacts, digest).await?;
     serde_json::from_slice(&bytes)
-        .map_err(|_| StoreError::damaged(format_args!("report {}", row.digest)))
+        .map_err(|_| StoreError::damaged(format_args!("document {digest}")))
+}
+
+/// The report of that digest.
+///
+/// # Errors
+/// As [`read_document`].
+pub async fn read_report(artefacts: &Blobs, digest: Digest) -> Result<Report, StoreError> {
+    read_document(artefacts, digest).await
 }
 
 async fn document(artefacts: &Blobs, digest: Digest) -> Result<bytes::Bytes, StoreError> {

@@ -73,6 +73,16 @@ pub(super) fn make_folder(path: &Path) -> Result<(), ReleaseError> {
     })
 }
 
+/// Gives a file another name, durably, in the place of what has that name.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), ReleaseError> {
+    fs::rename(from, to).map_err(|source| ReleaseError::Io {
+        what: "rename",
+        path: from.to_owned(),
+        source,
+    })?;
+    sync_folder(to)
+}
+
 fn sync_folder(path: &Path) -> Result<(), ReleaseError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| ReleaseError::Io {

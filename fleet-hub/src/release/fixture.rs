@@ -9,15 +9,19 @@ use fleetloop_protocol::api::datasets::{Dataset, Item, Split};
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::models::ReleaseRequest;
 use fleetloop_protocol::api::reports::{Output, Report};
-use fleetloop_protocol::hub_keys::HubKeys;
 use fleetloop_protocol::sample::MediaType;
 use fleetloop_protocol::state::{Desired, Reported, Update};
-use fleetloop_protocol::{BundleDigest, ClockState, DeviceId, Digest, Generation, UnixMillis};
+use fleetloop_protocol::{
+    BundleDigest, ClockState, DeviceId, Digest, Epoch, Generation, UnixMillis,
+};
 use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::pki::Pki;
+use crate::published::Documents;
+use crate::quota::Quotas;
 use crate::state::DesiredPublisher;
 use crate::status::Vitals;
 use crate::store::Store;
@@ -44,10 +48,11 @@ impl Hub {
         std::fs::create_dir(&data).unwrap();
         let clock = Clock::manual(NOW);
         let artefacts = Blobs::open("artefact", &data.join("artefacts"), 0).unwrap();
-        let keys = HubKeys { keys: vec![] };
-        let paths = crate::config::Paths::new(&data);
+        let config = config(&data);
+        let pki = Pki::create(&config, NOW).unwrap();
+        let own = Documents::first(&config, &pki, NOW);
         let offline = dir.path().join("offline");
-        super::init_repository(&paths, &offline, &keys, &artefacts, &clock).await.unwrap();
+        super::init_repository(&config.paths, &offline, &own, &artefacts, &clock).await.unwrap();
         let (state, orders, stop) = open(&data, clock);
         let known = LabelSet { labels: labels() };
         state.store.write(move |tx| label_rows::extend(tx, &known, "t")).await.unwrap();
@@ -71,7 +76,8 @@ impl Hub {
             .write(move |tx| {
                 tx.execute(
                     "INSERT INTO device (id, name, state, signing_key, certificate_pem,
-                     agent_version, enrolled_at_ms) VALUES (?1, ?1, 'enrolled', ?2, '', '0', 0)",
+                     certificate_ends_ms, agent_version, enrolled_at_ms)
+                     VALUES (?1, ?1, 'enrolled', ?2, '', 0, '0', 0)",
                     rusqlite::params![name, [7_u8; 32]],
                 )?;
                 Ok(())
@@ -91,12 +97,14 @@ impl Hub {
     ) {
         let reported = Reported {
             generation,
-            reads_version: 1,
+            start: 1,
+            epoch: Epoch(1),
             agent_version: "0".into(),
             at: NOW,
             clock: ClockState::Synced,
             running,
             update,
+            addresses: 0,
         };
         let (json, id) = (serde_json::to_string(&reported).unwrap(), device.to_string());
         let now = crate::store::as_sql(self.state.clock.now().0);
@@ -128,7 +136,7 @@ impl Hub {
 
     /// The same of another description.
     pub async fn bundle_of(&self, about: Description) -> BundleDigest {
-        let model = format!("{} {}", about.name, about.version).into_bytes();
+        let model = graph(&format!("{} {}", about.name, about.version));
         let golden = b"{}".to_vec();
         let manifest = manifest(about, &model, &golden);
         self.put(model).await;
@@ -163,32 +171,52 @@ impl Hub {
     }
 }
 
+fn config(data: &std::path::Path) -> Config {
+    Config::parse(
+        data,
+        "hosts = [\"localhost\"]\nadmin_listen = \"127.0.0.1:1\"\ndevice_listen = \"127.0.0.1:2\"\n\
+         mqtt_listen = \"127.0.0.1:3\"\n",
+    )
+    .unwrap()
+}
+
 fn open(
     data: &std::path::Path,
     clock: Clock,
 ) -> (AppState, mpsc::Receiver<(DeviceId, Desired)>, watch::Sender<bool>) {
-    let config = Config::parse(
-        data,
-        "host = \"localhost\"\nadmin_listen = \"127.0.0.1:1\"\ndevice_listen = \"127.0.0.1:2\"\n\
-         mqtt_listen = \"127.0.0.1:3\"\n",
-    )
-    .unwrap();
+    let config = config(data);
     let (desired, orders) = DesiredPublisher::channel();
     let (stop, stopping) = watch::channel(false);
     let payloads = Blobs::open("payload", &data.join("payloads"), 0).unwrap();
     let state = AppState {
-        vitals: Vitals::new(config.limits.backlog_messages),
+        pki: Pki::load(&config.paths).unwrap().shared(),
+        vitals: Vitals::new(
+            config.limits.backlog_messages,
+            crate::listeners::gate::Gate::new(1024, &config.limits.connections),
+        ),
+        quotas: Quotas::new(&config.limits),
         store: Store::open(data).unwrap(),
         uploads: Uploads::open(&data.join("uploads"), &config.limits, payloads.clone()).unwrap(),
         config: Arc::new(config),
         payloads,
         artefacts: Blobs::open("artefact", &data.join("artefacts"), 0).unwrap(),
         clock,
+        watch: crate::door::Watch::default(),
+        last_use: crate::last_use::LastUse::default(),
         events: broadcast::channel(64).0,
         desired,
         stopping,
     };
     (state, orders, stop)
+}
+
+/// An ONNX file with a graph of that name and nothing in it.
+pub fn graph(name: &str) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| {
+        let len = u8::try_from(bytes.len()).ok().filter(|len| *len < 0x80).unwrap();
+        [&[number << 3 | 2, len][..], bytes].concat()
+    };
+    field(7, &field(2, name.as_bytes()))
 }
 
 pub fn without_gate(bundle: BundleDigest) -> ReleaseRequest {

@@ -39,10 +39,13 @@ impl From<ReleaseError> for Failure {
         let text = error.to_string();
         match error {
             ReleaseError::Store(error) => error.into(),
-            ReleaseError::Channel { .. } | ReleaseError::Name { .. } => Self::invalid(text),
-            ReleaseError::Gate { .. } | ReleaseError::Taken { .. } | ReleaseError::TooMany => {
-                Self::conflict(text)
-            }
+            ReleaseError::Channel { .. }
+            | ReleaseError::Name { .. }
+            | ReleaseError::NotNextRoot { .. } => Self::invalid(text),
+            ReleaseError::Gate { .. }
+            | ReleaseError::Taken { .. }
+            | ReleaseError::TooMany
+            | ReleaseError::KeyLost { .. } => Self::conflict(text),
             ReleaseError::Io { ref source, .. }
                 if source.kind() == std::io::ErrorKind::StorageFull =>
             {

@@ -5,7 +5,9 @@
 //! keys and not by `tough`'s editor: the editor signs all roles whenever it signs one, so that the
 //! daily timestamp would need the targets key, and it writes files in place.
 //!
-//! Times are whole seconds; versions count from 1.
+//! Times are whole seconds. Root versions count from 1, each one more than the one before. The other
+//! roles' versions are seconds since 1970, or one more than the last ([`next_version`]): a hub that
+//! was restored from a backup signs versions above those that its devices have seen.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -76,8 +78,46 @@ pub(super) fn root(keys: &RolePublicKeys, now: UnixMillis) -> Result<Root, Relea
     })
 }
 
-/// Targets of that version; without any for now.
-pub(super) fn targets(version: NonZeroU64, now: UnixMillis) -> Result<Targets, ReleaseError> {
+/// What the next version of a root changes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RootChange {
+    /// The roles that get another key, and the key.
+    pub keys: Vec<(RoleType, PublicKey)>,
+}
+
+/// The root after `last`: one version more, good from `now`, with other keys where `change` says so.
+pub(super) fn next_root(
+    last: &Root,
+    change: &RootChange,
+    now: UnixMillis,
+) -> Result<Root, ReleaseError> {
+    let mut next = last.clone();
+    next.version = after(last.version)?;
+    next.expires = expires(now, ROOT_LIFE_MS)?;
+    for (role, public) in &change.keys {
+        let key = tuf_key(public);
+        let id = key_id(&key)?;
+        next.keys.insert(id.clone(), key);
+        let keys =
+            RoleKeys { keyids: vec![id], threshold: NonZeroU64::MIN, _extra: HashMap::new() };
+        next.roles.insert(*role, keys);
+    }
+    let used: Vec<_> = next.roles.values().flat_map(|role| role.keyids.clone()).collect();
+    next.keys.retain(|id, _| used.contains(id));
+    Ok(next)
+}
+
+/// Whether `root` lets `key` sign for `role`.
+pub(super) fn names_key(root: &Root, role: RoleType, key: &PublicKey) -> bool {
+    root.keys(role).any(|known| match known {
+        Key::Ed25519 { keyval, .. } => keyval.public[..] == key.as_bytes()[..],
+        _ => false,
+    })
+}
+
+/// Targets of a first version; without any for now.
+pub(super) fn targets(now: UnixMillis) -> Result<Targets, ReleaseError> {
+    let version = first_version(now);
     let mut targets = Targets::new(SPEC.to_owned(), version, expires(now, TARGETS_LIFE_MS)?);
     targets.delegations = None;
     Ok(targets)
@@ -86,7 +126,7 @@ pub(super) fn targets(version: NonZeroU64, now: UnixMillis) -> Result<Targets, R
 /// The same targets as the next version, good from `now`.
 pub(super) fn next_targets(last: &Targets, now: UnixMillis) -> Result<Targets, ReleaseError> {
     let mut next = last.clone();
-    next.version = after(last.version)?;
+    next.version = next_version(last.version, now)?;
     next.expires = expires(now, TARGETS_LIFE_MS)?;
     Ok(next)
 }
@@ -139,11 +179,19 @@ pub(super) struct Document<T> {
 impl<T: Role + Serialize + DeserializeOwned> Document<T> {
     /// Signs `role`.
     pub(super) fn sign(role: T, key: &SigningKey) -> Result<Self, ReleaseError> {
+        Self::sign_by(role, &[key])
+    }
+
+    /// Signs `role` by each of `keys`.
+    pub(super) fn sign_by(role: T, keys: &[&SigningKey]) -> Result<Self, ReleaseError> {
         let unsignable = |reason: String| ReleaseError::Sign { role: T::TYPE, reason };
         let form = role.canonical_form().map_err(|e| unsignable(e.to_string()))?;
-        let keyid = key_id(&tuf_key(&key.public()))?;
-        let signature = Signature { keyid, sig: key.sign(&form).to_vec().into() };
-        let signed = Signed { signed: role, signatures: vec![signature] };
+        let sign = |key: &&SigningKey| {
+            let keyid = key_id(&tuf_key(&key.public()))?;
+            Ok(Signature { keyid, sig: key.sign(&form).to_vec().into() })
+        };
+        let signatures = keys.iter().map(sign).collect::<Result<_, ReleaseError>>()?;
+        let signed = Signed { signed: role, signatures };
         let mut bytes =
             serde_json::to_vec_pretty(&signed).map_err(|e| unsignable(e.to_string()))?;
         bytes.push(b'\n');
@@ -152,11 +200,37 @@ impl<T: Role + Serialize + DeserializeOwned> Document<T> {
 
     /// Reads `bytes` and checks that `root` trusts who signed them.
     pub(super) fn read(bytes: Vec<u8>, root: &Root, file: &str) -> Result<Self, ReleaseError> {
+        Self::read_by(bytes, [root], file)
+    }
+
+    /// The same where any of `roots` will do: what was signed before a key was rotated.
+    pub(super) fn read_by<'r>(
+        bytes: Vec<u8>,
+        roots: impl IntoIterator<Item = &'r Root>,
+        file: &str,
+    ) -> Result<Self, ReleaseError> {
         let damaged = |reason: String| ReleaseError::Damaged { file: file.to_owned(), reason };
         let signed: Signed<T> =
             serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-        root.verify_role(&signed).map_err(|e| damaged(e.to_string()))?;
+        let mut verdict = Err("no root is there to check it".to_owned());
+        for root in roots {
+            verdict = root.verify_role(&signed).map_err(|e| e.to_string());
+            if verdict.is_ok() {
+                break;
+            }
+        }
+        verdict.map_err(damaged)?;
         Ok(Self { signed, bytes })
+    }
+
+    /// Whether `root` trusts who signed this.
+    pub(super) fn is_trusted_by(&self, root: &Root) -> bool {
+        root.verify_role(&self.signed).is_ok()
+    }
+
+    /// When it ends.
+    pub(super) fn ends(&self) -> UnixMillis {
+        UnixMillis(u64::try_from(self.signed.signed.expires().as_millisecond()).unwrap_or(0))
     }
 
     /// How other metadata names this one.
@@ -176,13 +250,22 @@ impl<T: Role + Serialize + DeserializeOwned> Document<T> {
 
     /// Whether less than a third of its life is left.
     pub(super) fn is_due(&self, life_ms: u64, now: UnixMillis) -> bool {
-        let expires = self.signed.signed.expires().as_millisecond();
-        let left = u64::try_from(expires).unwrap_or(0).saturating_sub(now.0);
-        left < life_ms / 3
+        self.ends().0.saturating_sub(now.0) < life_ms / 3
     }
 }
 
-/// The version after `version`.
+/// The version of a role that was never signed: the second that it is.
+pub(super) fn first_version(now: UnixMillis) -> NonZeroU64 {
+    NonZeroU64::new(now.0 / 1000).unwrap_or(NonZeroU64::MIN)
+}
+
+/// The version after `last`: the second that it is, or one more than `last` when that is not less.
+/// So a hub that was restored from a backup is ahead of what its devices saw before.
+pub(super) fn next_version(last: NonZeroU64, now: UnixMillis) -> Result<NonZeroU64, ReleaseError> {
+    Ok(after(last)?.max(first_version(now)))
+}
+
+/// The root version after `version`.
 pub(super) fn after(version: NonZeroU64) -> Result<NonZeroU64, ReleaseError> {
     version.checked_add(1).ok_or(ReleaseError::Time)
 }

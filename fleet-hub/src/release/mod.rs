@@ -15,19 +15,26 @@
 
 mod files;
 pub mod http;
+pub mod medium;
 mod metadata;
+mod online;
 mod repository;
+mod roots;
 mod service;
 
 use std::path::{Path, PathBuf};
 
-use fleetloop_protocol::keys::{KeyError, SigningKey};
+use fleetloop_protocol::keys::KeyError;
 use fleetloop_protocol::{BundleDigest, Digest};
-use tough::schema::{RoleType, Root, Signed, key::Key};
+use tough::schema::RoleType;
 
-pub use repository::{InitialRelease, MOST_TARGETS, Repository, init, metadata_path, root_json};
+pub use repository::{
+    InitialRelease, MOST_TARGETS, Repository, accept_root, addresses_path, init, metadata_path,
+    next_online_key, root_chain, root_json,
+};
+pub use roots::ROOT_BYTES;
 pub(crate) use service::stopped;
-pub use service::{init_repository, reconcile, release, run};
+pub use service::{catch_up, init_repository, reconcile, release, run};
 
 use crate::store::StoreError;
 
@@ -59,6 +66,33 @@ pub enum ReleaseError {
     KeyExists {
         /// The key.
         path: PathBuf,
+    },
+    /// An online key is not the one that the root names.
+    #[error(
+        "cannot sign {role} metadata: {path} is missing or is not the key that root {root_version} \
+         names; restore it from a backup, or rotate it: 'fleet-hub key rotate {role}'"
+    )]
+    KeyLost {
+        /// The role.
+        role: RoleType,
+        /// The file.
+        path: PathBuf,
+        /// The newest root.
+        root_version: u64,
+    },
+    /// Not the root after the newest.
+    #[error("cannot take this root metadata: {reason}")]
+    NotNextRoot {
+        /// Why not.
+        reason: String,
+    },
+    /// The medium does not hold what is needed.
+    #[error("cannot use the offline keys in {path}: {reason}")]
+    Medium {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// The root key lies where this process can read it.
     #[error(
@@ -141,15 +175,7 @@ pub enum ReleaseError {
 /// # Errors
 /// [`ReleaseError::RootKeyInside`]; the disk's.
 pub fn refuse_root_key_inside(data_dir: &Path) -> Result<(), ReleaseError> {
-    let root = root_json(&data_dir.join("tuf"))?;
-    let root: Signed<Root> = serde_json::from_slice(&root)
-        .map_err(|e| ReleaseError::Damaged { file: "1.root.json".into(), reason: e.to_string() })?;
-    let is_root_key = |key: &SigningKey| {
-        root.signed.keys(RoleType::Root).any(|known| match known {
-            Key::Ed25519 { keyval, .. } => keyval.public[..] == key.public().as_bytes()[..],
-            _ => false,
-        })
-    };
+    let roots = roots::Roots::read(&data_dir.join("tuf").join(CHANNEL))?;
     let mut folders = vec![data_dir.to_owned()];
     while let Some(folder) = folders.pop() {
         let failed = |source| ReleaseError::Io { what: "list", path: folder.clone(), source };
@@ -161,7 +187,7 @@ pub fn refuse_root_key_inside(data_dir: &Path) -> Result<(), ReleaseError> {
             if meta.is_dir() && !is_store {
                 folders.push(path);
             } else if std::fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= KEY_BYTES)
-                && files::read_key(&path).is_ok_and(|key| is_root_key(&key))
+                && files::read_key(&path).is_ok_and(|key| roots.name_as_root_key(&key))
             {
                 return Err(ReleaseError::RootKeyInside { path });
             }
@@ -175,6 +201,8 @@ const KEY_BYTES: u64 = 1024;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod roots_tests;
 #[cfg(test)]
 mod service_tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The repository on disk: one channel's metadata, and copies of what it names.
 //!
 //! ```text
-//! tuf/dev/1.root.json  N.targets.json  N.snapshot.json  timestamp.json  targets/…
+//! tuf/dev/N.root.json  N.targets.json  N.snapshot.json  timestamp.json  targets/…
 //! tuf/keys/dev-targets.pk8  dev-snapshot.pk8  dev-timestamp.pk8            (0600)
 //! ```
 //!
@@ -14,15 +14,19 @@ use std::fs::File;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use fleetloop_protocol::hub_keys::{HUB_KEYS_TARGET, HubKeys};
-use fleetloop_protocol::keys::SigningKey;
+use fleetloop_protocol::hub_addresses::HUB_ADDRESSES_TARGET;
+use fleetloop_protocol::keys::PublicKey;
 use fleetloop_protocol::{Digest, UnixMillis};
 use tough::TargetName;
-use tough::schema::{Root, Snapshot, Targets, Timestamp};
+use tough::schema::{RoleType, Root, Snapshot, Targets, Timestamp};
 
+use super::medium::Medium;
 use super::metadata::{
-    self, Document, RolePublicKeys, SNAPSHOT_LIFE_MS, TARGETS_LIFE_MS, TIMESTAMP_LIFE_MS, after,
+    self, Document, RolePublicKeys, SNAPSHOT_LIFE_MS, TARGETS_LIFE_MS, TIMESTAMP_LIFE_MS,
+    first_version, next_version,
 };
+use super::online::{self, OnlineKeys};
+use super::roots::{Roots, check_next};
 use super::{CHANNEL, ReleaseError, files};
 
 /// The most targets of a channel; one more is refused. All of them are in one file that every
@@ -30,7 +34,7 @@ use super::{CHANNEL, ReleaseError, files};
 pub const MOST_TARGETS: usize = 10_000;
 
 /// Versions of snapshot and targets metadata that are kept, for a device that is just fetching.
-const KEPT_VERSIONS: u64 = 32;
+const KEPT_VERSIONS: usize = 32;
 
 /// What a new repository gives to whoever made it.
 #[derive(Debug, Clone)]
@@ -39,12 +43,10 @@ pub struct InitialRelease {
     pub root_json: Vec<u8>,
     /// Its SHA-256: what enrolment tokens name and devices pin.
     pub root_digest: Digest,
-    /// The target `hub-keys.json`, to be stored as an artefact.
-    pub hub_keys_json: Vec<u8>,
 }
 
 /// Makes the keys and the repository of the channel `dev` below `tuf_dir`; the root key goes to
-/// `offline_dir`, the others stay. `timestamp.json` is written last: without it there is no
+/// `offline_dir`, the others stay. It publishes the hub's `own` documents. `timestamp.json` is written last: without it there is no
 /// repository, and one that was cut short is made again in a fresh folder.
 ///
 /// # Errors
@@ -52,19 +54,15 @@ pub struct InitialRelease {
 pub fn init(
     tuf_dir: &Path,
     offline_dir: &Path,
-    hub_keys: &HubKeys,
+    own: &[(&str, Vec<u8>)],
     now: UnixMillis,
 ) -> Result<InitialRelease, ReleaseError> {
     let (dir, keys_dir) = (tuf_dir.join(CHANNEL), tuf_dir.join("keys"));
-    for folder in [&dir, &keys_dir, &offline_dir.to_owned()] {
+    for folder in [&dir, &keys_dir] {
         files::make_folder(folder)?;
     }
-    let root_key = files::make_key(&offline_dir.join(format!("{CHANNEL}-root.pk8")))?;
-    let keys = OnlineKeys {
-        targets: files::make_key(&key_file(&keys_dir, "targets"))?,
-        snapshot: files::make_key(&key_file(&keys_dir, "snapshot"))?,
-        timestamp: files::make_key(&key_file(&keys_dir, "timestamp"))?,
-    };
+    let (medium, root_key) = Medium::create(offline_dir)?;
+    let keys = OnlineKeys::make(&keys_dir)?;
     let public = RolePublicKeys {
         root: root_key.public(),
         targets: keys.targets.public(),
@@ -72,28 +70,68 @@ pub fn init(
         timestamp: keys.timestamp.public(),
     };
     let root = Document::sign(metadata::root(&public, now)?, &root_key)?;
-    let hub_keys_json = serde_json::to_vec_pretty(hub_keys).map_err(|e| ReleaseError::Damaged {
-        file: HUB_KEYS_TARGET.into(),
-        reason: e.to_string(),
-    })?;
-
     files::write(&dir.join("1.root.json"), &root.bytes)?;
-    let name = target_name(HUB_KEYS_TARGET)?;
-    write_target(&dir, &name, &hub_keys_json)?;
-    let mut targets = metadata::targets(NonZeroU64::MIN, now)?;
-    targets.add_target(name, metadata::target(&hub_keys_json));
-    let current = Current::sign(&keys, targets, (NonZeroU64::MIN, NonZeroU64::MIN), now)?;
+    medium.keep(1, &root.bytes)?;
+    let mut targets = metadata::targets(now)?;
+    for (target, bytes) in own {
+        let name = target_name(target)?;
+        write_target(&dir, &name, bytes)?;
+        targets.add_target(name, metadata::target(bytes));
+    }
+    let versions = (first_version(now), first_version(now));
+    let current = Current::sign(&keys, targets, versions, now)?;
     current.place(&dir, &root.signed.signed)?;
     let root_digest = Digest::of(&root.bytes);
-    Ok(InitialRelease { root_json: root.bytes, root_digest, hub_keys_json })
+    Ok(InitialRelease { root_json: root.bytes, root_digest })
 }
 
-/// The first root metadata: what a device enrols with and pins.
+/// The root metadata with that digest, or the newest: what a device enrols with and pins. None when
+/// the chain has no such root.
 ///
 /// # Errors
-/// The file cannot be read.
-pub fn root_json(tuf_dir: &Path) -> Result<Vec<u8>, ReleaseError> {
-    files::read(&tuf_dir.join(CHANNEL).join("1.root.json"))
+/// The chain cannot be read.
+pub fn root_json(tuf_dir: &Path, digest: Option<Digest>) -> Result<Option<Vec<u8>>, ReleaseError> {
+    Ok(Roots::read(&tuf_dir.join(CHANNEL))?.with_digest(digest))
+}
+
+/// All root metadata of the channel, the first one first.
+///
+/// # Errors
+/// The chain cannot be read.
+pub fn root_chain(tuf_dir: &Path) -> Result<Vec<Vec<u8>>, ReleaseError> {
+    Ok(Roots::read(&tuf_dir.join(CHANNEL))?.bytes())
+}
+
+/// The public half of the key that the next root shall name for the online `role`; the private half
+/// stays here and signs nothing until then.
+///
+/// # Errors
+/// The disk's.
+pub fn next_online_key(tuf_dir: &Path, role: RoleType) -> Result<PublicKey, ReleaseError> {
+    let _lock = files::lock(&tuf_dir.join(CHANNEL))?;
+    online::next_key(&tuf_dir.join("keys"), role)
+}
+
+/// Takes the root after the newest, signed where the root key is, and signs anew what its keys did
+/// not sign. The newest root again is allowed and changes nothing.
+///
+/// # Errors
+/// [`ReleaseError::NotNextRoot`] says why it is not taken; the disk's.
+pub fn accept_root(tuf_dir: &Path, bytes: &[u8], now: UnixMillis) -> Result<(), ReleaseError> {
+    let dir = tuf_dir.join(CHANNEL);
+    {
+        let _lock = files::lock(&dir)?;
+        let roots = Roots::read(&dir)?;
+        if roots.with_digest(None).is_none_or(|newest| newest != bytes) {
+            let next = check_next(roots.newest(), bytes, now)?;
+            online::are_named(&tuf_dir.join("keys"), &next.signed.signed)?;
+            let version = next.signed.signed.version;
+            files::write(&dir.join(format!("{version}.root.json")), &next.bytes)?;
+            // A cut here leaves metadata that the new root may not trust: devices refuse it, and go
+            // on as they are, until the next start signs it anew.
+        }
+    }
+    Repository::open(tuf_dir)?.refresh(now).map(drop)
 }
 
 /// Where the metadata file of that name lies; none for any other name, so that nothing else of the
@@ -113,21 +151,23 @@ pub fn metadata_path(tuf_dir: &Path, file: &str) -> Option<PathBuf> {
     (versioned || file == "timestamp.json").then(|| tuf_dir.join(CHANNEL).join(file))
 }
 
+/// Where the hub's addresses of that digest lie (`<sha256>.hub-addresses.json`); none for any other
+/// name.
+pub fn addresses_path(tuf_dir: &Path, file: &str) -> Option<PathBuf> {
+    let digest = file.strip_suffix(HUB_ADDRESSES_TARGET)?.strip_suffix('.')?;
+    let digest: Digest = digest.parse().ok()?;
+    let name = format!("{digest}.{HUB_ADDRESSES_TARGET}");
+    Some(tuf_dir.join(CHANNEL).join("targets").join(name))
+}
+
 /// The channel `dev`, opened for signing, and locked while this lives: opening it twice waits.
 #[derive(Debug)]
 pub struct Repository {
     _lock: File,
     dir: PathBuf,
-    root: Root,
+    roots: Roots,
     keys: OnlineKeys,
     current: Current,
-}
-
-#[derive(Debug)]
-struct OnlineKeys {
-    targets: SigningKey,
-    snapshot: SigningKey,
-    timestamp: SigningKey,
 }
 
 /// What `timestamp.json` leads to.
@@ -139,22 +179,18 @@ struct Current {
 }
 
 impl Repository {
-    /// Opens the repository below `tuf_dir` and follows it as a device does, but for expiry, which
-    /// [`refresh`](Self::refresh) mends.
+    /// Opens the repository below `tuf_dir` and follows it as a device does, but for expiry and for
+    /// what a key signed that was rotated since, which [`refresh`](Self::refresh) mends.
     ///
     /// # Errors
     /// A file is missing, or is not what its signature or the file that names it says.
     pub fn open(tuf_dir: &Path) -> Result<Self, ReleaseError> {
         let (dir, keys_dir) = (tuf_dir.join(CHANNEL), tuf_dir.join("keys"));
         let lock = files::lock(&dir)?;
-        let root = read_root(&dir)?;
-        let keys = OnlineKeys {
-            targets: files::read_key(&key_file(&keys_dir, "targets"))?,
-            snapshot: files::read_key(&key_file(&keys_dir, "snapshot"))?,
-            timestamp: files::read_key(&key_file(&keys_dir, "timestamp"))?,
-        };
-        let current = Current::read(&dir, &root)?;
-        Ok(Self { _lock: lock, dir, root, keys, current })
+        let roots = Roots::read(&dir)?;
+        let keys = OnlineKeys::open(&keys_dir, roots.newest())?;
+        let current = Current::read(&dir, &roots)?;
+        Ok(Self { _lock: lock, dir, roots, keys, current })
     }
 
     /// The digest that the channel gives `target`.
@@ -193,46 +229,129 @@ impl Repository {
             Some(found) => return Err(ReleaseError::Taken { target: target.to_owned(), found }),
             None => {}
         }
-        if self.current.targets.signed.signed.targets.len() >= MOST_TARGETS {
+        self.place_target(name, bytes, now)
+    }
+
+    /// Publishes a document of the hub itself, in the place of the one before: the hub's keys, its
+    /// addresses. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// [`ReleaseError::TooMany`]; the disk's.
+    pub fn publish_own(
+        &mut self,
+        target: &str,
+        bytes: &[u8],
+        now: UnixMillis,
+    ) -> Result<(), ReleaseError> {
+        let name = target_name(target)?;
+        let found = metadata::digest_of(&self.current.targets.signed.signed, &name);
+        if found == Some(Digest::of(bytes)) {
+            return Ok(());
+        }
+        self.place_target(name, bytes, now)
+    }
+
+    /// The bytes of a document of the hub itself.
+    ///
+    /// # Errors
+    /// It is missing, or is not what the metadata names.
+    pub fn read_own(&self, target: &str) -> Result<Vec<u8>, ReleaseError> {
+        let damaged = |reason: &str| ReleaseError::Damaged {
+            file: target.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let digest = self.digest_of(target)?.ok_or_else(|| damaged("it is not published"))?;
+        let bytes = files::read(&self.dir.join("targets").join(format!("{digest}.{target}")))?;
+        if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(damaged("its digest is wrong")) }
+    }
+
+    fn place_target(
+        &mut self,
+        name: TargetName,
+        bytes: &[u8],
+        now: UnixMillis,
+    ) -> Result<(), ReleaseError> {
+        let last = &self.current.targets.signed.signed;
+        if last.targets.len() >= MOST_TARGETS && !last.targets.contains_key(&name) {
             return Err(ReleaseError::TooMany);
         }
         write_target(&self.dir, &name, bytes)?;
-        let mut targets = metadata::next_targets(&self.current.targets.signed.signed, now)?;
+        let mut targets = metadata::next_targets(last, now)?;
         targets.add_target(name, metadata::target(bytes));
-        let next = Current::sign(&self.keys, targets, self.current.next_versions()?, now)?;
+        let next = Current::sign(&self.keys, targets, self.current.next_versions(now)?, now)?;
         self.replace(next)
     }
 
-    /// Signs anew what has less than a third of its life left, and what names it. Returns whether
-    /// anything was due.
+    /// Signs anew what has less than a third of its life left or was signed by a key that was rotated
+    /// since, and what names it. Returns whether anything was due.
     ///
     /// # Errors
     /// The disk's.
     pub fn refresh(&mut self, now: UnixMillis) -> Result<bool, ReleaseError> {
-        let current = &self.current;
-        let versions = current.next_versions()?;
-        let next = if current.targets.is_due(TARGETS_LIFE_MS, now) {
-            let targets = metadata::next_targets(&current.targets.signed.signed, now)?;
-            Current::sign(&self.keys, targets, versions, now)?
-        } else if current.snapshot.is_due(SNAPSHOT_LIFE_MS, now) {
-            Current::sign_snapshot(&self.keys, current.targets.clone(), versions, now)?
-        } else if current.timestamp.is_due(TIMESTAMP_LIFE_MS, now) {
-            let timestamp = metadata::timestamp(versions.1, &current.snapshot, now)?;
-            let timestamp = Document::sign(timestamp, &self.keys.timestamp)?;
-            Current { timestamp, ..current.clone() }
+        let (current, root) = (&self.current, self.roots.newest());
+        let Current { targets, snapshot, timestamp } = current;
+        let role = if targets.is_due(TARGETS_LIFE_MS, now) || !targets.is_trusted_by(root) {
+            RoleType::Targets
+        } else if snapshot.is_due(SNAPSHOT_LIFE_MS, now) || !snapshot.is_trusted_by(root) {
+            RoleType::Snapshot
+        } else if timestamp.is_due(TIMESTAMP_LIFE_MS, now) || !timestamp.is_trusted_by(root) {
+            RoleType::Timestamp
         } else {
             return Ok(false);
         };
-        self.replace(next).map(|()| true)
+        self.sign_anew(role, now).map(|()| true)
     }
 
-    /// Milliseconds since 1970 at which the root metadata ends.
-    pub fn root_expires(&self) -> UnixMillis {
-        UnixMillis(u64::try_from(self.root.expires.as_millisecond()).unwrap_or(0))
+    /// The versions of root, targets, snapshot and timestamp, and when each ends.
+    pub fn ends(&self) -> [(RoleType, u64, UnixMillis); 4] {
+        let Current { targets, snapshot, timestamp } = &self.current;
+        [
+            (RoleType::Root, self.roots.newest().version.get(), self.roots.ends()),
+            (RoleType::Targets, targets.signed.signed.version.get(), targets.ends()),
+            (RoleType::Snapshot, snapshot.signed.signed.version.get(), snapshot.ends()),
+            (RoleType::Timestamp, timestamp.signed.signed.version.get(), timestamp.ends()),
+        ]
+    }
+
+    /// When the timestamp was signed.
+    pub fn signed_at(&self) -> UnixMillis {
+        UnixMillis(self.current.timestamp.ends().0.saturating_sub(TIMESTAMP_LIFE_MS))
+    }
+
+    /// Signs the metadata of an online role anew, whatever is left of its life.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sign_anew(&mut self, role: RoleType, now: UnixMillis) -> Result<(), ReleaseError> {
+        let current = &self.current;
+        let versions = current.next_versions(now)?;
+        let next = match role {
+            RoleType::Targets => {
+                let targets = metadata::next_targets(&current.targets.signed.signed, now)?;
+                Current::sign(&self.keys, targets, versions, now)?
+            }
+            RoleType::Snapshot => {
+                Current::sign_snapshot(&self.keys, current.targets.clone(), versions, now)?
+            }
+            _ => current.sign_timestamp(&self.keys, versions.1, now)?,
+        };
+        self.replace(next)
+    }
+
+    /// The digest that targets metadata of this channel, of any age, gives `target`.
+    ///
+    /// # Errors
+    /// No root of this channel names the key that signed it.
+    pub fn once_named(&self, targets: &[u8], target: &str) -> Result<Option<Digest>, ReleaseError> {
+        let read =
+            |root| Document::<Targets>::read(targets.to_vec(), root, "older targets metadata");
+        let document = self.roots.newest_first().map(read).find(Result::is_ok);
+        let document = document.unwrap_or_else(|| read(self.roots.newest()))?;
+        Ok(metadata::digest_of(&document.signed.signed, &target_name(target)?))
     }
 
     fn replace(&mut self, next: Current) -> Result<(), ReleaseError> {
-        next.place(&self.dir, &self.root)?;
+        next.place(&self.dir, self.roots.newest())?;
         self.current = next;
         self.current.prune(&self.dir);
         Ok(())
@@ -263,18 +382,30 @@ impl Current {
         Ok(Self { targets, snapshot, timestamp })
     }
 
-    fn next_versions(&self) -> Result<(NonZeroU64, NonZeroU64), ReleaseError> {
-        let timestamp = after(self.timestamp.signed.signed.version)?;
-        Ok((after(self.snapshot.signed.signed.version)?, timestamp))
+    fn sign_timestamp(
+        &self,
+        keys: &OnlineKeys,
+        version: NonZeroU64,
+        now: UnixMillis,
+    ) -> Result<Self, ReleaseError> {
+        let timestamp = metadata::timestamp(version, &self.snapshot, now)?;
+        let timestamp = Document::sign(timestamp, &keys.timestamp)?;
+        Ok(Self { timestamp, ..self.clone() })
     }
 
-    fn read(dir: &Path, root: &Root) -> Result<Self, ReleaseError> {
+    fn next_versions(&self, now: UnixMillis) -> Result<(NonZeroU64, NonZeroU64), ReleaseError> {
+        let timestamp = next_version(self.timestamp.signed.signed.version, now)?;
+        Ok((next_version(self.snapshot.signed.signed.version, now)?, timestamp))
+    }
+
+    fn read(dir: &Path, roots: &Roots) -> Result<Self, ReleaseError> {
         let read = |file: &str| files::read(&dir.join(file));
         let timestamp: Document<Timestamp> =
-            Document::read(read("timestamp.json")?, root, "timestamp.json")?;
+            Document::read_by(read("timestamp.json")?, roots.newest_first(), "timestamp.json")?;
         let meta = timestamp.signed.signed.meta.get("snapshot.json");
         let file = format!("{}.snapshot.json", meta.map_or(0, |m| m.version.get()));
-        let snapshot: Document<Snapshot> = Document::read(read(&file)?, root, &file)?;
+        let snapshot: Document<Snapshot> =
+            Document::read_by(read(&file)?, roots.newest_first(), &file)?;
         let unnamed = |file: &str| ReleaseError::Damaged {
             file: file.to_owned(),
             reason: "it is not the file that the signed metadata names".to_owned(),
@@ -284,7 +415,8 @@ impl Current {
         }
         let meta = snapshot.signed.signed.meta.get("targets.json");
         let file = format!("{}.targets.json", meta.map_or(0, |m| m.version.get()));
-        let targets: Document<Targets> = Document::read(read(&file)?, root, &file)?;
+        let targets: Document<Targets> =
+            Document::read_by(read(&file)?, roots.newest_first(), &file)?;
         if !targets.is_named_by(meta) {
             return Err(unnamed(&file));
         }
@@ -313,34 +445,23 @@ impl Current {
 
     /// Removes the versions that fell out of those kept; what cannot be removed is no harm.
     fn prune(&self, dir: &Path) {
-        let versions = [
-            ("targets", self.targets.signed.signed.version),
-            ("snapshot", self.snapshot.signed.signed.version),
-        ];
-        for (role, version) in versions {
-            if let Some(old) = version.get().checked_sub(KEPT_VERSIONS).filter(|old| *old > 0) {
+        for role in ["targets", "snapshot"] {
+            let mut versions = versions_of(dir, role);
+            versions.sort_unstable_by(|a, b| b.cmp(a));
+            for old in versions.into_iter().skip(KEPT_VERSIONS) {
                 let _ = std::fs::remove_file(dir.join(format!("{old}.{role}.json")));
             }
         }
     }
 }
 
-/// Follows the chain of roots from the first, each trusted by the one before and by itself.
-fn read_root(dir: &Path) -> Result<Root, ReleaseError> {
-    let first = files::read(&dir.join("1.root.json"))?;
-    let unchecked: tough::schema::Signed<Root> = serde_json::from_slice(&first)
-        .map_err(|e| ReleaseError::Damaged { file: "1.root.json".into(), reason: e.to_string() })?;
-    let mut root = Document::<Root>::read(first, &unchecked.signed, "1.root.json")?.signed.signed;
-    loop {
-        let file = format!("{}.root.json", after(root.version)?);
-        let path = dir.join(&file);
-        if !path.exists() {
-            return Ok(root);
-        }
-        let bytes = files::read(&path)?;
-        let next: Document<Root> = Document::read(bytes.clone(), &root, &file)?;
-        root = Document::<Root>::read(bytes, &next.signed.signed, &file)?.signed.signed;
-    }
+/// The versions of a role's metadata that are in `dir`.
+fn versions_of(dir: &Path, role: &str) -> Vec<u64> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let version = |name: String| {
+        name.strip_suffix(".json")?.strip_suffix(role)?.strip_suffix('.')?.parse().ok()
+    };
+    entries.flatten().filter_map(|entry| version(entry.file_name().into_string().ok()?)).collect()
 }
 
 fn target_name(text: &str) -> Result<TargetName, ReleaseError> {
@@ -360,8 +481,4 @@ fn write_target(dir: &Path, name: &TargetName, bytes: &[u8]) -> Result<(), Relea
     let folder = dir.join("targets").join(folders);
     files::make_folder(&folder)?;
     files::write(&folder.join(format!("{}.{file}", Digest::of(bytes))), bytes)
-}
-
-fn key_file(keys_dir: &Path, role: &str) -> PathBuf {
-    keys_dir.join(format!("{CHANNEL}-{role}.pk8"))
 }

@@ -7,25 +7,29 @@ use std::path::Path;
 use std::time::Duration;
 
 use fleetloop_protocol::api::models::{Model, Release, ReleaseRequest};
-use fleetloop_protocol::hub_keys::{HUB_KEYS_TARGET, HubKeys};
 use fleetloop_protocol::limits::shorten;
 use fleetloop_protocol::{BundleDigest, Digest};
+use tokio::sync::broadcast::error::RecvError;
+use tough::schema::RoleType;
 
 use super::{CHANNEL, ReleaseError, Repository, init};
-use crate::AppState;
 use crate::clock::Clock;
 use crate::config::Paths;
+use crate::jobs::disputes;
+use crate::keys;
+use crate::published::{self, Documents};
 use crate::store::payloads::Blobs;
-use crate::store::{StoreError, audit, registry, releases};
+use crate::store::{StoreError, audit, registry, releases, restores};
+use crate::{AppState, HubEvent};
 
 /// How often the repository is looked at for metadata that needs signing anew: often beside a
 /// timestamp's day, so that a device never meets an expired one for want of a look.
 const LOOK: Duration = Duration::from_secs(10 * 60);
 
-/// When the operator is told that the root metadata ends, in milliseconds before.
-const ROOT_WARNING_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+/// Looks in a day.
+const LOOKS_A_DAY: u32 = 144;
 
-/// Makes the repository of a new hub, and stores `hub-keys.json` as an artefact. Returns the digest
+/// Makes the repository of a new hub, and stores the hub's own documents as artefacts. Returns the digest
 /// of the root metadata, which goes into enrolment tokens.
 ///
 /// # Errors
@@ -33,16 +37,16 @@ const ROOT_WARNING_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 pub async fn init_repository(
     paths: &Paths,
     offline_keys: &Path,
-    hub_keys: &HubKeys,
+    documents: &Documents,
     artefacts: &Blobs,
     clock: &Clock,
 ) -> Result<Digest, ReleaseError> {
-    let (tuf, offline, keys) = (paths.tuf(), offline_keys.to_owned(), hub_keys.clone());
+    let (tuf, offline, own) = (paths.tuf(), offline_keys.to_owned(), documents.files()?);
+    for (_, bytes) in &own {
+        artefacts.put(Digest::of(bytes), bytes.clone().into()).await?;
+    }
     let now = clock.now();
-    let initial = blocking(move || init(&tuf, &offline, &keys, now)).await?;
-    let bytes = initial.hub_keys_json;
-    artefacts.put(Digest::of(&bytes), bytes.into()).await?;
-    Ok(initial.root_digest)
+    Ok(blocking(move || init(&tuf, &offline, &own, now)).await?.root_digest)
 }
 
 /// Releases a bundle: intended, published, confirmed (see the module above). Again is allowed and
@@ -60,9 +64,16 @@ pub async fn release(
         return Err(ReleaseError::Channel { channel: shorten(&request.channel) });
     }
     let bundle = request.bundle;
-    let model = state.store.read(move |c| registry::get(c, bundle)).await?;
+    let (model, disputed) = state
+        .store
+        .read(move |c| {
+            let model = registry::get(c, bundle)?;
+            let disputed = disputes::concerns(c, &model)?;
+            Ok((model, disputed))
+        })
+        .await?;
     let reason = request.without_gate.as_deref().map(|reason| shorten(reason.trim()));
-    let grounds = grounds(&model, reason.as_deref())?;
+    let grounds = grounds(&model, disputed, reason.as_deref())?;
     let held = crate::registry::hold(&state.artefacts, bundle).await?;
     let release = Release {
         channel: CHANNEL.to_owned(),
@@ -104,8 +115,9 @@ pub async fn release(
 }
 
 /// Why a model may be released, in words for the audit log.
-fn grounds(model: &Model, reason: Option<&str>) -> Result<String, ReleaseError> {
+fn grounds(model: &Model, disputed: bool, reason: Option<&str>) -> Result<String, ReleaseError> {
     let finding = match &model.verdict {
+        _ if disputed => "a report that it was judged by is in dispute",
         Some(verdict) if verdict.passed => return Ok("the gate passed".to_owned()),
         Some(_) => "its gate failed",
         None => "no gate has judged it",
@@ -144,9 +156,33 @@ pub async fn reconcile(state: &AppState) -> Result<(), ReleaseError> {
         }
     }
     for (target, digest) in targets {
-        if target != HUB_KEYS_TARGET && !known.iter().any(|r| r.target == target) {
+        let is_own = published::TARGETS.contains(&&*target);
+        if !is_own && !known.iter().any(|r| r.target == target) {
             adopt(state, target, BundleDigest(digest)).await?;
         }
+    }
+    Ok(())
+}
+
+/// Signs all metadata anew if the last was signed before this hub was restored from a backup: its
+/// versions are then seconds of now, and so ahead of all that devices have seen.
+///
+/// # Errors
+/// The repository cannot be read or signed for.
+pub async fn catch_up(state: &AppState) -> Result<(), ReleaseError> {
+    let Some(restored) = state.store.read(restores::last).await? else { return Ok(()) };
+    let (tuf, now) = (state.config.paths.tuf(), state.clock.now());
+    let signed = blocking(move || {
+        let mut repository = Repository::open(&tuf)?;
+        // Whole seconds: at the border it is signed once more, which does no harm.
+        let is_behind = repository.signed_at() <= restored.restored_at;
+        if is_behind {
+            repository.sign_anew(RoleType::Targets, now)?;
+        }
+        Ok(is_behind)
+    });
+    if signed.await? {
+        tracing::info!("release metadata signed anew, for this hub was restored from a backup");
     }
     Ok(())
 }
@@ -218,20 +254,14 @@ async fn targets(state: &AppState) -> Result<Vec<(String, Digest)>, ReleaseError
     blocking(move || Ok(Repository::open(&tuf)?.targets())).await
 }
 
-/// Signs metadata anew long before it ends, until the hub stops.
+/// Signs metadata anew long before it ends and looks at all keys, until the hub stops. What somebody
+/// must do about a key is logged once a day.
 async fn refresh_loop(state: AppState) {
     let mut stopping = state.stopping.clone();
+    let mut looks = 0_u32;
     loop {
         let (tuf, now) = (state.config.paths.tuf(), state.clock.now());
-        let refreshed = blocking(move || {
-            let mut repository = Repository::open(&tuf)?;
-            let left = repository.root_expires().0.saturating_sub(now.0);
-            if left < ROOT_WARNING_MS {
-                let days = left / (24 * 60 * 60 * 1000);
-                tracing::warn!(days, "the root metadata ends soon; renew it with the offline key");
-            }
-            repository.refresh(now)
-        });
+        let refreshed = blocking(move || Repository::open(&tuf)?.refresh(now));
         match refreshed.await {
             Ok(true) => tracing::info!("release metadata signed anew"),
             Ok(false) => {}
@@ -240,6 +270,8 @@ async fn refresh_loop(state: AppState) {
                 tracing::error!(error, "cannot sign release metadata anew; trying again");
             }
         }
+        look_at_keys(&state, looks.is_multiple_of(LOOKS_A_DAY)).await;
+        looks = looks.wrapping_add(1);
         // Both are cancel-safe: a sleep holds nothing, the stop stays.
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -248,14 +280,59 @@ async fn refresh_loop(state: AppState) {
     }
 }
 
+/// Publishes each revocation as it happens, until the hub stops.
+async fn follow_revocations(state: AppState) {
+    let (mut events, mut stopping) = (state.events.subscribe(), state.stopping.clone());
+    loop {
+        // Both are cancel-safe: an event that is not received waits, the stop stays.
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = stopped(&mut stopping) => return,
+        };
+        match event {
+            Ok(HubEvent::DeviceRevoked { .. }) | Err(RecvError::Lagged(_)) => {
+                if let Err(error) = published::publish(&state, &state.pki).await {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(
+                        error,
+                        "cannot publish a revocation; the next one, or the next start, does"
+                    );
+                }
+            }
+            Ok(_) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn look_at_keys(state: &AppState, aloud: bool) {
+    match keys::read(state).await {
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "cannot look at the hub's keys; trying again");
+        }
+        Ok(_) if aloud => {
+            for warning in state.vitals.warnings(state.clock.now()) {
+                tracing::warn!(warning, "a key needs somebody");
+            }
+        }
+        Ok(_) => {}
+    }
+}
+
 /// Everything that moves releases, rollouts and jobs on by itself, until the hub stops.
 ///
 /// # Errors
 /// Database and repository cannot be brought together.
 pub async fn run(state: AppState) -> Result<(), ReleaseError> {
-    reconcile(&state).await?;
+    match reconcile(&state).await {
+        // The start logged it; what needs no new release goes on.
+        Err(ReleaseError::KeyLost { .. }) => {}
+        other => other?,
+    }
     tokio::join!(
         refresh_loop(state.clone()),
+        follow_revocations(state.clone()),
         crate::rollout::driver::run(state.clone()),
         crate::jobs::watch(state),
     );

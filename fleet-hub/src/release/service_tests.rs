@@ -18,7 +18,7 @@ async fn releases_of(hub: &Hub) -> Vec<(String, BundleDigest)> {
 
 fn in_repository(hub: &Hub) -> Vec<String> {
     let targets = Repository::open(&hub.state.config.paths.tuf()).unwrap().targets();
-    targets.into_iter().map(|(name, _)| name).filter(|name| name != "hub-keys.json").collect()
+    targets.into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".toml")).collect()
 }
 
 async fn intend(hub: &Hub, target: &str, bundle: BundleDigest) {
@@ -159,14 +159,15 @@ async fn a_full_disk_at_the_repository_is_no_release() {
     crate::registry::import(&hub.state, bundle, "admin").await.unwrap();
     // A folder in the way of the new targets file fails the write as a full disk does, for root too.
     let dev = hub.state.config.paths.tuf().join("dev");
-    std::fs::create_dir_all(dev.join("2.targets.json/x")).unwrap();
+    let second = format!("{}.targets.json", NOW.0 / 1000 + 1);
+    std::fs::create_dir_all(dev.join(&second).join("x")).unwrap();
     let failed = release(&hub.state, without_gate(bundle), "admin").await;
     assert!(matches!(failed, Err(ReleaseError::Io { .. })), "{failed:?}");
     assert!(releases_of(&hub).await.is_empty());
     assert!(hub.state.store.read(releases::intended).await.unwrap().is_empty());
-    std::fs::remove_dir_all(dev.join("2.targets.json")).unwrap();
+    std::fs::remove_dir_all(dev.join(&second)).unwrap();
     release(&hub.state, without_gate(bundle), "admin").await.unwrap();
-    let mode = std::fs::metadata(dev.join("2.targets.json")).unwrap().permissions().mode();
+    let mode = std::fs::metadata(dev.join(&second)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
 }
 

@@ -7,16 +7,20 @@ use fleetloop_protocol::hub_keys::{HUB_KEYS_TARGET, HubKey, HubKeyUse, HubKeys};
 use fleetloop_protocol::keys::SigningKey;
 use tempfile::TempDir;
 use tough::TargetName;
-use tough::schema::{Role, Snapshot, Targets, Timestamp};
+use tough::schema::{Role, Root, Signed, Snapshot, Targets, Timestamp};
 
 use super::*;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
+/// The first version of what is signed at [`NOW`]: its second.
+const FIRST: u64 = NOW.0 / 1000;
+
 struct Channel {
     base: TempDir,
     initial: InitialRelease,
+    hub_keys_json: Vec<u8>,
 }
 
 impl Channel {
@@ -32,8 +36,10 @@ impl Channel {
         let keys =
             HubKeys { keys: vec![hub_key(HubKeyUse::Receipt), hub_key(HubKeyUse::Assignment)] };
         let (tuf, offline) = (base.path().join("data/tuf"), base.path().join("offline"));
-        let initial = init(&tuf, &offline, &keys, NOW).unwrap();
-        Self { base, initial }
+        let hub_keys_json = serde_json::to_vec(&keys).unwrap();
+        let own = [(HUB_KEYS_TARGET, hub_keys_json.clone())];
+        let initial = init(&tuf, &offline, &own, NOW).unwrap();
+        Self { base, initial, hub_keys_json }
     }
 
     fn tuf(&self) -> PathBuf {
@@ -96,12 +102,12 @@ fn digest_in(targets: &Targets, name: &str) -> Option<Digest> {
 #[test]
 fn a_device_that_pinned_the_root_can_follow_what_the_hub_publishes() {
     let channel = Channel::new();
-    let pinned = Digest::of(&root_json(&channel.tuf()).unwrap());
+    let pinned = Digest::of(&root_json(&channel.tuf(), None).unwrap().unwrap());
     assert_eq!(pinned, channel.initial.root_digest);
     let targets = follow(&channel, pinned, NOW).unwrap();
     let keys = digest_in(&targets, HUB_KEYS_TARGET);
-    assert_eq!(keys, Some(Digest::of(&channel.initial.hub_keys_json)));
-    let read: HubKeys = serde_json::from_slice(&channel.initial.hub_keys_json).unwrap();
+    assert_eq!(keys, Some(Digest::of(&channel.hub_keys_json)));
+    let read: HubKeys = serde_json::from_slice(&channel.hub_keys_json).unwrap();
     assert_eq!(read.keys.len(), 2);
 
     let manifest = b"name = \"wear\"".to_vec();
@@ -135,7 +141,7 @@ async fn toughs_own_client_accepts_the_repository_too() {
     let name = TargetName::new(HUB_KEYS_TARGET).unwrap();
     let stream = loaded.read_target(&name).await.unwrap().expect("the target");
     let bytes = tough::IntoVec::into_vec(stream).await.unwrap();
-    assert_eq!(bytes, channel.initial.hub_keys_json);
+    assert_eq!(bytes, channel.hub_keys_json);
 }
 
 #[test]
@@ -162,8 +168,9 @@ fn what_a_power_cut_leaves_is_the_old_channel_or_the_new_one() {
     let old = follow(&channel, pinned, NOW).unwrap();
     assert_eq!(digest_in(&old, "wear/1/bundle.toml"), None);
     // Cut before the snapshot, and in the middle of writing it.
-    fs::remove_file(dev.join("2.snapshot.json")).unwrap();
-    put(&dev.join(".2.snapshot.json.new"), b"{");
+    let second = format!("{}.snapshot.json", FIRST + 1);
+    fs::remove_file(dev.join(&second)).unwrap();
+    put(&dev.join(format!(".{second}.new")), b"{");
     // The next start releases something else under the same numbers, and devices see it.
     let mut repository = channel.open();
     assert_eq!(repository.digest_of("wear/1/bundle.toml").unwrap(), None);
@@ -191,7 +198,8 @@ fn metadata_is_signed_anew_when_a_third_of_its_life_is_left() {
         let snapshot = timestamp.signed.meta["snapshot.json"].version.get();
         versions.push((timestamp.signed.version.get(), snapshot));
     }
-    assert_eq!(versions, [(2, 1), (3, 2), (4, 3)]);
+    let [day, five, sixty] = [DAY * 2 / 3 + 2000, 5 * DAY, 61 * DAY].map(|ms| FIRST + ms / 1000);
+    assert_eq!(versions, [(day, FIRST), (five, five), (sixty, sixty)]);
     let targets = repository.targets();
     drop(repository);
     assert_eq!(channel.open().targets(), targets);
@@ -201,7 +209,8 @@ fn metadata_is_signed_anew_when_a_third_of_its_life_is_left() {
 
 #[test]
 fn altered_metadata_is_not_opened() {
-    for file in ["timestamp.json", "1.snapshot.json", "1.targets.json", "1.root.json"] {
+    let (snapshot, targets) = (format!("{FIRST}.snapshot.json"), format!("{FIRST}.targets.json"));
+    for file in ["timestamp.json", &*snapshot, &*targets, "1.root.json"] {
         let channel = Channel::new();
         let path = channel.tuf().join("dev").join(file);
         let text = String::from_utf8(fs::read(&path).unwrap()).unwrap();
@@ -232,9 +241,9 @@ fn the_root_key_is_offline_and_readable_by_its_owner_only() {
 fn a_key_is_never_overwritten() {
     let channel = Channel::new();
     let offline = channel.base.path().join("offline");
-    let again = init(&channel.tuf(), &offline, &HubKeys { keys: vec![] }, NOW);
+    let again = init(&channel.tuf(), &offline, &[], NOW);
     assert!(matches!(again, Err(ReleaseError::KeyExists { .. })), "{again:?}");
-    assert_eq!(root_json(&channel.tuf()).unwrap(), channel.initial.root_json);
+    assert_eq!(root_chain(&channel.tuf()).unwrap(), [channel.initial.root_json]);
 }
 
 #[test]

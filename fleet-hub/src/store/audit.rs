@@ -39,6 +39,44 @@ pub fn audit(
     Ok(())
 }
 
+/// A line to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    /// Who.
+    pub who: &'a str,
+    /// What was done, a stable word.
+    pub action: &'a str,
+    /// To what.
+    pub object: &'a str,
+    /// Details in words.
+    pub detail: &'a str,
+}
+
+/// Adds a line that a device caused, unless the device caused `limit` of the last 24 hours' lines: the
+/// one that reaches the limit is followed by a line that says so, and then there are none. Says
+/// whether the line was written.
+///
+/// # Errors
+/// The database failed.
+pub fn of_device(tx: &Transaction<'_>, line: &Line<'_>, limit: u32) -> Result<bool, StoreError> {
+    let today: u32 = tx
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM audit WHERE who = ?1
+                AND at_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER) - 86400000 LIMIT ?2)",
+        )?
+        .query_row(params![line.who, limit.saturating_add(1)], |row| row.get(0))?;
+    if today > limit {
+        return Ok(false);
+    }
+    if today == limit {
+        let detail = format!("{limit} lines in 24 hours; more of this device are left out");
+        audit(tx, line.who, "device.audit-limit", line.who, &detail)?;
+        return Ok(false);
+    }
+    audit(tx, line.who, line.action, line.object, line.detail)?;
+    Ok(true)
+}
+
 /// The last `limit` lines, the newest first.
 ///
 /// # Errors

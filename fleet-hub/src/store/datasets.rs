@@ -25,16 +25,30 @@ pub struct Labelled {
     pub split: Option<Split>,
 }
 
-/// Everything that is labelled now, ordered by sample.
+/// How many labelled samples no dataset holds, because an operator has not decided about them yet or
+/// has decided against them.
+///
+/// # Errors
+/// The database failed.
+pub fn held(connection: &Connection) -> Result<u64, StoreError> {
+    let count: i64 = connection
+        .prepare_cached(
+            "SELECT count(*) FROM sample s JOIN current_label l ON l.sample = s.id
+             WHERE s.held IS NOT NULL",
+        )?
+        .query_row([], |row| row.get(0))?;
+    Ok(from_sql(count))
+}
+
+/// Everything that is labelled now and counts, ordered by sample.
 ///
 /// # Errors
 /// The database failed.
 pub fn labelled(connection: &Connection) -> Result<Vec<Labelled>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.sample, s.payload, s.media_type, s.grp, s.split,
-            (SELECT l.label FROM label l WHERE l.sample = s.id ORDER BY l.id DESC LIMIT 1)
-         FROM sample s WHERE EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id)
-         ORDER BY s.sample",
+        "SELECT s.sample, s.payload, s.media_type, s.grp, s.split, l.label
+         FROM sample s JOIN current_label l ON l.sample = s.id
+         WHERE s.held IS NULL ORDER BY s.sample",
     )?;
     let mut rows = statement.query([])?;
     let mut out = Vec::new();

@@ -10,8 +10,11 @@ use fleetloop_protocol::state::Reported;
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::de::DeserializeOwned;
 
-use super::{StoreError, as_sql, audit, from_sql, replace};
+use super::strangers::Stranger;
+use super::{StoreError, as_sql, audit, clones, from_sql, replace};
+use crate::limits::Limits;
 
 /// A device as stored.
 #[derive(Debug, Clone)]
@@ -30,8 +33,8 @@ pub struct DeviceRow {
     pub agent_version: String,
     /// When it enrolled.
     pub enrolled_at: UnixMillis,
-    /// When its newest certificate ends, if this is known.
-    pub certificate_ends: Option<UnixMillis>,
+    /// When its newest certificate ends.
+    pub certificate_ends: UnixMillis,
     /// The device whose place it took.
     pub replaces: Option<DeviceId>,
     /// The device that took its place.
@@ -44,6 +47,10 @@ pub struct DeviceRow {
     pub telemetry: Option<Telemetry>,
     /// Samples of it that are stored.
     pub samples_stored: u64,
+    /// Samples among them that are held.
+    pub samples_held: u64,
+    /// Since when two machines speak as it, if they do.
+    pub held_since: Option<UnixMillis>,
     /// Messages of it that were refused.
     pub refusals: u64,
 }
@@ -51,11 +58,12 @@ pub struct DeviceRow {
 const COLUMNS: &str = "id, name, state, signing_key, certificate_pem, agent_version,
     enrolled_at_ms, last_seen_ms, reported, telemetry, refusals,
     (SELECT count(*) FROM sample WHERE sample.device = device.id), certificate_ends_ms, replaces,
-    (SELECT other.id FROM device AS other WHERE other.replaces = device.id)";
+    (SELECT other.id FROM device AS other WHERE other.replaces = device.id), held_since_ms,
+    (SELECT count(*) FROM sample WHERE sample.device = device.id
+        AND sample.held IN ('clone', 'collected'))";
 
 fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
     let id: String = row.get(0)?;
-    let json = |column| -> Result<Option<String>, StoreError> { Ok(row.get(column)?) };
     let other = |column| -> Result<Option<DeviceId>, StoreError> {
         let id = row.get::<_, Option<String>>(column)?.map(|id| id.parse());
         id.transpose().map_err(StoreError::damaged)
@@ -72,15 +80,22 @@ fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
         agent_version: row.get(5)?,
         enrolled_at: UnixMillis(from_sql(row.get(6)?)),
         last_seen: row.get::<_, Option<i64>>(7)?.map(|ms| UnixMillis(from_sql(ms))),
-        // JSON of an older build that no longer fits is as good as none: the next report replaces it.
-        reported: json(8)?.and_then(|text| serde_json::from_str(&text).ok()),
-        telemetry: json(9)?.and_then(|text| serde_json::from_str(&text).ok()),
+        reported: from_json(row.get(8)?)?,
+        telemetry: from_json(row.get(9)?)?,
         refusals: from_sql(row.get(10)?),
         samples_stored: from_sql(row.get(11)?),
-        certificate_ends: row.get::<_, Option<i64>>(12)?.map(|ms| UnixMillis(from_sql(ms))),
+        certificate_ends: UnixMillis(from_sql(row.get(12)?)),
         replaces: other(13)?,
         replaced_by: other(14)?,
+        held_since: row.get::<_, Option<i64>>(15)?.map(|ms| UnixMillis(from_sql(ms))),
+        samples_held: from_sql(row.get(16)?),
     })
+}
+
+fn from_json<T: DeserializeOwned>(text: Option<String>) -> Result<Option<T>, StoreError> {
+    text.map(|text| serde_json::from_str(&text))
+        .transpose()
+        .map_err(|_| StoreError::damaged("report of a device"))
 }
 
 /// All devices by id.
@@ -129,6 +144,43 @@ pub fn enrolled(connection: &Connection) -> Result<Vec<(DeviceId, PublicKey)>, S
     .collect()
 }
 
+/// What is known of an enrolled device's certificate.
+#[derive(Debug, Clone)]
+pub struct CertificateRow {
+    /// Which device.
+    pub id: DeviceId,
+    /// What people call it.
+    pub name: String,
+    /// Its last report.
+    pub reported: Option<Reported>,
+    /// Its newest certificate, PEM.
+    pub certificate_pem: String,
+}
+
+/// The newest certificates of all enrolled devices, by id.
+///
+/// # Errors
+/// The database failed.
+pub fn enrolled_certificates(connection: &Connection) -> Result<Vec<CertificateRow>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, name, reported, coalesce(renewed_pem, certificate_pem) FROM device
+         WHERE state = 'enrolled' ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        let reported: Option<String> = row.get(2)?;
+        found.push(CertificateRow {
+            id: id.parse().map_err(|_| StoreError::damaged(format_args!("device {id:?}")))?,
+            name: row.get(1)?,
+            reported: reported.and_then(|text| serde_json::from_str(&text).ok()),
+            certificate_pem: row.get(3)?,
+        });
+    }
+    Ok(found)
+}
+
 /// Revokes a device for ever; again is allowed. Whoever calls this then tells
 /// [`crate::HubEvent::DeviceRevoked`], which kicks its session.
 ///
@@ -159,6 +211,7 @@ pub fn renew(
     id: &DeviceId,
     certificate_pem: &str,
     ends: UnixMillis,
+    limits: &Limits,
 ) -> Result<(), StoreError> {
     let changed = tx.execute(
         "UPDATE device SET renewed_pem = ?2, certificate_ends_ms = ?3
@@ -168,7 +221,10 @@ pub fn renew(
     if changed == 0 {
         return Err(StoreError::not_found(format!("device {id} among the enrolled ones")));
     }
-    audit(tx, id.as_str(), "device.renew", id.as_str(), &format!("until {} ms", ends.0))
+    let detail = format!("until {} ms", ends.0);
+    let id = id.as_str();
+    let line = super::audit::Line { who: id, action: "device.renew", object: id, detail: &detail };
+    super::audit::of_device(tx, &line, limits.device_audit_rows).map(drop)
 }
 
 /// A fresh enrolment token.
@@ -341,6 +397,39 @@ pub fn add(
     get(tx, &new.id)
 }
 
+/// Adds a device that the hub does not know any more, as its certificate has it. No enrolment token
+/// leads to it, so the certificate that enrolment gave is not kept.
+///
+/// # Errors
+/// [`StoreError::Conflict`] when a device of that id is there.
+pub fn readmit(
+    tx: &Transaction<'_>,
+    stranger: &Stranger,
+    name: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let added = tx.execute(
+        "INSERT OR IGNORE INTO device (id, name, state, signing_key, certificate_pem, agent_version,
+             enrolled_at_ms, certificate_ends_ms)
+         VALUES (?1, ?2, 'enrolled', ?3, '', '', ?4, ?5)",
+        params![
+            stranger.device.as_str(),
+            name,
+            stranger.signing_key.as_bytes(),
+            as_sql(now.0),
+            as_sql(stranger.certificate_ends.0)
+        ],
+    )?;
+    if added == 0 {
+        let what = format!(
+            "cannot take device {0} in again: it is known; see 'fleet-hub device show {0}'",
+            stranger.device
+        );
+        return Err(StoreError::Conflict { what });
+    }
+    Ok(())
+}
+
 /// Keeps a device's last report.
 ///
 /// # Errors
@@ -357,7 +446,7 @@ pub fn set_reported(
         "UPDATE device SET reported = ?2, agent_version = ?3, last_seen_ms = ?4 WHERE id = ?1",
     )?
     .execute(params![id.as_str(), json, reported.agent_version, as_sql(now.0)])?;
-    Ok(())
+    clones::heard(tx, id, reported, now)
 }
 
 /// Keeps a device's last telemetry.

@@ -10,7 +10,8 @@ use fleetloop_protocol::sample::VerifiedSample;
 use fleetloop_protocol::{ClockState, DeviceId, Digest, SampleId, UnixMillis, Verified};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{StoreError, as_sql, audit};
+use super::{StoreError, as_sql, audit, chain, clones};
+use crate::limits::Limits;
 
 /// What became of a verified message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,11 +81,13 @@ pub fn store_sample(
     let json = |what: &str, error: serde_json::Error| StoreError::Invalid {
         what: format!("cannot store {what}: {error}"),
     };
+    let held = clones::held_since(tx, &header.id.device)?.map(|_| "clone");
     tx.prepare_cached(
         "INSERT INTO sample (sample, grp, device, epoch, sequence, previous, captured_at_ms,
             clock_synced, model, config, selection, predictions, payload, payload_len, media_type,
-            salt, envelope, receipt, stored_at_ms)
-         VALUES (?1, 'fleet', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+            salt, envelope, receipt, stored_at_ms, held)
+         VALUES (?1, 'fleet', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+            ?19)",
     )?
     .execute(params![
         digest.as_bytes(),
@@ -105,7 +108,9 @@ pub fn store_sample(
         sample.header().envelope(),
         receipt,
         as_sql(now.0),
+        held,
     ])?;
+    chain::look(tx, header, digest, now)?;
     Ok(Outcome::Stored)
 }
 
@@ -144,9 +149,9 @@ pub fn store_gap(
     let reason = serde_json::to_value(record.reason).ok();
     let reason = reason.as_ref().and_then(|value| value.as_str()).unwrap_or("unknown");
     tx.prepare_cached(
-        "INSERT INTO gap (digest, device, epoch, from_sequence, to_sequence, reason, envelope,
-            receipt, stored_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO gap (digest, device, epoch, from_sequence, to_sequence, before, after, reason,
+            envelope, receipt, stored_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         gap.body_digest().as_bytes(),
@@ -154,11 +159,14 @@ pub fn store_gap(
         as_sql(record.epoch.0),
         as_sql(record.from.0),
         as_sql(record.to.0),
+        record.before.as_bytes(),
+        record.after.as_bytes(),
         reason,
         gap.envelope(),
         receipt,
         as_sql(now.0),
     ])?;
+    chain::look_at_gap(tx, record, now)?;
     Ok(Outcome::Stored)
 }
 
@@ -179,17 +187,18 @@ pub struct Contradiction {
     pub envelope: Vec<u8>,
 }
 
-/// Keeps a contradiction as evidence, at most `keep` of them, the newest, and writes it to the
-/// audit log the first time it comes.
+/// Keeps a contradiction as evidence, at most `device_quarantine_rows` of each device, the newest, and
+/// writes it to the audit log the first time it comes. False when the audit log has the device's lines
+/// of today already.
 ///
 /// # Errors
 /// The database failed.
 pub fn quarantine(
     tx: &Transaction<'_>,
     found: &Contradiction,
-    keep: u32,
+    limits: &Limits,
     now: UnixMillis,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let added = tx.execute(
         "INSERT INTO quarantine (message, device, identity, stored_digest, found_digest, envelope, at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (message) DO NOTHING",
@@ -204,15 +213,22 @@ pub fn quarantine(
         ],
     )?;
     if added == 0 {
-        return Ok(());
+        return Ok(true);
     }
-    tx.execute(
-        "DELETE FROM quarantine WHERE id <= (SELECT max(id) FROM quarantine) - ?1",
-        [i64::from(keep)],
-    )?;
+    tx.prepare_cached(
+        "DELETE FROM quarantine WHERE device = ?1 AND id NOT IN (
+            SELECT id FROM quarantine WHERE device = ?1 ORDER BY id DESC LIMIT ?2)",
+    )?
+    .execute(params![found.device.as_str(), limits.device_quarantine_rows])?;
     count(tx, "quarantined")?;
     let detail = format!("stored {}, sent {}", found.stored, found.found);
-    audit(tx, found.device.as_str(), "sample.quarantine", &found.identity, &detail)
+    let line = audit::Line {
+        who: found.device.as_str(),
+        action: "sample.quarantine",
+        object: &found.identity,
+        detail: &detail,
+    };
+    audit::of_device(tx, &line, limits.device_audit_rows)
 }
 
 /// Counts a refusal, in all, by reason and by device.

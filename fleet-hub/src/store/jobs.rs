@@ -124,6 +124,14 @@ pub fn open(connection: &Connection) -> Result<Vec<Stored>, StoreError> {
     select(connection, "WHERE state IN ('queued', 'leased') ORDER BY id", [])
 }
 
+/// Jobs whose result waits for an operator, the oldest first.
+///
+/// # Errors
+/// The database failed.
+pub fn held(connection: &Connection) -> Result<Vec<Stored>, StoreError> {
+    select(connection, "WHERE state = 'held' ORDER BY id", [])
+}
+
 /// All jobs, the newest first, at most `limit`.
 ///
 /// # Errors
@@ -167,6 +175,7 @@ fn name(phase: &Phase) -> &'static str {
     match phase {
         Phase::Queued => "queued",
         Phase::Leased { .. } => "leased",
+        Phase::Held { .. } => "held",
         Phase::Done { .. } => "done",
         Phase::Failed { .. } => "failed",
     }

@@ -1,9 +1,11 @@
 //! What samples show. Append-only: a sample's label is its newest row and the older ones are its
-//! history. The set of labels grows at its end; a label is never removed or moved, because its
+//! history; a row without a label withdraws what was said before (the view `current_label` is what
+//! holds now). The set of labels grows at its end; a label is never removed or moved, because its
 //! index is what models learned.
 
 use std::collections::{BTreeMap, HashSet};
 
+use fleetloop_observe::text::has_hidden;
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -41,7 +43,7 @@ pub fn set(connection: &Connection) -> Result<LabelSet, StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when one would be removed or moved; [`StoreError::Invalid`] for a
-/// label that is empty, too long, twice in the list or holds control characters.
+/// label that is empty, too long, twice in the list or holds characters that cannot be seen.
 pub fn extend(tx: &Transaction<'_>, wanted: &LabelSet, who: &str) -> Result<(), StoreError> {
     let have = set(tx)?.labels;
     if !wanted.labels.starts_with(&have) {
@@ -57,8 +59,10 @@ pub fn extend(tx: &Transaction<'_>, wanted: &LabelSet, who: &str) -> Result<(), 
         let bad = |why: &str| StoreError::Invalid {
             what: format!("cannot set the labels: {label:?} {why}"),
         };
-        if label.trim().is_empty() || label.trim() != label || label.chars().any(char::is_control) {
-            return Err(bad("is empty, has spaces around it or holds control characters"));
+        if label.trim().is_empty() || label.trim() != label || has_hidden(label) {
+            return Err(bad(
+                "is empty, has spaces around it or holds characters that cannot be seen",
+            ));
         }
         if label.len() > LABEL_BYTES {
             return Err(bad(&format!("is longer than {LABEL_BYTES} bytes")));
@@ -109,24 +113,12 @@ pub fn give(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let idx = index(tx, label)?;
-    let id: Option<i64> = tx
-        .prepare_cached("SELECT id FROM sample WHERE sample = ?1")?
-        .query_row([sample.as_bytes()], |row| row.get(0))
-        .optional()?;
-    let Some(id) = id else {
-        return Err(StoreError::not_found(format!("sample {sample}; see 'fleet-hub sample list'")));
-    };
-    let before: Option<(u16, String, String)> = tx
-        .prepare_cached(
-            "SELECT l.label, l.given_by, n.name FROM label l JOIN label_name n ON n.idx = l.label
-             WHERE l.sample = ?1 ORDER BY l.id DESC LIMIT 1",
-        )?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
+    let id = living(tx, sample)?;
+    let before = current(tx, id)?;
     if before.as_ref().is_some_and(|(label, by, _)| *label == idx && by == who) {
         return Ok(());
     }
-    add(tx, id, idx, who, now)?;
+    add(tx, id, Some(idx), who, now)?;
     let detail = match before {
         None => label.to_owned(),
         Some((_, by, was)) => format!("{label} (was {was}, by {by})"),
@@ -134,11 +126,56 @@ pub fn give(
     audit(tx, who, "label.set", &sample.to_string(), &detail)
 }
 
+/// Withdraws what was said of a sample: it has no label then, and its history stays. Without a label
+/// nothing changes.
+///
+/// # Errors
+/// [`StoreError::NotFound`] without such a sample; [`StoreError::Conflict`] when it was removed.
+pub fn clear(
+    tx: &Transaction<'_>,
+    sample: Digest,
+    who: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let id = living(tx, sample)?;
+    let Some((_, by, was)) = current(tx, id)? else { return Ok(()) };
+    add(tx, id, None, who, now)?;
+    audit(tx, who, "label.clear", &sample.to_string(), &format!("was {was}, by {by}"))
+}
+
+/// The row of a sample that was not removed.
+fn living(tx: &Transaction<'_>, sample: Digest) -> Result<i64, StoreError> {
+    let found: Option<(i64, bool)> = tx
+        .prepare_cached("SELECT id, removed_at_ms IS NOT NULL FROM sample WHERE sample = ?1")?
+        .query_row([sample.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match found {
+        None => Err(super::samples::no_such(sample)),
+        Some((_, true)) => {
+            let what = format!("cannot label sample {sample}: it was removed");
+            Err(StoreError::Conflict { what })
+        }
+        Some((id, false)) => Ok(id),
+    }
+}
+
+/// What a sample shows now: index, by whom, name.
+fn current(tx: &Transaction<'_>, id: i64) -> Result<Option<(u16, String, String)>, StoreError> {
+    let found = tx
+        .prepare_cached(
+            "SELECT l.label, l.given_by, n.name FROM current_label l
+             JOIN label_name n ON n.idx = l.label WHERE l.sample = ?1",
+        )?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    Ok(found)
+}
+
 /// Adds a label row, without a look at what was there and without an audit line of its own.
 pub(super) fn add(
     tx: &Transaction<'_>,
     sample_id: i64,
-    idx: u16,
+    idx: Option<u16>,
     who: &str,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
@@ -152,9 +189,9 @@ pub(super) fn add(
 /// One line of a sample's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
-    /// The label.
-    pub label: String,
-    /// Who gave it.
+    /// The label; none when the one before was withdrawn.
+    pub label: Option<String>,
+    /// Who gave or withdrew it.
     pub by: String,
     /// When.
     pub at: UnixMillis,
@@ -167,7 +204,7 @@ pub struct Given {
 pub fn history(connection: &Connection, sample: Digest) -> Result<Vec<Given>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT n.name, l.given_by, l.given_at_ms FROM label l
-         JOIN label_name n ON n.idx = l.label JOIN sample s ON s.id = l.sample
+         LEFT JOIN label_name n ON n.idx = l.label JOIN sample s ON s.id = l.sample
          WHERE s.sample = ?1 ORDER BY l.id DESC",
     )?;
     let lines = statement
@@ -197,7 +234,7 @@ const SEEN: &str = "s.sample, s.device, s.selection, s.predictions, s.stored_at_
 
 /// Whether somebody labelled the picture of sample `s`, be it this sample or another with the same
 /// payload: a camera at a stopped belt sends one picture many times.
-const KNOWN: &str = "EXISTS (SELECT 1 FROM label l JOIN sample same ON same.id = l.sample
+const KNOWN: &str = "EXISTS (SELECT 1 FROM current_label l JOIN sample same ON same.id = l.sample
     WHERE same.payload = s.payload)";
 
 /// Gathers what the labelling policy looks at. A picture is a candidate once, as its newest sample,
@@ -209,7 +246,8 @@ pub fn queue_view(connection: &Connection) -> Result<QueueView, StoreError> {
     let labels = set(connection)?.labels;
     let waiting: i64 = connection.query_row(
         &format!(
-            "SELECT count(DISTINCT s.payload) FROM sample s WHERE s.grp = 'fleet' AND NOT {KNOWN}"
+            "SELECT count(DISTINCT s.payload) FROM sample s
+             WHERE s.grp = 'fleet' AND s.removed_at_ms IS NULL AND s.held IS NULL AND NOT {KNOWN}"
         ),
         [],
         |row| row.get(0),
@@ -219,7 +257,8 @@ pub fn queue_view(connection: &Connection) -> Result<QueueView, StoreError> {
     let mut pictures = HashSet::new();
     let sql = format!(
         "SELECT {SEEN}, {KNOWN}, s.payload
-         FROM sample s WHERE s.grp = 'fleet' ORDER BY s.id DESC LIMIT ?1"
+         FROM sample s WHERE s.grp = 'fleet' AND s.removed_at_ms IS NULL AND s.held IS NULL
+         ORDER BY s.id DESC LIMIT ?1"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query([LOOK_BACK])?;
@@ -238,7 +277,8 @@ pub fn queue_view(connection: &Connection) -> Result<QueueView, StoreError> {
     let sql = format!(
         "SELECT {SEEN} FROM (SELECT DISTINCT sample FROM
             (SELECT l.sample FROM label l JOIN sample s ON s.id = l.sample
-             WHERE s.grp = 'fleet' ORDER BY l.id DESC LIMIT ?1)) last
+             WHERE s.grp = 'fleet' AND l.label IS NOT NULL AND s.removed_at_ms IS NULL
+             ORDER BY l.id DESC LIMIT ?1)) last
          JOIN sample s ON s.id = last.sample"
     );
     let mut statement = connection.prepare_cached(&sql)?;

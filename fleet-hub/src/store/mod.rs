@@ -2,16 +2,20 @@
 //!
 //! Invariants: one thread writes ([`writer`]) and answers only after the commit is on disk (WAL,
 //! `synchronous=FULL`, foreign keys on); readers have connections of their own and never run on a
-//! tokio worker; migrations are numbered and append-only. SQL lives in this folder only.
+//! tokio worker; a database of another schema is refused and left as it is. SQL lives in this folder
+//! only, the tables in `schema.sql`.
 //!
 //! Encodings: digests are 32-byte BLOBs, times are INTEGER milliseconds since 1970, `u64`
 //! identities (epoch, sequence) are the INTEGER of the same 64 bits ([`as_sql`], [`from_sql`]),
 //! structures are JSON TEXT.
 
 pub mod audit;
+pub mod chain;
+pub mod clones;
 pub mod datasets;
 pub mod desired;
 pub mod devices;
+pub mod findings;
 pub mod ingest;
 pub mod jobs;
 pub mod labels;
@@ -19,11 +23,15 @@ pub mod numbers;
 pub mod payloads;
 pub mod registry;
 pub mod releases;
+pub mod removal;
 pub mod replace;
+pub mod reports;
+pub mod restores;
 pub mod rollouts;
 pub mod samples;
 pub mod sessions;
 pub mod sketches;
+pub mod strangers;
 pub mod tokens;
 pub mod uploads;
 pub mod writer;
@@ -48,14 +56,11 @@ const READERS: usize = 4;
 /// How long a connection waits for a lock that a checkpoint or a backup holds.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// Numbered, append-only. What is released is never edited: a change is the next number.
-const MIGRATIONS: &[(u32, &str)] = &[
-    (1, include_str!("migrations/0001_core.sql")),
-    (2, include_str!("migrations/0002_api.sql")),
-    (3, include_str!("migrations/0003_release.sql")),
-    (5, include_str!("migrations/0005_sketches.sql")),
-    (6, include_str!("migrations/0006_renew.sql")),
-];
+/// The tables.
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// The version of [`SCHEMA`], which the database keeps as SQLite's `user_version`.
+const SCHEMA_VERSION: u32 = 1;
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -127,17 +132,15 @@ pub enum StoreError {
     /// The hub is stopping, or the writer could not begin.
     #[error("cannot reach the hub's database: it is closing")]
     Closed,
-    /// Written by a newer build.
+    /// Written by another build.
     #[error(
-        "cannot open {path}: it was written by a newer fleet-hub (schema {found}, this build knows {known}); upgrade"
+        "cannot open {path}: it has schema {found}, and this fleet-hub reads schema {SCHEMA_VERSION}; run the fleet-hub that wrote it"
     )]
-    Newer {
+    OtherSchema {
         /// The database.
         path: PathBuf,
         /// Its schema.
         found: u32,
-        /// The newest this build knows.
-        known: u32,
     },
 }
 
@@ -204,19 +207,18 @@ struct Readers {
 }
 
 impl Store {
-    /// Opens (or makes) the database in `data_dir`, brings its schema up to date and starts the
-    /// writer.
+    /// Opens (or makes) the database in `data_dir` and starts the writer.
     ///
     /// # Errors
-    /// The file cannot be opened, a migration fails, or a newer build wrote it.
+    /// The file cannot be opened, or another build wrote it ([`StoreError::OtherSchema`]).
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join(DATABASE);
         let mut connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
+        prepare(&mut connection, &path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        migrate(&mut connection, &path)?;
         let readers =
             Readers { idle: Mutex::new(Vec::new()), permits: Semaphore::new(READERS), path };
         Ok(Self { writer: Writer::start(connection)?, readers: Arc::new(readers) })
@@ -281,31 +283,48 @@ impl Readers {
     }
 }
 
-/// Applies what is missing, each migration in one transaction with its number. A crash between two
-/// leaves the first applied and the second to do.
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS migration (number INTEGER PRIMARY KEY) STRICT",
-    )?;
-    let found: u32 =
-        connection
-            .query_row("SELECT coalesce(max(number), 0) FROM migration", [], |row| row.get(0))?;
-    let known = MIGRATIONS.iter().map(|(number, _)| *number).max().unwrap_or(0);
-    if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+/// Makes the tables of a new database, in one transaction: a crash before its commit leaves none.
+/// A database of another schema is refused before anything is written to it.
+fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let tx = connection.transaction()?;
+    let is_new = tx.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?;
+    if is_new {
+        tx.execute_batch(SCHEMA)?;
+        tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     }
-    for (number, sql) in MIGRATIONS {
-        let tx = connection.transaction()?;
-        let applied: bool = tx.query_row(
-            "SELECT EXISTS (SELECT 1 FROM migration WHERE number = ?1)",
-            [number],
-            |row| row.get(0),
-        )?;
-        if !applied {
-            tx.execute_batch(sql)?;
-            tx.execute("INSERT INTO migration (number) VALUES (?1)", [number])?;
-            tx.commit()?;
+    let found: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found != SCHEMA_VERSION {
+        return Err(StoreError::OtherSchema { path: path.to_owned(), found });
+    }
+    Ok(tx.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_of_another_schema_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DATABASE);
+        let db = Connection::open(&path).unwrap();
+        for found in [0, SCHEMA_VERSION + 1] {
+            db.execute_batch("CREATE TABLE IF NOT EXISTS theirs (one INTEGER)").unwrap();
+            db.pragma_update(None, "user_version", found).unwrap();
+            let before = std::fs::read(&path).unwrap();
+            let error = Store::open(folder.path()).err().unwrap();
+            assert!(matches!(error, StoreError::OtherSchema { found: f, .. } if f == found));
+            let text = error.to_string();
+            assert!(text.contains("hub.db") && text.contains("run the fleet-hub that"), "{text}");
+            assert_eq!(std::fs::read(&path).unwrap(), before);
         }
     }
-    Ok(())
+
+    #[test]
+    fn a_database_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            Store::open(folder.path()).unwrap();
+        }
+    }
 }

@@ -7,7 +7,7 @@ use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::api::status::HubStatus;
 use rusqlite::{Connection, Params};
 
-use super::{StoreError, as_sql, from_sql, samples};
+use super::{StoreError, as_sql, findings, from_sql, restores, samples};
 
 /// A device heard within this time counts as connected: three of its reports, whatever broker
 /// carries them.
@@ -28,7 +28,7 @@ pub fn numbers(connection: &Connection, now: UnixMillis) -> Result<HubStatus, St
             connection,
             "SELECT substr(name, 9), value FROM counter WHERE name LIKE 'refused.%'",
         )?,
-        labels: one("SELECT count(*) FROM label")?,
+        labels: one("SELECT count(*) FROM label WHERE label IS NOT NULL")?,
         devices_enrolled: devices("enrolled"),
         devices_revoked: devices("revoked"),
         devices_connected: number(
@@ -44,6 +44,8 @@ pub fn numbers(connection: &Connection, now: UnixMillis) -> Result<HubStatus, St
             connection,
             "SELECT json_extract(phase, '$.phase'), count(*) FROM rollout GROUP BY 1",
         )?,
+        restored: restores::status(connection)?,
+        findings: findings::open_by_kind(connection)?,
         database_bytes: one(
             "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
         )?,

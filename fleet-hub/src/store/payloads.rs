@@ -17,8 +17,10 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::StoreError;
+use crate::durable::sync_parent;
 
 /// A folder of files by content hash; cheap to clone.
 #[derive(Clone)]
@@ -27,6 +29,8 @@ pub struct Blobs {
     root: PathBuf,
     files: Arc<dyn ObjectStore>,
     floor_bytes: u64,
+    /// Held by many while a file has no row yet, by one while files are erased.
+    keeping: Arc<RwLock<()>>,
 }
 
 impl Blobs {
@@ -45,7 +49,35 @@ impl Blobs {
                 source,
             })?
             .with_fsync(true);
-        Ok(Self { what, root: root.to_owned(), files: Arc::new(files), floor_bytes })
+        let (files, keeping) = (Arc::new(files), Arc::default());
+        Ok(Self { what, root: root.to_owned(), files, floor_bytes, keeping })
+    }
+
+    /// While this is held, nothing is erased: from before a file is put until the row that names it is
+    /// on disk.
+    pub async fn keep(&self) -> RwLockReadGuard<'_, ()> {
+        self.keeping.read().await
+    }
+
+    /// While this is held, nobody is between a file and its row: whoever erases looks now whether a
+    /// row names the file.
+    pub async fn erasing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.keeping.write().await
+    }
+
+    /// Removes a file, durably. One that is not there is fine.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn erase(&self, digest: Digest) -> Result<(), StoreError> {
+        let path = self.root.join(location(digest).to_string());
+        let what = format!("erase {} {digest}", self.what);
+        let removed = tokio::task::spawn_blocking(move || match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync_parent(&path)),
+        });
+        let removed = removed.await.map_err(|_| StoreError::Panicked)?;
+        removed.map_err(|source| StoreError::Io { what, source })
     }
 
     /// Stores `bytes` under `digest`, durably.

@@ -1,4 +1,4 @@
-//! Models: bundles whose manifest and files the hub holds, with lineage, verdict and reports.
+//! Models: bundles whose manifest and files the hub holds, with lineage and verdict.
 
 use fleetloop_protocol::api::jobs::JobId;
 use fleetloop_protocol::api::models::Model;
@@ -8,31 +8,22 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::{StoreError, as_sql, digest_at, from_sql};
 
-/// A report whose bytes are an artefact.
+/// What a model's manifest says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReportRow {
-    /// The bundle it is about.
-    pub bundle: BundleDigest,
-    /// The dataset it was made on.
-    pub dataset: Digest,
-    /// The artefact.
-    pub digest: Digest,
-    /// The job that made it.
-    pub job: Option<JobId>,
-    /// The runtime that made it.
-    pub runtime: String,
+pub struct Listing {
+    /// The TUF target.
+    pub target: String,
+    /// The manifest's length, in bytes.
+    pub manifest_len: u64,
+    /// How many labels it has.
+    pub labels: usize,
 }
 
 /// Adds a model. Adding the same bundle again changes nothing.
 ///
 /// # Errors
 /// [`StoreError::Conflict`] when another bundle has that name and version.
-pub fn insert(
-    tx: &Transaction<'_>,
-    model: &Model,
-    target: &str,
-    manifest_len: u64,
-) -> Result<(), StoreError> {
+pub fn insert(tx: &Transaction<'_>, model: &Model, listing: &Listing) -> Result<(), StoreError> {
     let taken: Option<BundleDigest> = tx
         .prepare_cached("SELECT bundle FROM model WHERE name = ?1 AND version = ?2")?
         .query_row(params![model.name, model.version], |row| digest_at(row, 0))
@@ -51,16 +42,17 @@ pub fn insert(
         None => {}
     }
     tx.prepare_cached(
-        "INSERT INTO model (bundle, name, version, target, manifest_len, base, dataset, run_record,
-            job, verdict, created_by, created_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO model (bundle, name, version, target, manifest_len, labels, base, dataset,
+            run_record, job, verdict, created_by, created_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?
     .execute(params![
         model.bundle.0.as_bytes(),
         model.name,
         model.version,
-        target,
-        as_sql(manifest_len),
+        listing.target,
+        as_sql(listing.manifest_len),
+        as_sql(listing.labels as u64),
         model.base.map(|base| *base.0.as_bytes()),
         model.dataset.map(|dataset| *dataset.as_bytes()),
         model.run_record.map(|record| *record.as_bytes()),
@@ -86,50 +78,33 @@ pub fn judge(
     Ok(())
 }
 
-/// Adds a report; again changes nothing.
-///
-/// # Errors
-/// The database failed, or the hub does not hold the bundle.
-pub fn add_report(tx: &Transaction<'_>, report: &ReportRow, at_ms: u64) -> Result<(), StoreError> {
-    tx.prepare_cached(
-        "INSERT INTO report (bundle, dataset, digest, job, runtime, at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-    )?
-    .execute(params![
-        report.bundle.0.as_bytes(),
-        report.dataset.as_bytes(),
-        report.digest.as_bytes(),
-        report.job.map(|job| as_sql(job.0)),
-        report.runtime,
-        as_sql(at_ms)
-    ])?;
-    Ok(())
-}
-
-/// The last report about `bundle` on `dataset`, or on any dataset.
+/// Takes back the verdicts that were made by reports about `bundle` on `dataset`: its own, and those
+/// of models trained from it.
 ///
 /// # Errors
 /// The database failed.
-pub fn last_report(
-    connection: &Connection,
+pub fn withdraw_verdicts(
+    tx: &Transaction<'_>,
     bundle: BundleDigest,
-    dataset: Option<Digest>,
-) -> Result<Option<ReportRow>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT bundle, dataset, digest, job, runtime FROM report
-         WHERE bundle = ?1 AND (?2 IS NULL OR dataset = ?2) ORDER BY at_ms DESC LIMIT 1",
+    dataset: Digest,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE model SET verdict = NULL WHERE (bundle = ?1 OR base = ?1) AND dataset = ?2",
+        params![bundle.0.as_bytes(), dataset.as_bytes()],
     )?;
-    let params = params![bundle.0.as_bytes(), dataset.map(|d| *d.as_bytes())];
-    let row = statement.query_row(params, |row| {
-        Ok(ReportRow {
-            bundle: BundleDigest(digest_at(row, 0)?),
-            dataset: digest_at(row, 1)?,
-            digest: digest_at(row, 2)?,
-            job: row.get::<_, Option<i64>>(3)?.map(|id| JobId(from_sql(id))),
-            runtime: row.get(4)?,
-        })
-    });
-    Ok(row.optional()?)
+    Ok(())
+}
+
+/// How many labels a model has; none when the hub does not hold it.
+///
+/// # Errors
+/// The database failed.
+pub fn labels(connection: &Connection, bundle: BundleDigest) -> Result<Option<usize>, StoreError> {
+    let found: Option<i64> = connection
+        .prepare_cached("SELECT labels FROM model WHERE bundle = ?1")?
+        .query_row([bundle.0.as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(found.map(|labels| usize::try_from(labels).unwrap_or(0)))
 }
 
 /// The model of that bundle.

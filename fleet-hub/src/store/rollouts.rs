@@ -199,9 +199,7 @@ pub fn heard(connection: &Connection, only: Option<&DeviceId>) -> Result<Vec<Hea
         heard.push(Heard {
             device: id.parse().map_err(StoreError::damaged)?,
             is_revoked: row.get::<_, String>(1)? != "enrolled",
-            // JSON of an older build that no longer fits is as good as none: the next report
-            // replaces it.
-            reported: reported.and_then(|text| serde_json::from_str(&text).ok()),
+            reported: reported.map(|text| from_json("report of a device", &text)).transpose()?,
             last_seen: row.get::<_, Option<i64>>(3)?.map(|ms| UnixMillis(from_sql(ms))),
         });
     }

@@ -2,7 +2,7 @@
 //! devices are written by `ingest` only.
 
 use fleetloop_protocol::api::datasets::Split;
-use fleetloop_protocol::api::samples::{ImportResponse, Sample, SampleCounts};
+use fleetloop_protocol::api::samples::{ImportResponse, Removed, Sample, SampleCounts};
 use fleetloop_protocol::sample::MediaType;
 use fleetloop_protocol::{BundleDigest, Digest, Epoch, SampleId, Sequence, UnixMillis};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -26,8 +26,8 @@ pub struct Filter {
 
 const COLUMNS: &str = "s.sample, s.payload, s.media_type, s.payload_len, s.grp,
     s.device, s.epoch, s.sequence, s.model, s.selection, s.predictions, s.stored_at_ms,
-    (SELECT n.name FROM label l JOIN label_name n ON n.idx = l.label
-     WHERE l.sample = s.id ORDER BY l.id DESC LIMIT 1)";
+    (SELECT n.name FROM current_label l JOIN label_name n ON n.idx = l.label
+     WHERE l.sample = s.id), s.removed_at_ms, s.removed_by, s.removed_reason";
 
 /// Samples, the newest first.
 ///
@@ -38,7 +38,7 @@ pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Sample>, Sto
     let sql = format!(
         "SELECT {COLUMNS} FROM sample s
          WHERE (?1 IS NULL OR s.grp = ?1)
-           AND (?2 IS NULL OR ?2 = EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id))
+           AND (?2 IS NULL OR ?2 = EXISTS (SELECT 1 FROM current_label l WHERE l.sample = s.id))
            AND (?3 IS NULL OR s.id < ?3)
          ORDER BY s.id DESC LIMIT ?4"
     );
@@ -74,11 +74,11 @@ fn row_of(connection: &Connection, digest: Digest) -> Result<i64, StoreError> {
         .ok_or_else(|| no_such(digest))
 }
 
-fn no_such(digest: Digest) -> StoreError {
+pub(super) fn no_such(digest: Digest) -> StoreError {
     StoreError::not_found(format!("sample {digest}; see 'fleet-hub sample list'"))
 }
 
-/// How a payload is encoded; none when no sample has it.
+/// How a payload is encoded; none when no sample has it, or had it and was removed.
 ///
 /// # Errors
 /// The database failed.
@@ -87,7 +87,10 @@ pub fn media_type(
     payload: Digest,
 ) -> Result<Option<MediaType>, StoreError> {
     let name: Option<String> = connection
-        .prepare_cached("SELECT media_type FROM sample WHERE payload = ?1 LIMIT 1")?
+        .prepare_cached(
+            "SELECT media_type FROM sample
+             WHERE payload = ?1 AND removed_at_ms IS NULL LIMIT 1",
+        )?
         .query_row([payload.as_bytes()], |row| row.get(0))
         .optional()?;
     name.map(|name| media_type_of(&name)).transpose()
@@ -119,8 +122,9 @@ pub fn counts(connection: &Connection) -> Result<SampleCounts, StoreError> {
         imported: number("SELECT count(*) FROM sample WHERE grp = 'import'")?,
         fleet_labelled: number(
             "SELECT count(*) FROM sample s WHERE s.grp = 'fleet'
-             AND EXISTS (SELECT 1 FROM label l WHERE l.sample = s.id)",
+             AND EXISTS (SELECT 1 FROM current_label l WHERE l.sample = s.id)",
         )?,
+        removed: number("SELECT count(*) FROM sample WHERE removed_at_ms IS NOT NULL")?,
         repeated: counter("repeated")?,
         quarantined: counter("quarantined")?,
         refused: counter("refused")?,
@@ -156,6 +160,13 @@ pub fn record_digest(source: &str, split: Split, label: &str, payload: Digest) -
     Digest::of(&serde_json::to_vec(&record).unwrap_or_default())
 }
 
+impl NewImport {
+    /// The name of its record.
+    pub fn record(&self, source: &str, split: Split) -> Digest {
+        record_digest(source, split, &self.label, self.payload)
+    }
+}
+
 /// Writes imported records and their labels; those that are known are passed over.
 ///
 /// # Errors
@@ -172,7 +183,7 @@ pub fn import(
     let split_name = split_name(split);
     for item in items {
         let label = labels::index(tx, &item.label)?;
-        let record = record_digest(source, split, &item.label, item.payload);
+        let record = item.record(source, split);
         let added = tx
             .prepare_cached(
                 "INSERT INTO sample (sample, grp, payload, payload_len, media_type, split, source, stored_at_ms)
@@ -191,7 +202,7 @@ pub fn import(
             done.known += 1;
             continue;
         }
-        labels::add(tx, tx.last_insert_rowid(), label, who, now)?;
+        labels::add(tx, tx.last_insert_rowid(), Some(label), who, now)?;
         done.stored += 1;
     }
     if done.stored > 0 {
@@ -227,7 +238,13 @@ fn sample(row: &Row<'_>) -> Result<Sample, StoreError> {
         predictions: serde_json::from_str(&predictions).map_err(|_| damaged())?,
         stored_at_ms: from_sql(row.get(11)?),
         label: row.get(12)?,
+        removed: removed(row)?,
     })
+}
+
+fn removed(row: &Row<'_>) -> Result<Option<Removed>, StoreError> {
+    let Some(at_ms) = row.get::<_, Option<i64>>(13)? else { return Ok(None) };
+    Ok(Some(Removed { at_ms: from_sql(at_ms), by: row.get(14)?, reason: row.get(15)? }))
 }
 
 fn identity(row: &Row<'_>) -> Result<Option<SampleId>, StoreError> {

@@ -1,5 +1,5 @@
 //! Logins of the web page: a random cookie, known by its SHA-256 only, that stands for a token
-//! until it expires. Expired ones are swept when a new one is made.
+//! until it expires or the token ends. Expired ones are swept when a new one is made.
 
 use fleetloop_protocol::{Digest, UnixMillis};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
@@ -41,7 +41,8 @@ pub fn holder(
     let found = connection
         .prepare_cached(
             "SELECT t.sha256, t.name, t.role FROM session s JOIN api_token t ON t.sha256 = s.token
-             WHERE s.sha256 = ?1 AND s.expires_at_ms > ?2",
+             WHERE s.sha256 = ?1 AND s.expires_at_ms > ?2 AND t.revoked_at_ms IS NULL
+             AND (t.expires_at_ms IS NULL OR t.expires_at_ms > ?2)",
         )?
         .query_row(params![Digest::of(cookie.as_bytes()).as_bytes(), as_sql(now.0)], |row| {
             Ok((digest_at(row, 0)?, row.get(1)?, row.get::<_, String>(2)?))

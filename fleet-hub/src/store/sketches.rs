@@ -1,16 +1,19 @@
 //! Sketches by device, model and hour, and what each model met first.
 //!
 //! Invariants: a window counts once however often it is delivered; what is counted is of an enrolled
-//! device and of a model that the hub holds, so that no device can fill the table with inventions;
-//! the hour is the hub's, for a device's clock may be anywhere. Limits: [`KEPT_HOURS`], then swept,
+//! device and of a model that the hub holds, so that no device can fill the table with inventions, and
+//! can be true ([`implausible`]), so that no device can outweigh the others with them; the hour is the hub's, for a device's clock may be anywhere. Limits: [`KEPT_HOURS`], then swept,
 //! some rows with each row that is added; a row has some hundred bytes, a device 24 of them a day.
 
 use fleetloop_protocol::sketch::Sketch;
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::{BundleDigest, DeviceId, Digest, UnixMillis};
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::{StoreError, as_sql, devices, digest_at, from_sql, ingest};
+use super::findings::{self, Kind, NewFinding};
+use super::{StoreError, as_sql, chain, devices, digest_at, from_sql, ingest, registry};
+use crate::plausible::{SECONDS_AN_HOUR, implausible};
 
 /// How long an hour's sketch is kept: 90 days.
 pub const KEPT_HOURS: u64 = 90 * 24;
@@ -20,6 +23,9 @@ pub const FIRST_HOURS: u64 = 24;
 
 /// The fewest first frames.
 pub const FIRST_FRAMES: u64 = 1000;
+
+/// The most frames a second of a window that count among the first.
+const FIRST_RATE_HZ: u64 = 10;
 
 /// Windows remembered of a device. What is delivered again was under way when the connection broke,
 /// and no more than the broker's 16 messages are.
@@ -52,13 +58,24 @@ pub fn take(
         return Ok(false);
     }
     devices::set_telemetry(tx, device, telemetry, now)?;
-    let held = match telemetry.model {
-        Some(model) if is_held(tx, model)? => model,
-        _ => return Ok(true),
+    let Some(model) = telemetry.model else { return Ok(true) };
+    let labels = registry::labels(tx, model)?;
+    let found = |kind, subject: &str, detail: &str| {
+        findings::record(tx, &NewFinding { kind, device: Some(device), subject, detail, at: now })
     };
-    if telemetry.sketch.frames() > 0 {
-        add(tx, device, held, &telemetry.sketch, hour(now))?;
-        add_first(tx, held, &telemetry.sketch, hour(now))?;
+    if let Some(why) = implausible(telemetry, labels) {
+        found(Kind::TelemetryImpossible, "window", &why)?;
+        return Ok(true);
+    }
+    if labels.is_none() {
+        chain::model(tx, device, model, None, now)?;
+    } else if telemetry.sketch.frames() > 0 {
+        if add(tx, device, model, telemetry, hour(now))? {
+            add_first(tx, model, telemetry, hour(now))?;
+        } else {
+            let why = format!("over {SECONDS_AN_HOUR} seconds of windows within one hour");
+            found(Kind::TelemetryImpossible, "hour", &why)?;
+        }
     }
     Ok(true)
 }
@@ -78,39 +95,51 @@ fn is_new(tx: &Transaction<'_>, device: &DeviceId, window: Digest) -> Result<boo
     Ok(added == 1)
 }
 
-fn is_held(connection: &Connection, model: BundleDigest) -> Result<bool, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM model WHERE bundle = ?1")?;
-    Ok(statement.exists([model.0.as_bytes()])?)
-}
-
+/// Adds a window to its hour. False when the hour holds as many seconds as it can: the window is left
+/// out then.
 fn add(
     tx: &Transaction<'_>,
     device: &DeviceId,
     model: BundleDigest,
-    window: &Sketch,
+    telemetry: &Telemetry,
     hour: u64,
-) -> Result<(), StoreError> {
-    let known: Option<(i64, Sketch)> = tx
+) -> Result<bool, StoreError> {
+    let (window, window_s) = (&telemetry.sketch, u64::from(telemetry.window_s));
+    let known: Option<(i64, u64, Sketch)> = tx
         .prepare_cached(
-            "SELECT id, sketch FROM sketch WHERE hour = ?1 AND device = ?2 AND model = ?3",
+            "SELECT id, seconds, sketch FROM sketch WHERE hour = ?1 AND device = ?2 AND model = ?3",
         )?
         .query_row(params![as_sql(hour), device.as_str(), model.0.as_bytes()], |row| {
-            Ok((row.get(0)?, sketch_at(row, 1)?))
+            Ok((row.get(0)?, from_sql(row.get(1)?), sketch_at(row, 2)?))
         })
         .optional()?;
-    if let Some((id, mut sketch)) = known {
+    if let Some((id, seconds, mut sketch)) = known {
+        // A window of no whole second takes one: there are 3,600 in an hour, however it is cut.
+        let seconds = seconds + window_s.max(1);
+        if seconds > SECONDS_AN_HOUR {
+            return Ok(false);
+        }
         sketch.merge(window);
-        tx.prepare_cached("UPDATE sketch SET sketch = ?2 WHERE id = ?1")?
-            .execute(params![id, json(&sketch)?])?;
-        return Ok(());
+        tx.prepare_cached("UPDATE sketch SET seconds = ?2, sketch = ?3 WHERE id = ?1")?
+            .execute(params![id, as_sql(seconds), json(&sketch)?])?;
+        return Ok(true);
     }
-    tx.prepare_cached("INSERT INTO sketch (hour, device, model, sketch) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![as_sql(hour), device.as_str(), model.0.as_bytes(), json(window)?])?;
+    // One window may be as long as a device reports seldom: a day.
+    tx.prepare_cached(
+        "INSERT INTO sketch (hour, device, model, seconds, sketch) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        as_sql(hour),
+        device.as_str(),
+        model.0.as_bytes(),
+        as_sql(window_s.max(1)),
+        json(window)?
+    ])?;
     tx.prepare_cached(
         "DELETE FROM sketch WHERE id IN (SELECT id FROM sketch WHERE hour <= ?1 LIMIT ?2)",
     )?
     .execute(params![as_sql(hour.saturating_sub(KEPT_HOURS)), SWEPT_AT_ONCE])?;
-    Ok(())
+    Ok(true)
 }
 
 /// What a model met first.
@@ -131,18 +160,22 @@ impl First {
     }
 }
 
+/// Adds a window to what its model met first, as if it had at most [`FIRST_RATE_HZ`]: which device
+/// answers faster must not decide what all are compared with.
 fn add_first(
     tx: &Transaction<'_>,
     model: BundleDigest,
-    window: &Sketch,
+    telemetry: &Telemetry,
     hour: u64,
 ) -> Result<(), StoreError> {
+    let most = u64::from(telemetry.window_s.max(1)).saturating_mul(FIRST_RATE_HZ);
+    let window = telemetry.sketch.at_most(most);
     let mut first = match first(tx, model)? {
         Some(first) if first.is_complete(hour) => return Ok(()),
         Some(first) => first,
         None => First { from_hour: hour, to_hour: hour, sketch: Sketch::default() },
     };
-    first.sketch.merge(window);
+    first.sketch.merge(&window);
     tx.prepare_cached(
         "INSERT INTO sketch_first (model, from_hour, to_hour, frames, sketch)
          VALUES (?1, ?2, ?3, ?4, ?5)
@@ -235,10 +268,11 @@ pub fn each(
     Ok(())
 }
 
-/// A sketch of an older build that no longer fits is as good as an empty one.
 fn sketch_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Sketch> {
     let text: String = row.get(column)?;
-    Ok(serde_json::from_str(&text).unwrap_or_default())
+    serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+    })
 }
 
 fn json(sketch: &Sketch) -> Result<String, StoreError> {

@@ -17,15 +17,23 @@ async fn a_device_without_a_certificate_gets_no_session_and_no_answer() {
     let device = rig.enrol().await;
     let naked = device.tls_without_certificate();
     assert!(Mqtt::open(&rig, device.id.as_str(), naked.clone(), None).await.is_err());
-    // Every route but the two that say why: the time, and renewing, which asks for a proof.
+    // What a device needs that lost its certificate or its hub: the time, what is signed, renewing.
     let base = rig.config.device_url();
     let http = client(naked);
-    let artefact = format!("artefacts/{}", fleetloop_protocol::Digest::of(b"x"));
-    for path in ["tuf/dev/1.root.json", "tuf/dev/timestamp.json", artefact.as_str()] {
+    let digest = fleetloop_protocol::Digest::of(b"x");
+    let (artefact, payload) = (format!("artefacts/{digest}"), format!("payloads/{digest}"));
+    let target = format!("tuf/dev/targets/{digest}.hub-keys.json");
+    for (path, status) in [
+        (artefact.as_str(), 403),
+        (payload.as_str(), 403),
+        (target.as_str(), 404),
+        ("time", 200),
+        ("tuf/dev/1.root.json", 200),
+        ("tuf/dev/timestamp.json", 200),
+    ] {
         let answer = http.get(format!("{base}/{path}")).send().await.unwrap();
-        assert_eq!(answer.status(), 403, "{path}");
+        assert_eq!(answer.status(), status, "{path}");
     }
-    assert_eq!(http.get(format!("{base}/time")).send().await.unwrap().status(), 200);
     let answer = device.http().get(format!("{base}/tuf/dev/1.root.json")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
 }
@@ -84,8 +92,9 @@ async fn a_revoked_device_is_kicked_and_refused_everywhere() {
     let rig = Rig::start().await;
     let (device, other) = (rig.enrol().await, rig.enrol().await);
     let http = device.http();
-    let url = format!("{}/tuf/dev/1.root.json", rig.config.device_url());
-    assert_eq!(http.get(&url).send().await.unwrap().status(), 200);
+    let digest = fleetloop_protocol::Digest::of(b"x");
+    let url = format!("{}/artefacts/{digest}", rig.config.device_url());
+    assert_eq!(http.get(&url).send().await.unwrap().status(), 404);
     let mut session = device.connect(&rig).await;
     let mut others = other.connect(&rig).await;
     rig.revoke(&device.id).await;
@@ -138,6 +147,23 @@ async fn the_root_key_inside_the_data_directory_stops_the_hub() {
     let started = Box::pin(fleet_hub::serve::Hub::start(rig.config.clone(), clock)).await;
     let Err(error) = started else { panic!("it serves") };
     assert!(error.to_string().contains("root key"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_another_host_gets_nothing_from_either_listener() {
+    let rig = Rig::start().await;
+    let device = rig.enrol().await;
+    for (http, base) in
+        [(rig.http(), rig.config.admin_url()), (device.http(), rig.config.device_url())]
+    {
+        for path in ["healthz", "time", "login", "api/v1/status", "tuf/dev/1.root.json"] {
+            let url = format!("{base}/{path}");
+            let other = http.get(&url).header("host", "evil.example").send().await.unwrap();
+            assert_eq!(other.status(), 421, "{url}");
+            let ours = http.get(&url).header("host", "localhost").send().await.unwrap();
+            assert_ne!(ours.status(), 421, "{url}");
+        }
+    }
 }
 
 fn sample_topic(device: &fleetloop_protocol::DeviceId) -> fleetloop_protocol::topic::Topic {

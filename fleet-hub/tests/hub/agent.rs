@@ -22,16 +22,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use crate::device::PATIENCE;
+use crate::device::{PATIENCE, picture};
 use crate::rig::Rig;
 
 /// Where the first connection that sends so much is cut, in bytes.
 const CUT_AT: usize = 2_000_000;
 
-/// A way to `port` that is cut once. Returns its own port and how often it was cut.
-async fn frail_way(port: u16) -> (u16, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let own = listener.local_addr().unwrap().port();
+/// Where the hub is, as its devices see it.
+const FRAIL: &str = "127.0.0.2";
+
+/// A way from [`FRAIL`] to `port` that is cut once. Returns how often it was cut.
+async fn frail_way(port: u16) -> Arc<AtomicUsize> {
+    let listener = TcpListener::bind((FRAIL, port)).await.unwrap();
     let cuts = Arc::new(AtomicUsize::new(0));
     let counted = cuts.clone();
     tokio::spawn(async move {
@@ -41,7 +43,7 @@ async fn frail_way(port: u16) -> (u16, Arc<AtomicUsize>) {
             tokio::spawn(carry(device, hub, cuts));
         }
     });
-    (own, counted)
+    counted
 }
 
 async fn carry(device: TcpStream, hub: TcpStream, cuts: Arc<AtomicUsize>) {
@@ -73,15 +75,16 @@ impl Sink for Nobody {
     fn failed(&mut self, _number: u64) {}
 }
 
-struct Agent {
-    outbox: Outbox,
+pub struct Agent {
+    pub outbox: Outbox,
     stop: watch::Sender<Shutdown>,
     link: tokio::task::JoinHandle<()>,
     _results: mpsc::Sender<Vec<u8>>,
 }
 
 impl Agent {
-    fn start(dir: &Path) -> Self {
+    /// Starts on `dir`, over the system's clock.
+    pub fn start(dir: &Path) -> Self {
         let identity = Arc::new(Identity::load(dir).unwrap());
         let clock = Clock::system(dir.join("clock.json")).unwrap();
         let device = identity.device().clone();
@@ -96,6 +99,7 @@ impl Agent {
             pulse: Pulse::default(),
             sink: Box::new(Nobody),
             confirm_within: Duration::from_secs(1),
+            guards: infer::Guards::unsafe_none(),
         })
         .unwrap();
         let (stop, shutdown) = shutdown::channel();
@@ -115,7 +119,8 @@ impl Agent {
         Self { outbox, stop, link, _results: results_tx }
     }
 
-    async fn append(&self, payload: Vec<u8>) {
+    /// Signs a sample with that payload.
+    pub async fn append(&self, payload: Vec<u8>) {
         let draft = Draft {
             captured_at: UnixMillis(1),
             clock: ClockState::Unsynced,
@@ -130,7 +135,8 @@ impl Agent {
     }
 
     /// Waits until the outbox is empty.
-    async fn emptied(&self) {
+    /// Waits until every sample has its receipt.
+    pub async fn emptied(&self) {
         let emptied = async {
             while self.outbox.stats().samples > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -139,7 +145,8 @@ impl Agent {
         tokio::time::timeout(PATIENCE, emptied).await.expect("the outbox was never emptied");
     }
 
-    async fn stop(self) {
+    /// Ends as on a signal.
+    pub async fn stop(self) {
         self.stop.send_replace(Shutdown::Now);
         self.link.await.unwrap();
         tokio::task::spawn_blocking(move || self.outbox.close()).await.unwrap();
@@ -158,16 +165,16 @@ fn frame() -> Frame {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_of_five_megabytes_reaches_the_hub_over_a_way_that_is_cut_in_the_middle() {
-    let rig = Rig::start().await;
+    let rig = Rig::start_with(|config| {
+        config.hosts = vec![FRAIL.into()];
+        config.mqtt_listen.set_ip(std::net::Ipv4Addr::UNSPECIFIED.into());
+        config.admin_listen.set_ip(std::net::Ipv4Addr::UNSPECIFIED.into());
+    })
+    .await;
     let dir = tempfile::tempdir().unwrap();
     let clock = Clock::system(dir.path().join("clock.json")).unwrap();
     edge_agent::enroll::enroll_at(&rig.token().await, dir.path(), &clock).await.unwrap();
-    let port = rig.config.device_listen.port();
-    let (frail, cuts) = frail_way(port).await;
-    let record = dir.path().join("identity/identity.json");
-    let text = std::fs::read_to_string(&record).unwrap();
-    let text = text.replace(&format!("localhost:{port}"), &format!("localhost:{frail}"));
-    edge_agent::durable::write(&record, text.as_bytes()).unwrap();
+    let cuts = frail_way(rig.config.device_listen.port()).await;
 
     let agent = Agent::start(dir.path());
     let frame = frame();
@@ -175,7 +182,7 @@ async fn a_frame_of_five_megabytes_reaches_the_hub_over_a_way_that_is_cut_in_the
     assert!(payload.len() > 5_000_000, "{}", payload.len());
     let digest = Digest::of(&payload);
     agent.append(payload).await;
-    agent.append(b"a small one".to_vec()).await;
+    agent.append(picture(b"a small one")).await;
     agent.emptied().await;
     assert_eq!(cuts.load(Ordering::SeqCst), 1);
     let stats = agent.outbox.stats();

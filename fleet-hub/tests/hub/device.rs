@@ -35,6 +35,14 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The salt of every sample.
 pub const SALT: [u8; 16] = [7; 16];
 
+/// A picture of one pixel, whose bytes end in `tail`: what comes behind its end marker is allowed.
+pub fn picture(tail: &[u8]) -> Vec<u8> {
+    [PIXEL, tail].concat()
+}
+
+/// A whole PNG: grey, one pixel.
+pub const PIXEL: &[u8] = b"\x89PNG\x0d\x0a\x1a\x0a\x00\x00\x00\x0dIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\x0aIDATx\x9cch\x00\x00\x00\x82\x00\x81w\xcdr\xb6\x00\x00\x00\x00IEND\xaeB`\x82";
+
 pub struct Device {
     pub id: DeviceId,
     pub signing: SigningKey,
@@ -129,12 +137,22 @@ impl Device {
         client(self.tls())
     }
 
-    /// The message of its sample `sequence` with that payload.
-    pub fn sample(&self, sequence: u64, payload: &[u8]) -> Vec<u8> {
-        wire::encode(&self.sample_message(sequence, payload)).unwrap()
+    /// The message of its sample `sequence`, a [`picture`] with that tail.
+    pub fn sample(&self, sequence: u64, tail: &[u8]) -> Vec<u8> {
+        wire::encode(&self.sample_message(sequence, tail)).unwrap()
     }
 
-    pub fn sample_message(&self, sequence: u64, payload: &[u8]) -> SampleMessage {
+    pub fn sample_message(&self, sequence: u64, tail: &[u8]) -> SampleMessage {
+        self.message_of(sequence, MediaType::Png, &picture(tail))
+    }
+
+    /// The message of its sample `sequence` with that payload, whatever it is.
+    pub fn message_of(
+        &self,
+        sequence: u64,
+        media_type: MediaType,
+        payload: &[u8],
+    ) -> SampleMessage {
         let salt = SALT;
         let header = SampleHeader {
             id: SampleId {
@@ -148,7 +166,7 @@ impl Device {
             clock: ClockState::Unsynced,
             model: BundleDigest(Digest::of(b"model")),
             config: Digest::of(b"config"),
-            media_type: MediaType::Png,
+            media_type,
             payload_len: u32::try_from(payload.len()).unwrap(),
             commitment: commitment(&salt, payload),
             selection: Selection::Uncertain { score: 0.5 },
@@ -160,8 +178,8 @@ impl Device {
 
     /// The message of its sample `sequence`, which says that the payload was uploaded.
     pub fn uploaded(&self, sequence: u64, payload: &[u8]) -> Vec<u8> {
-        let message = self.sample_message(sequence, payload);
-        wire::encode_for(&SampleMessage { payload: Payload::Uploaded, ..message }, 2).unwrap()
+        let message = self.message_of(sequence, MediaType::Png, payload);
+        wire::encode(&SampleMessage { payload: Payload::Uploaded, ..message }).unwrap()
     }
 
     /// A connection under its own name, listening to its answers.

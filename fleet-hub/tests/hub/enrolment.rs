@@ -129,3 +129,29 @@ async fn an_expired_token_lets_nobody_in() {
     assert!(refused.text().await.unwrap().contains("expired"));
     assert!(enrol::new_token(&state, "late", 24 * 3600 + 1, "test").await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_secrets_and_proofs_are_slowed_and_a_right_one_is_taken_from_the_same_address() {
+    let rig = Rig::start().await;
+    let enrolled = rig.enrol().await;
+    let token = rig.token().await;
+    let device = Device::new();
+    let good = device.request(&token);
+    let mut wrong_token = rig.token().await;
+    wrong_token.secret = [7; 32];
+    let wrong = device.request(&wrong_token);
+    for n in 0..10 {
+        assert_eq!(rig.post_enrolment(&wrong).await.status(), 403, "{n}");
+    }
+    let slowed = rig.post_enrolment(&wrong).await;
+    assert_eq!(slowed.status(), 429);
+    assert_eq!(slowed.headers()["retry-after"].as_bytes(), b"1");
+    assert_eq!(rig.post_enrolment(&good).await.status(), 200);
+    // At every door of that address, and never for who holds a right key.
+    let bearer = rig.http().get(format!("{}/api/v1/status", rig.config.admin_url()));
+    assert_eq!(bearer.bearer_auth("fleethub1_guess").send().await.unwrap().status(), 429);
+    let url = format!("{}/tuf/dev/1.root.json", rig.config.device_url());
+    assert_eq!(enrolled.http().get(url).send().await.unwrap().status(), 200);
+    let wrong = rig.state().watch.failures();
+    assert_eq!((wrong["enrol"], wrong["bearer"]), (11, 1));
+}

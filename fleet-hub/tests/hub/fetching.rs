@@ -62,13 +62,12 @@ async fn metadata_is_served_by_its_name_and_nothing_else_of_the_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_hub_tells_its_time_and_what_it_reads() {
+async fn the_hub_tells_its_time() {
     let rig = Rig::start().await;
     let device = rig.enrol().await;
     let before = rig.state().clock.now().0;
     let answer = device.http().get(format!("{}/time", rig.config.device_url())).send().await;
     let answer: serde_json::Value = answer.unwrap().json().await.unwrap();
-    assert_eq!(answer["reads_version"], 2);
     let told = answer["now_ms"].as_u64().unwrap();
     assert!(before <= told && told <= rig.state().clock.now().0);
 }

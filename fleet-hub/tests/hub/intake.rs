@@ -17,7 +17,7 @@ use fleetloop_protocol::{
     wire,
 };
 
-use crate::device::{Device, PATIENCE};
+use crate::device::{Device, PATIENCE, picture};
 use crate::rig::Rig;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +31,7 @@ async fn a_receipt_comes_only_after_row_and_payload_are_on_disk() {
     mqtt.send(&Topic::new(&device.id, Kind::Sample), device.sample(0, b"a frame")).await;
     let payload = rig.state().payloads.clone();
     let written = async {
-        while !payload.exists(Digest::of(b"a frame")).await.unwrap() {
+        while !payload.exists(Digest::of(&picture(b"a frame"))).await.unwrap() {
             // The connection must be polled for the message to leave.
             mqtt.hears(&device.id, Kind::Receipt, Duration::from_millis(20)).await;
         }
@@ -306,12 +306,14 @@ async fn a_report_of_an_older_generation_is_answered_with_the_order_again() {
 fn report(device: &Device, generation: u64) -> Vec<u8> {
     let reported = Reported {
         generation: Generation(generation),
-        reads_version: 1,
+        start: 1,
+        epoch: Epoch(1),
         agent_version: "9.9".into(),
         at: UnixMillis(1),
         clock: ClockState::Unsynced,
         running: None,
         update: Update::Idle,
+        addresses: 0,
     };
     Signed::seal(&reported, &device.id, &device.signing).unwrap().into_bytes()
 }

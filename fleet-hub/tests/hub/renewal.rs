@@ -29,7 +29,10 @@ async fn renew(rig: &Rig, device: &mut Device) {
 fn expire(rig: &Rig, device: &mut Device) {
     let pki = fleet_hub::pki::Pki::load(&rig.config.paths).unwrap();
     let then = UnixMillis(Clock::system().now().0 - 31 * DAY_MS);
-    let issued = pki.authority.device(&device.id, &device.csr_pem(), then, 30).unwrap();
+    let issued = pki
+        .authority
+        .device(&device.id, &device.signing.public(), &device.csr_pem(), then, 30)
+        .unwrap();
     let key = device.tls_key();
     device.renewed(key, issued.pem);
 }

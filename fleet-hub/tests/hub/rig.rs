@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use fleet_hub::cli::client::Client;
 use fleet_hub::clock::Clock;
 use fleet_hub::config::Config;
 use fleet_hub::init::{InitOptions, init};
+use fleet_hub::published::Documents;
 use fleet_hub::serve::{Hub, ServeError};
 use fleet_hub::{AppState, HubEvent, enrol, pki};
 use fleetloop_protocol::DeviceId;
@@ -46,12 +48,13 @@ pub fn options(dir: &Path) -> InitOptions {
     InitOptions {
         data: dir.join("data"),
         offline_keys: dir.join("offline"),
-        host: "localhost".into(),
+        hosts: vec!["localhost".into()],
         labels: vec!["good".into(), "bad".into()],
         admin_listen: format!("127.0.0.1:{admin}"),
         device_listen: format!("127.0.0.1:{device}"),
         mqtt_listen: format!("127.0.0.1:{mqtt}"),
         broker: "embedded".into(),
+        backup_recipients: Vec::new(),
     }
 }
 
@@ -68,9 +71,20 @@ impl Rig {
 
     /// The same in another time.
     pub async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> Self {
-        pki::tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
-        let mut config = init(&options(dir.path()), &clock).await.unwrap();
+        let options = options(dir.path());
+        Self::start_by(dir, &options, clock, change).await
+    }
+
+    /// The same by other options.
+    pub async fn start_by(
+        dir: TempDir,
+        options: &InitOptions,
+        clock: Clock,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        pki::tls::install_provider();
+        let mut config = init(options, &clock).await.unwrap();
         config.limits.disk_floor_bytes = 1024;
         change(&mut config);
         let keys = hub_keys(&config);
@@ -93,6 +107,19 @@ impl Rig {
             }
         };
         self.hub = Some(hub);
+    }
+
+    /// Stops, reads the configuration again, and starts.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.config = Config::load(&self.config.paths.data).unwrap();
+        self.config.limits.disk_floor_bytes = 1024;
+        self.serve().await;
+    }
+
+    /// A client with the admin's access file, as the command line uses it.
+    pub fn admin(&self) -> Client {
+        Client::open(&self.config.paths.data.join("admin.toml")).unwrap()
     }
 
     pub async fn stop(&mut self) {
@@ -132,6 +159,24 @@ impl Rig {
         device
     }
 
+    /// The same on a hub that allows a connection so little time that a busy machine exceeds it now
+    /// and then.
+    pub async fn enrol_patiently(&self) -> Device {
+        let mut device = Device::new();
+        let request = device.request(&self.token().await);
+        let url = format!("{}{ENROL_PATH}", self.config.admin_url());
+        let begun = Instant::now();
+        loop {
+            match self.http().post(&url).json(&request).send().await {
+                Ok(answer) if answer.status() == 200 => {
+                    device.take(answer.json::<EnrolResponse>().await.unwrap());
+                    return device;
+                }
+                other => assert!(begun.elapsed() < PATIENCE, "{other:?}"),
+            }
+        }
+    }
+
     pub async fn revoke(&self, device: &DeviceId) {
         let state = self.state();
         let (id, now) = (device.clone(), state.clock.now());
@@ -160,5 +205,5 @@ impl Rig {
 
 fn hub_keys(config: &Config) -> HubKeys {
     let pki = pki::Pki::load(&config.paths).unwrap();
-    pki.hub_keys(Clock::system().now())
+    Documents::first(config, &pki, Clock::system().now()).keys
 }

@@ -4,8 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use fleet_hub::clock::Clock;
 use fleet_hub::config::Config;
-use fleet_hub::init::{InitError, UNFINISHED, init};
+use fleet_hub::init::{InitError, init};
+use fleet_hub::keys;
 use fleet_hub::serve::{Hub, ServeError};
+use fleet_hub::unfinished::UnfinishedError;
+use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::api::ApiAccess;
 
 use crate::rig::{Rig, options};
@@ -21,7 +24,7 @@ async fn init_makes_what_serve_reads_and_keeps_secrets_to_their_owner() {
         std::fs::metadata(options.data.join(path)).unwrap().permissions().mode() & 0o777
     };
     assert_eq!(mode(""), 0o700);
-    for name in ["admin.toml", "annotator.toml", "worker.toml"] {
+    for name in ["admin.toml", "annotator.toml", "backup.toml", "worker.toml"] {
         assert_eq!(mode(name), 0o600, "{name}");
         let text = std::fs::read_to_string(options.data.join(name)).unwrap();
         let access: ApiAccess = toml::from_str(&text).unwrap();
@@ -30,7 +33,12 @@ async fn init_makes_what_serve_reads_and_keeps_secrets_to_their_owner() {
     for name in ["pki/ca.key", "pki/server.pem", "pki/hub-client.pem", "pki/receipt.pk8"] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
-    assert_eq!(std::fs::read_dir(&options.offline_keys).unwrap().count(), 1);
+    let offline = |name: &str| std::fs::metadata(options.offline_keys.join(name)).unwrap();
+    for name in ["dev-root.pk8", "backup.key"] {
+        assert_eq!(offline(name).permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    // The two keys, and a copy of the root that it signed.
+    assert_eq!(std::fs::read_dir(&options.offline_keys).unwrap().count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +48,7 @@ async fn init_overwrites_nothing() {
     init(&options, &Clock::system()).await.unwrap();
     let before = std::fs::read(options.data.join("admin.toml")).unwrap();
     let again = init(&options, &Clock::system()).await;
-    assert!(matches!(again, Err(InitError::NotEmpty { .. })));
+    assert!(matches!(again, Err(InitError::Folder(UnfinishedError::NotEmpty { .. }))));
     assert_eq!(std::fs::read(options.data.join("admin.toml")).unwrap(), before);
 }
 
@@ -50,11 +58,11 @@ async fn an_init_that_was_cut_short_is_named_by_init_and_by_serve() {
     let options = options(dir.path());
     let config = init(&options, &Clock::system()).await.unwrap();
     // What a power cut before the last step leaves.
-    std::fs::File::create(options.data.join(UNFINISHED)).unwrap();
+    std::fs::File::create(options.data.join("unfinished")).unwrap();
     let again = init(&options, &Clock::system()).await;
-    assert!(matches!(again, Err(InitError::Unfinished { .. })));
+    assert!(matches!(again, Err(InitError::Folder(UnfinishedError::Unfinished { .. }))));
     let served = Box::pin(Hub::start(config, Clock::system())).await;
-    assert!(matches!(served, Err(ServeError::Init(InitError::Unfinished { .. }))));
+    assert!(matches!(served, Err(ServeError::Folder(UnfinishedError::Unfinished { .. }))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,4 +83,21 @@ async fn two_hubs_never_serve_the_same_folder() {
     let rig = Rig::start().await;
     let second = Box::pin(Hub::start(rig.config.clone(), Clock::system())).await;
     assert!(matches!(second, Err(ServeError::Locked { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_hub_is_made_or_served_with_a_clock_that_is_certainly_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let flat_battery = Clock::manual(UnixMillis(1_104_537_600_000));
+    let refused = init(&options, &flat_battery).await.unwrap_err();
+    assert!(refused.to_string().contains("2005-01-01"), "{refused}");
+    assert!(!options.data.exists());
+    let now = Clock::system().now();
+    let config = init(&options, &Clock::manual(now)).await.unwrap();
+    keys::check_clock(&config, now).unwrap();
+    // Off for a year, or ahead: it may be right.
+    keys::check_clock(&config, UnixMillis(now.0 + 365 * 86_400_000)).unwrap();
+    let yesterday = keys::check_clock(&config, UnixMillis(now.0 - 86_400_000)).unwrap_err();
+    assert!(yesterday.to_string().contains("--clock-is-right"), "{yesterday}");
 }

@@ -12,18 +12,18 @@ use fleetloop_protocol::{DeviceId, Digest};
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_LENGTH;
 
-use crate::device::{Device, SALT};
+use crate::device::{Device, PIXEL, SALT, picture};
 use crate::full_disk::{SmallDisk, fill};
 use crate::rig::Rig;
 
-/// Bytes that nothing compresses or repeats.
+/// A picture of that length that nothing compresses or repeats: noise behind its end marker.
 fn noise(len: usize, seed: u32) -> Vec<u8> {
     let mut state = seed;
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    std::iter::repeat_with(next).take(len).collect()
+    picture(&std::iter::repeat_with(next).take(len - PIXEL.len()).collect::<Vec<u8>>())
 }
 
 fn url(rig: &Rig, named: Digest) -> String {
@@ -40,7 +40,7 @@ async fn put_as(rig: &Rig, device: &Device, named: Digest, payload: Vec<u8>) -> 
     request.body(payload).send().await.unwrap().status()
 }
 
-async fn put(rig: &Rig, device: &Device, payload: &[u8]) -> StatusCode {
+pub async fn put(rig: &Rig, device: &Device, payload: &[u8]) -> StatusCode {
     put_as(rig, device, commitment(&SALT, payload), payload.to_vec()).await
 }
 
@@ -109,7 +109,9 @@ async fn a_sample_whose_upload_is_not_there_is_refused_for_now_and_holds_nobody_
         (refusal.reason, refusal.message),
         (RefusalReason::PayloadMissing, Digest::of(&message))
     );
-    assert_eq!(refusal.retry_after_s, Some(rig.config.limits.retry_busy_s));
+    // At most half as long again: devices that were refused together do not come back together.
+    let wait_s = rig.config.limits.retry_busy_s;
+    assert!(refusal.retry_after_s.is_some_and(|s| (wait_s..=wait_s * 3 / 2).contains(&s)));
     mqtt.send(&topic, device.sample(1, b"small")).await;
     mqtt.receipt(&device.id, &rig.receipt_keys()).await;
     assert_eq!(put(&rig, &device, &payload).await, 204);

@@ -1,6 +1,7 @@
 //! A hub: `fleet-hub init`, `fleet-hub serve`, and what an admin asks of it, with `--json`.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,7 @@ pub struct Hub<'r> {
     data: PathBuf,
     log_filter: Option<String>,
     half: Option<Half>,
+    descriptors: Cell<Option<u64>>,
     process: Option<Process>,
     api: ApiClient,
 }
@@ -99,7 +101,15 @@ impl<'r> Hub<'r> {
         }
         rig.run(&Launch::new("hub-init", Program::Hub, arguments), COMMAND)?;
         let api = ApiClient::open(&data.join("admin.toml"))?;
-        Ok(Self { rig, data, log_filter: None, half: None, process: None, api })
+        Ok(Self {
+            rig,
+            data,
+            log_filter: None,
+            half: None,
+            descriptors: Cell::new(None),
+            process: None,
+            api,
+        })
     }
 
     /// Logs as JSON what `filter`, in the form of RUST_LOG, lets pass; counts from its next start.
@@ -110,6 +120,27 @@ impl<'r> Hub<'r> {
     /// Gives it, and its admin commands, this half of the processors from the next start on.
     pub fn set_half(&mut self, half: Half) {
         self.half = Some(half);
+    }
+
+    /// Lets it have so many descriptors open and no more, from its next start on.
+    pub fn set_descriptors(&self, most: u64) {
+        self.descriptors.set(Some(most));
+    }
+
+    /// Its three listeners: admin, device, MQTT.
+    ///
+    /// # Errors
+    /// When its configuration cannot be read.
+    pub fn listeners(&self) -> Result<[SocketAddr; 3]> {
+        let path = self.data.join("hub.toml");
+        let cannot = || format!("cannot read {}", path.display());
+        let text = std::fs::read_to_string(&path).with_context(cannot)?;
+        let file: toml::Table = text.parse().with_context(cannot)?;
+        let read = |key: &str| {
+            let text = file.get(key).and_then(toml::Value::as_str).with_context(cannot)?;
+            text.parse().with_context(cannot)
+        };
+        Ok([read("admin_listen")?, read("device_listen")?, read("mqtt_listen")?])
     }
 
     /// Lets it ask devices back soon after its disk was full; before it starts.
@@ -147,6 +178,7 @@ impl<'r> Hub<'r> {
             launch = launch.logging(filter);
         }
         launch.half = self.half;
+        launch.descriptors = self.descriptors.get();
         self.process = Some(self.rig.start(&launch)?);
         Ok(())
     }

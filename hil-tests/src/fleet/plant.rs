@@ -93,6 +93,15 @@ impl<'r> Plant<'r> {
     /// # Errors
     /// When the rollout does not end well, or `agent` has ended.
     pub fn roll_out(&self, bundle: BundleDigest, agent: &Agent<'_>) -> Result<()> {
-        rollout::roll_out(&self.hub, bundle, self.progress, &|| agent.must_run())
+        self.roll_out_to_all(bundle, std::slice::from_ref(agent))
+    }
+
+    /// The same for several that must all run.
+    ///
+    /// # Errors
+    /// When the rollout does not end well, or one has ended.
+    pub fn roll_out_to_all(&self, bundle: BundleDigest, agents: &[Agent<'_>]) -> Result<()> {
+        let running = || agents.iter().try_for_each(Agent::must_run);
+        rollout::roll_out(&self.hub, bundle, self.progress, &running)
     }
 }

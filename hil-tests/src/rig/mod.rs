@@ -67,6 +67,8 @@ pub struct Launch {
     pub network: Option<Network>,
     /// The half of the processors that it has, when it is not all of them.
     pub half: Option<Half>,
+    /// How many descriptors it may have open, when that is not what this process may.
+    pub descriptors: Option<u64>,
 }
 
 /// One half of a machine's processors.
@@ -93,6 +95,7 @@ impl Launch {
             environment: Vec::new(),
             network: None,
             half: None,
+            descriptors: None,
         }
     }
 
@@ -272,6 +275,12 @@ pub trait Rig: Send + Sync {
     /// # Errors
     /// When the process has ended or the rig cannot tell.
     fn resident_bytes(&self, process: &Process) -> Result<u64>;
+
+    /// The descriptors (files and connections) that a process has open.
+    ///
+    /// # Errors
+    /// When the process has ended or the rig cannot tell.
+    fn open_descriptors(&self, process: &Process) -> Result<u64>;
 
     /// Lets a running process have `more_bytes` of address space beyond what it has, and no more.
     ///

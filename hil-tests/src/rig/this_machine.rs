@@ -232,6 +232,9 @@ impl Rig for ThisMachine {
                 self.processors.half(half).iter().map(usize::to_string).collect();
             words.extend(["taskset".into(), "--cpu-list".into(), list.join(",").into()]);
         }
+        if let Some(most) = launch.descriptors {
+            words.extend(["prlimit".into(), format!("--nofile={most}:{most}").into()]);
+        }
         words.push(program.into());
         words.extend(launch.arguments.iter().cloned());
         self.start_as(launch, &words)
@@ -319,6 +322,12 @@ impl Rig for ThisMachine {
 
     fn resident_bytes(&self, process: &Process) -> Result<u64> {
         memory(process, "VmRSS:")
+    }
+
+    fn open_descriptors(&self, process: &Process) -> Result<u64> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", process.id));
+        let open = open.with_context(|| format!("cannot see what {} has open", process.name))?;
+        Ok(open.count() as u64)
     }
 
     fn limit_memory(&self, process: &Process, more_bytes: u64) -> Result<()> {

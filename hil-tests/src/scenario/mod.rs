@@ -4,10 +4,13 @@
 //! and what must come of it.
 
 pub mod close_the_loop;
+pub mod crowd;
 pub mod faults;
 pub mod flat_memory;
 pub mod nothing_waits;
 pub mod power_cut;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -74,6 +77,19 @@ pub const ALL: &[Scenario] = &[
         run: faults,
     },
     Scenario {
+        name: "faults-crowd",
+        about: "crowds of silent connections, one kind after another, while devices work; --soak says \
+                how many seconds each stays",
+        needs: &[],
+        run: silent_crowd,
+    },
+    Scenario {
+        name: "faults-flood",
+        about: "a device floods while others work; --soak says for how many seconds",
+        needs: &[],
+        run: flood,
+    },
+    Scenario {
         name: "nothing-waits",
         about: "frame latency while something disturbs, beside that of a quiet device; --soak says \
                 how many rounds",
@@ -117,6 +133,23 @@ fn cut_power(setting: &Setting<'_>, side: power_cut::Side) -> Result<Outcome> {
 
 fn faults(setting: &Setting<'_>) -> Result<Outcome> {
     let figures = faults::run(setting.rig, setting.assets, setting.progress)?;
+    Ok(Outcome { lines: figures.to_string(), missed: Vec::new(), figures: to_json(&figures)? })
+}
+
+fn crowd_plan(setting: &Setting<'_>) -> crowd::Plan {
+    let full = crowd::Plan::full();
+    let time = setting.soak.map_or(full.time, |seconds| Duration::from_secs(seconds as u64));
+    crowd::Plan { time, ..full }
+}
+
+fn silent_crowd(setting: &Setting<'_>) -> Result<Outcome> {
+    let figures = crowd::run(setting.rig, crowd_plan(setting), setting.assets, setting.progress)?;
+    Ok(Outcome { lines: figures.to_string(), missed: Vec::new(), figures: to_json(&figures)? })
+}
+
+fn flood(setting: &Setting<'_>) -> Result<Outcome> {
+    let plan = crowd::Plan { devices: 4, ..crowd_plan(setting) };
+    let figures = crowd::flood(setting.rig, plan, setting.assets, setting.progress)?;
     Ok(Outcome { lines: figures.to_string(), missed: Vec::new(), figures: to_json(&figures)? })
 }
 

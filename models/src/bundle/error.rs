@@ -6,6 +6,7 @@ use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
 
 use crate::golden::GoldenError;
+use crate::graph::GraphError;
 use crate::reference::ReferenceError;
 
 /// Why a bundle cannot be used.
@@ -63,6 +64,9 @@ pub enum BundleError {
         /// The digest wanted.
         expected: Digest,
     },
+    /// The graph is refused.
+    #[error("cannot use the bundle's model")]
+    Graph(#[source] GraphError),
     /// The golden cases cannot be read.
     #[error("cannot read the bundle's golden cases")]
     Golden(#[source] GoldenError),

@@ -19,6 +19,7 @@ use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
 
 use crate::golden::GoldenCases;
+use crate::graph::Graph;
 use crate::reference::{Reference, ReferenceError};
 
 pub use error::BundleError;
@@ -35,12 +36,15 @@ pub fn digest(manifest: &[u8]) -> BundleDigest {
 /// The bytes of a bundle's files, by role.
 pub type Files = BTreeMap<Role, Vec<u8>>;
 
-/// A bundle whose every file is the one its manifest names.
+/// A bundle whose every file is the one its manifest names, and whose graph was checked.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     digest: BundleDigest,
     manifest_bytes: Vec<u8>,
     manifest: Manifest,
+    /// The model's file.
+    graph: Graph,
+    /// The others.
     files: Files,
     golden: GoldenCases,
     reference: Option<Reference>,
@@ -87,12 +91,14 @@ impl Bundle {
                 });
             }
         }
+        let graph = Graph::check(files.remove(&Role::Model).unwrap_or_default())
+            .map_err(BundleError::Graph)?;
         let golden =
             GoldenCases::parse(bytes(&files, Role::Golden)).map_err(BundleError::Golden)?;
         let reference = files.get(&Role::Reference).map(|bytes| reference(bytes, &manifest));
         let reference = reference.transpose().map_err(BundleError::Reference)?;
         let digest = digest(&manifest_bytes);
-        Ok(Self { digest, manifest_bytes, manifest, files, golden, reference })
+        Ok(Self { digest, manifest_bytes, manifest, graph, files, golden, reference })
     }
 
     /// The bundle's digest.
@@ -105,9 +111,9 @@ impl Bundle {
         &self.manifest
     }
 
-    /// The ONNX graph's bytes.
-    pub fn model(&self) -> &[u8] {
-        bytes(&self.files, Role::Model)
+    /// The ONNX graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     /// The golden cases.
@@ -124,7 +130,10 @@ impl Bundle {
     /// that holds a manifest holds everything.
     pub fn files(&self) -> Vec<(&str, &[u8])> {
         let named = self.manifest.files.iter();
-        let files = named.map(|file| (file.path.as_str(), bytes(&self.files, file.role)));
+        let files = named.map(|file| match file.role {
+            Role::Model => (file.path.as_str(), self.graph.bytes()),
+            other => (file.path.as_str(), bytes(&self.files, other)),
+        });
         files.chain([(MANIFEST_FILE, self.manifest_bytes.as_slice())]).collect()
     }
 }

@@ -3,19 +3,26 @@
 //! A process has one [`Runtime`] and keeps it for life. A [`Session`] is owned by one thread:
 //! running it takes `&mut`. Optimisation is left at the highest level; threads do not spin, for
 //! spinning costs 1.9 times the CPU; the CPU provider is not registered by name, for that turns
-//! its memory arena off.
+//! its memory arena off. The runtime sees a [`Graph`], which was checked, or an [`Optimised`] one that
+//! this device wrote of such a graph, and nothing else.
 
+mod limit;
 mod network;
 mod runtime;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+pub use limit::{Look, RunLimit};
 pub use network::Network;
 pub use runtime::{LIBRARY, LIBRARY_ENV, Runtime, keep_to_itself};
 
 use runtime::NO_REPORTS;
 
+use fleetloop_protocol::Digest;
+
 use crate::bundle::{Bundle, Manifest};
+use crate::graph::{Graph, GraphError};
 use crate::picture::Frame;
 use crate::postprocess::Classification;
 use crate::preprocess::{Preprocess, PreprocessError};
@@ -39,6 +46,9 @@ pub enum SessionError {
     /// The library would report this process to its makers.
     #[error("ONNX Runtime would report to its makers; set {NO_REPORTS}=1")]
     Reports,
+    /// The graph was refused before the runtime saw it.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
     /// The runtime refused the graph.
     #[error("cannot load model {model}")]
     Load {
@@ -68,6 +78,17 @@ pub enum SessionError {
         #[source]
         source: ort::Error,
     },
+    /// A run took too long and was ended, see [`RunLimit`].
+    #[error(
+        "model {model} gave no answer within {} s and was ended; use a model that needs less time",
+        after.as_secs()
+    )]
+    Overdue {
+        /// Name and version.
+        model: String,
+        /// How long it ran.
+        after: Duration,
+    },
     /// The number of input values is not a whole batch.
     #[error("cannot run a batch of {batch}: {len} values, want {want}")]
     Batch {
@@ -78,6 +99,34 @@ pub enum SessionError {
         /// Values needed.
         want: usize,
     },
+}
+
+/// A graph in ONNX Runtime's own format, which this device's own process wrote of a checked one: no
+/// check of ours reads that format, so the bytes have to be the ones that were written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Optimised {
+    file: Vec<u8>,
+    start: usize,
+}
+
+impl std::fmt::Debug for Optimised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Optimised").field("bytes", &self.bytes().len()).finish()
+    }
+}
+
+impl Optimised {
+    /// The bytes of `file` from `start` on, if they are those of `written`: the digest of what
+    /// [`Session::optimise`] wrote.
+    pub fn of(file: Vec<u8>, start: usize, written: Digest) -> Option<Self> {
+        let same = file.get(start..).is_some_and(|bytes| Digest::of(bytes) == written);
+        same.then_some(Self { file, start })
+    }
+
+    /// What the runtime loads.
+    pub fn bytes(&self) -> &[u8] {
+        &self.file[self.start..]
+    }
 }
 
 /// How many threads one inference uses.
@@ -109,19 +158,34 @@ impl Session {
         bundle: &Bundle,
         threads: Threads,
     ) -> Result<Self, SessionError> {
-        Self::from_model(runtime, bundle.model(), bundle.manifest(), threads)
+        Self::from_model(runtime, bundle.graph(), bundle.manifest(), threads)
     }
 
     /// Has the runtime optimise a bundle's graph for this machine and write it to `path` in its own
-    /// format, which [`Session::from_model`] loads like the bundle's. What is written is for this
+    /// format, which [`Session::open_optimised`] loads. What is written is for this
     /// runtime and this processor only, and neither atomic nor durable.
     ///
     /// # Errors
     /// [`SessionError::Load`] when the graph cannot be loaded or the file not be written.
     pub fn optimise(runtime: &Runtime, bundle: &Bundle, path: &Path) -> Result<(), SessionError> {
         let manifest = bundle.manifest();
-        let model = format!("{} {}", manifest.name, manifest.version);
-        Network::optimise(runtime, bundle.model(), model, path)
+        let model = name(manifest);
+        Network::optimise(runtime, bundle.graph(), model, path)
+    }
+
+    /// Loads what [`Session::optimise`] wrote for this bundle.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_optimised(
+        runtime: &Runtime,
+        graph: &Optimised,
+        bundle: &Bundle,
+        threads: Threads,
+    ) -> Result<Self, SessionError> {
+        let manifest = bundle.manifest();
+        let network = Network::open_optimised(runtime, graph, name(manifest), threads)?;
+        Self::of(network, manifest)
     }
 
     /// Loads a graph that `manifest` describes, before there is a bundle of it.
@@ -130,12 +194,14 @@ impl Session {
     /// [`SessionError`] when the graph cannot be loaded or is not the one the manifest describes.
     pub fn from_model(
         runtime: &Runtime,
-        graph: &[u8],
+        graph: &Graph,
         manifest: &Manifest,
         threads: Threads,
     ) -> Result<Self, SessionError> {
-        let model = format!("{} {}", manifest.name, manifest.version);
-        let network = Network::open(runtime, graph, model, threads)?;
+        Self::of(Network::open(runtime, graph, name(manifest), threads)?, manifest)
+    }
+
+    fn of(network: Network, manifest: &Manifest) -> Result<Self, SessionError> {
         let dims = [manifest.input.channels, manifest.input.height, manifest.input.width];
         let session = Self {
             network,
@@ -146,6 +212,11 @@ impl Session {
         };
         session.matches(manifest)?;
         Ok(session)
+    }
+
+    /// Has its runs looked at through `limit`.
+    pub fn set_limit(&mut self, limit: RunLimit) {
+        self.network.set_limit(limit);
     }
 
     /// The logits of one frame, one a label.
@@ -220,6 +291,10 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn name(manifest: &Manifest) -> String {
+    format!("{} {}", manifest.name, manifest.version)
 }
 
 /// A tensor's sizes as an error shows them.

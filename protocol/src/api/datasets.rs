@@ -64,6 +64,17 @@ pub struct FreezeRequest {
     pub groups: Vec<String>,
 }
 
+/// A dataset that was just frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// The dataset.
+    #[serde(flatten)]
+    pub dataset: DatasetSummary,
+    /// Labelled samples that were left out because an operator has not decided about them yet, or has
+    /// decided against them.
+    pub held: u64,
+}
+
 /// A dataset as lists show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetSummary {

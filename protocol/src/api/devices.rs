@@ -26,6 +26,28 @@ pub struct ReplaceRequest {
     pub valid_s: u64,
 }
 
+/// A request to take a device in again that the hub forgot by a restore.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadmitRequest {
+    /// What people call the device.
+    pub name: String,
+}
+
+/// A device that the hub does not know and that its CA has certified: it enrolled after the backup
+/// that the hub was restored from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stranger {
+    /// What its certificate calls it.
+    pub device: DeviceId,
+    /// When that ends, in milliseconds since 1970.
+    pub certificate_ends_ms: u64,
+    /// When it came first, in milliseconds since 1970.
+    pub first_seen_ms: u64,
+    /// When it came last, in milliseconds since 1970.
+    pub last_seen_ms: u64,
+}
+
 /// A fresh enrolment token. It is shown once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TokenResponse {
@@ -33,6 +55,31 @@ pub struct TokenResponse {
     pub token: String,
     /// Until when it is good, in milliseconds since 1970.
     pub expires_at_ms: u64,
+}
+
+/// An epoch of a device: one life of its outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochSummary {
+    /// Its number, 16 hexadecimal digits as in a sample's id.
+    pub epoch: String,
+    /// Samples stored.
+    pub samples: u64,
+    /// Samples among them that are kept out of datasets until an operator decides.
+    pub held: u64,
+    /// Samples among them that an operator decided never to count.
+    pub dropped: u64,
+    /// When the first was stored, in milliseconds since 1970.
+    pub first_stored_ms: u64,
+    /// When the last was stored, in milliseconds since 1970.
+    pub last_stored_ms: u64,
+}
+
+/// A decision about the held samples of a device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepRequest {
+    /// The epochs whose held samples count; those of the others never do. All, when absent.
+    pub epochs: Option<Vec<String>>,
 }
 
 /// Where a device stands.
@@ -56,9 +103,8 @@ pub struct Device {
     pub state: DeviceState,
     /// When it enrolled, in milliseconds since 1970.
     pub enrolled_at_ms: u64,
-    /// When the newest certificate it was given ends, in milliseconds since 1970; none when an
-    /// older hub gave it.
-    pub certificate_ends_ms: Option<u64>,
+    /// When the newest certificate it was given ends, in milliseconds since 1970.
+    pub certificate_ends_ms: u64,
     /// The device whose place it took.
     pub replaces: Option<DeviceId>,
     /// The device that took its place.
@@ -79,6 +125,11 @@ pub struct Device {
     pub telemetry: Option<Telemetry>,
     /// Samples stored.
     pub samples_stored: u64,
+    /// Samples among them that are kept out of datasets until an operator decides.
+    pub samples_held: u64,
+    /// Since when two machines speak as this device, in milliseconds since 1970, until an operator
+    /// decides.
+    pub cloned_since_ms: Option<u64>,
     /// Messages refused.
     pub refusals: u64,
 }

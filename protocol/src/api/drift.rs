@@ -23,8 +23,10 @@ pub struct ModelDrift {
     pub name: String,
     /// What is compared with.
     pub against: Against,
-    /// All devices that were asked for, as one.
+    /// All devices that were asked for, as one; a device weighs at most twice as much as the median one.
     pub fleet: Drift,
+    /// The device that `fleet` leaves out, because without it the others have moved less.
+    pub left_out: Option<DeviceId>,
     /// Each of them, by id.
     pub devices: Vec<DeviceDrift>,
 }

@@ -85,6 +85,11 @@ pub enum JobState {
         /// The new bundle.
         bundle: BundleDigest,
     },
+    /// Done, and a report of the result contradicts a stored one. An operator decides which counts.
+    Held {
+        /// What contradicts what, in words.
+        reason: String,
+    },
     /// It cannot be done.
     Failed {
         /// Why, in words.
@@ -138,8 +143,30 @@ pub struct Renew {
     pub progress: Progress,
 }
 
+/// Items of a dataset that a message names one by one; more are only counted.
+pub const LEFT_OUT_NAMED: usize = 20;
+
+/// Of the items of a split that were not removed, one in so many may be unreadable; one always may.
+/// More than that is no accident, and the job fails.
+pub const UNREADABLE_SHARE: usize = 10;
+
+/// Whether a job may go on without `unreadable` of `total` items of a split.
+pub fn may_leave_out(unreadable: usize, total: usize) -> bool {
+    unreadable <= (total / UNREADABLE_SHARE).max(1)
+}
+
+/// An item of the dataset that a job goes on without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    /// The item.
+    pub sample: Digest,
+    /// Why, in words: it was removed, or what is wrong with its payload.
+    pub reason: String,
+}
+
 /// How far a job is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// `"download"`, `"train"`, `"evaluate"` or `"upload"`.
     pub phase: String,
@@ -147,6 +174,12 @@ pub struct Progress {
     pub fraction: f32,
     /// The last loss, while training.
     pub loss: Option<f32>,
+    /// How many items the job goes on without.
+    #[serde(default)]
+    pub left_out: u64,
+    /// The first [`LEFT_OUT_NAMED`] of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out_first: Vec<LeftOut>,
 }
 
 /// A job done, `POST /api/v1/worker/jobs/{id}/done`. The artefacts were uploaded before, each by
@@ -164,6 +197,9 @@ pub struct Done {
     pub report: Report,
     /// The base's outputs on the same items; none for a starter.
     pub base_report: Option<Report>,
+    /// Items that were neither learned from nor judged by. The hub looks at each of them itself.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// A job that cannot be done, `POST /api/v1/worker/jobs/{id}/failed`.

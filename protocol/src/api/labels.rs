@@ -26,6 +26,14 @@ pub struct LabelRequest {
     pub label: String,
 }
 
+/// Samples whose labels are withdrawn: the body of `POST /api/v1/labels/clear`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearRequest {
+    /// Which, at most 450.
+    pub samples: Vec<Digest>,
+}
+
 /// The labels a hub knows, `GET` and `PUT /api/v1/labels/set`. They can be extended; one that is
 /// in use is never removed or moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

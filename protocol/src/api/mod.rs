@@ -4,13 +4,17 @@
 pub mod datasets;
 pub mod devices;
 pub mod drift;
+pub mod findings;
+pub mod hosts;
 pub mod jobs;
+pub mod keys;
 pub mod labels;
 pub mod models;
 pub mod reports;
 pub mod rollouts;
 pub mod samples;
 pub mod status;
+pub mod tokens;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +28,8 @@ pub enum Role {
     Annotator,
     /// Lease jobs, read their inputs and write their results.
     Worker,
+    /// Take the hub's backup, which is encrypted, and nothing else.
+    Backup,
 }
 
 /// An error as the API answers it, with the fitting HTTP status.
@@ -45,6 +51,6 @@ pub struct ApiAccess {
     pub url: String,
     /// The bearer token.
     pub token: String,
-    /// The hub's CA certificate, PEM: the only one that is trusted.
+    /// The hub's CA certificate, PEM: the only one that is trusted. Two while the CA is rotated.
     pub ca_pem: String,
 }

@@ -33,6 +33,32 @@ pub struct Sample {
     pub stored_at_ms: u64,
     /// Its label, if it has one.
     pub label: Option<String>,
+    /// When, by whom and why it was removed: its payload is erased then, and it is learned from no
+    /// more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Removed>,
+}
+
+/// What is left of a sample that was removed, beside its proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removed {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// By whom.
+    pub by: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// Samples to be removed: the body of `POST /api/v1/samples/remove`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Which, at most 450.
+    pub samples: Vec<Digest>,
+    /// Why, in words; kept with each.
+    pub reason: String,
 }
 
 /// Labelled pictures that no device of this fleet took: the body of `POST /api/v1/samples/import`.
@@ -60,12 +86,25 @@ pub struct ImportItem {
 }
 
 /// How an import went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ImportResponse {
     /// Stored now.
     pub stored: u64,
-    /// Stored before with the same source, label and payload.
+    /// Stored before with the same source, label and payload; one that was removed stays so.
     pub known: u64,
+    /// Not stored: they are not the pictures that their media types say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<ImportRefused>,
+}
+
+/// A picture that an import left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRefused {
+    /// Its place in the request, from 0.
+    pub item: usize,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// How many samples there are.
@@ -75,6 +114,9 @@ pub struct SampleCounts {
     pub fleet: u64,
     /// Stored, imported.
     pub imported: u64,
+    /// Removed, of both.
+    #[serde(default)]
+    pub removed: u64,
     /// Labelled, sent by devices.
     pub fleet_labelled: u64,
     /// Messages that came again with the same identity and digest.

@@ -116,6 +116,7 @@ pub fn telemetry() -> Telemetry {
         frames_dropped: 1,
         samples_selected: 12,
         samples_evicted: 2,
+        samples_receipted: 30,
         outbox_rows: 3,
         outbox_bytes: 4_567,
         dead_letters: 1,
@@ -125,17 +126,10 @@ pub fn telemetry() -> Telemetry {
         sketch: Sketch {
             classes: vec![600, 399],
             confidence: bins(CONFIDENCE_BINS, 0),
-            ..Sketch::default()
+            brightness: bins(INPUT_BINS, 1),
+            contrast: bins(INPUT_BINS, 300),
         },
     }
-}
-
-/// With what version 1 cannot say.
-pub fn telemetry_of_input() -> Telemetry {
-    let mut telemetry = telemetry();
-    telemetry.sketch.brightness = bins(INPUT_BINS, 1);
-    telemetry.sketch.contrast = bins(INPUT_BINS, 300);
-    telemetry
 }
 
 fn bins<const N: usize>(bins: usize, first: u64) -> Histogram<N> {
@@ -145,7 +139,8 @@ fn bins<const N: usize>(bins: usize, first: u64) -> Histogram<N> {
 pub fn reported() -> Reported {
     Reported {
         generation: Generation(4),
-        reads_version: 1,
+        start: 77,
+        epoch: Epoch(0x6b49_d200_0000_0001),
         agent_version: "0.1.0".to_owned(),
         at: UnixMillis(1_790_000_003_000),
         clock: ClockState::Unsynced,
@@ -154,6 +149,7 @@ pub fn reported() -> Reported {
             bundle: BundleDigest(Digest::of(b"bundle")),
             reason: "golden case 3 is off by 0.12".to_owned(),
         },
+        addresses: 1_790_000_002,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `trainer eval`
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -13,7 +14,7 @@ use fleetloop_protocol::api::datasets::Split;
 use super::show::{self, Show};
 use super::{Compute, arrays};
 use crate::dataset::{self, Pictures};
-use crate::job::Tools;
+use crate::job::{Event, Tools};
 use crate::onnx::Model;
 use crate::train::Loss;
 use crate::{evaluate, job};
@@ -99,9 +100,12 @@ impl Eval {
             Which::Gate => Split::Gate,
             Which::Train => Split::Train,
         };
-        let pictures = Pictures::read(&dataset, split, &payloads)?;
+        let pictures = Pictures::read(&dataset, split, &payloads, &BTreeSet::new())?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let mut show = Show::new();
+        for item in &pictures.left_out {
+            show.event(&Event::LeftOut(item.clone()));
+        }
         let outputs =
             job::evaluate_bundle(&bundle, &pictures, &runtime, threads, &cancel, &mut |event| {
                 show.event(&event);
@@ -111,6 +115,7 @@ impl Eval {
         let summary = evaluate::summary(&outputs);
         let found = serde_json::json!({
             "bundle": bundle.digest(), "summary": summary, "outputs": outputs,
+            "left_out": pictures.left_out,
         });
         output.print(&found, |_| show::accuracy("accuracy", &summary))
     }

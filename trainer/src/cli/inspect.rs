@@ -51,7 +51,7 @@ struct Found {
 impl Inspect {
     pub fn run(&self, output: Output) -> anyhow::Result<()> {
         let bytes = if self.model.is_dir() {
-            Bundle::open(&self.model, None)?.model().to_vec()
+            Bundle::open(&self.model, None)?.graph().bytes().to_vec()
         } else {
             super::model(&self.model)?.bytes
         };

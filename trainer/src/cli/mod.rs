@@ -24,8 +24,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use fleetloop_models::session::keep_to_itself;
-use fleetloop_observe::output::Output;
+use fleetloop_observe::output::{self, Output};
+use fleetloop_observe::{log, private};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::job::JobError;
 use crate::kernels::Instructions;
@@ -105,16 +108,14 @@ fn model(path: &Path) -> anyhow::Result<ModelFile> {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
+    private::from_now_on();
     crate::memory::keep_freed();
     keep_to_itself();
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ort=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let lines = log::layer(log::Format::Human, std::io::stderr, std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
     let root = Root::parse();
     let output = Output::with_json(root.json);
     let result = match &root.command {
@@ -129,7 +130,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("{}", output::error(&error));
             let cancelled = error.downcast_ref::<JobError>().is_some_and(JobError::is_cancelled);
             ExitCode::from(if cancelled { 130 } else { 1 })
         }

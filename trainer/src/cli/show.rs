@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
+use fleetloop_protocol::api::jobs::LeftOut;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::evaluate::{Accuracy, Summary};
@@ -33,6 +34,7 @@ impl Show {
     pub fn event(&mut self, event: &Event) {
         let (phase, position, length) = match event {
             Event::Prepare => ("prepare", 0, 1),
+            Event::LeftOut(item) => return self.left_out(item),
             Event::Train(p) => ("train", p.step, p.steps),
             Event::Evaluate(done, total) => ("evaluate", *done, *total),
         };
@@ -61,6 +63,14 @@ impl Show {
                 _ => serde_json::json!({ "phase": phase, "done": position, "of": length }),
             };
             eprintln!("{line}");
+        }
+    }
+
+    fn left_out(&self, item: &LeftOut) {
+        let text = format!("left out: sample {}: {}", item.sample, item.reason);
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{}", serde_json::json!({ "phase": "prepare", "left_out": item })),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `trainer train`
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -107,7 +108,16 @@ impl Train {
         let defaults =
             if matches!(base, Base::Bundle(_)) { Recipe::retraining() } else { Recipe::starter() };
         let recipe = self.recipe(&defaults)?;
-        let order = Order { name, version, base, dataset, dataset_digest, recipe, seed: self.seed };
+        let order = Order {
+            name,
+            version,
+            base,
+            dataset,
+            dataset_digest,
+            recipe,
+            seed: self.seed,
+            removed: BTreeSet::new(),
+        };
         let product = self.watched(place, |watch| job::run(&order, &payloads, tools, watch))?;
         self.write(place, &product.record, &product.bundle.files())?;
         self.tell(&product, output)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use fleetloop_models::session::Runtime;
+use fleetloop_observe::private;
 use fleetloop_protocol::api::ApiAccess;
 
 use super::Compute;
@@ -58,11 +59,15 @@ impl Worker {
             .with_context(|| format!("cannot read {}", self.access.display()))?;
         let access: ApiAccess = toml::from_str(&text)
             .with_context(|| format!("cannot use {}", self.access.display()))?;
+        let cache =
+            self.cache.clone().unwrap_or_else(|| self.access.with_file_name("worker-cache"));
+        private::secure(&cache)?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let settings = Settings {
             access,
+            access_file: Some(self.access.clone()),
             name: self.name.clone(),
-            cache: self.cache.clone().unwrap_or_else(|| self.access.with_file_name("worker-cache")),
+            cache,
             cache_limit_bytes: self.cache_limit_bytes,
             threads,
             checkpoint_every: Duration::from_secs(self.checkpoint_every),

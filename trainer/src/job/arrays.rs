@@ -6,7 +6,8 @@
 
 use std::time::Instant;
 
-use fleetloop_models::session::{Network, Threads};
+use fleetloop_models::graph::Graph;
+use fleetloop_models::session::{Network, SessionError, Threads};
 use fleetloop_protocol::Digest;
 
 use super::lesson::{Lesson, Made, Trained};
@@ -79,6 +80,7 @@ pub fn run_arrays(
     let prepared = Instant::now();
 
     let lesson = Lesson {
+        left_out: &[],
         base: &base,
         dataset,
         judged_by: Some(&judged_by),
@@ -182,8 +184,9 @@ pub fn judge_file(
 ) -> Result<Judged, JobError> {
     let model = Model::parse(file.to_vec())?;
     takes(&model, arrays)?;
+    let graph = Graph::check(file.to_vec()).map_err(SessionError::Graph)?;
     let mut network =
-        Network::open(tools.runtime, file, "to be judged".into(), Threads(tools.threads))?;
+        Network::open(tools.runtime, &graph, "to be judged".into(), Threads(tools.threads))?;
     Ok(judge(&model, &mut network, arrays, (loss, targets), |done, total| {
         watch(Event::Evaluate(done, total));
         !tools.cancel.load(std::sync::atomic::Ordering::Relaxed)

@@ -64,9 +64,10 @@ impl Base {
             BaseRecord { model, bundle, starter, sources: Vec::new() }
         };
         match self {
-            Self::Bundle(bundle) => {
-                Ok((bundle.model().to_vec(), record(bundle.model(), Some(bundle.digest()), None)))
-            }
+            Self::Bundle(bundle) => Ok((
+                bundle.graph().bytes().to_vec(),
+                record(bundle.graph().bytes(), Some(bundle.digest()), None),
+            )),
             Self::Model(file) => {
                 let sources = file.sources.clone();
                 let record = BaseRecord { sources, ..record(&file.bytes, None, None) };
@@ -91,7 +92,7 @@ fn from_bundle(bundle: &Bundle, record: BaseRecord, labels: &[String]) -> Result
         )));
     }
     Ok(Start {
-        model: Model::parse(bundle.model().to_vec())?,
+        model: Model::parse(bundle.graph().bytes().to_vec())?,
         input: manifest.input.clone(),
         preprocess: manifest.preprocess.clone(),
         record,

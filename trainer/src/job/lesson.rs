@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use fleetloop_protocol::api::jobs::LeftOut;
 use fleetloop_protocol::{BundleDigest, Digest};
 
 use super::{Event, JobError, Tools};
@@ -20,6 +21,8 @@ pub struct Lesson<'a> {
     pub dataset: Digest,
     /// How what the model is judged by was chosen, where that takes samples away.
     pub judged_by: Option<&'a JudgedBy>,
+    /// Items of the dataset that are not in the set, nor among what the model is judged by.
+    pub left_out: &'a [LeftOut],
     /// Inputs and targets.
     pub set: &'a TrainingSet,
     /// How.
@@ -97,6 +100,7 @@ impl Lesson<'_> {
             reproducible: Reproducible {
                 dataset: self.dataset,
                 judged_by: self.judged_by.cloned(),
+                left_out: self.left_out.to_vec(),
                 learned_from: made.learned_from,
                 base: self.base.clone(),
                 model: made.model,
@@ -126,6 +130,7 @@ impl Lesson<'_> {
             part("base", format!("{:?}", self.base)),
             part("dataset", self.dataset.to_string()),
             part("samples held out", format!("{:?}", self.judged_by)),
+            part("items left out", format!("{:?}", self.left_out)),
             part("recipe", text(self.recipe)?),
             part("seed", self.seed.to_string()),
             part("trainer", format!("{} {}", trained_by.trainer, trained_by.burn)),

@@ -12,7 +12,9 @@ mod arrays;
 mod base;
 mod error;
 mod lesson;
+pub(crate) mod limit;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -23,6 +25,7 @@ use fleetloop_models::reference::Reference;
 use fleetloop_models::session::{Runtime, Session, Threads};
 use fleetloop_models::statistics::observe;
 use fleetloop_protocol::api::datasets::{Dataset, Split};
+use fleetloop_protocol::api::jobs::LeftOut;
 use fleetloop_protocol::api::reports::{Output, Report};
 use fleetloop_protocol::sketch::Sketch;
 use fleetloop_protocol::{BundleDigest, Digest};
@@ -65,6 +68,8 @@ pub struct Order {
     pub recipe: Recipe,
     /// The seed of everything random.
     pub seed: u64,
+    /// Samples of the dataset that were removed at the hub.
+    pub removed: BTreeSet<Digest>,
 }
 
 /// What a job needs from its surroundings.
@@ -99,6 +104,8 @@ pub struct Product {
 pub enum Event {
     /// Pictures are read.
     Prepare,
+    /// The job goes on without an item.
+    LeftOut(LeftOut),
     /// A step was made.
     Train(Progress),
     /// So many of so many gate items were evaluated.
@@ -117,8 +124,13 @@ pub fn run(
 ) -> Result<Product, JobError> {
     let begun = Instant::now();
     watch(Event::Prepare);
-    let learning = Pictures::read(&order.dataset, Split::Train, payloads)?;
-    let judging = Pictures::read(&order.dataset, Split::Gate, payloads)?;
+    let learning = Pictures::read(&order.dataset, Split::Train, payloads, &order.removed)?;
+    let judging = Pictures::read(&order.dataset, Split::Gate, payloads, &order.removed)?;
+    let left_out: Vec<LeftOut> =
+        learning.left_out.iter().chain(&judging.left_out).cloned().collect();
+    for item in &left_out {
+        watch(Event::LeftOut(item.clone()));
+    }
     let start = order.base.start(&order.dataset.labels, &learning, order.seed)?;
     let about = order.describe(&start)?;
     let set = training_set(&about, &learning, order.dataset.labels.len())?;
@@ -128,6 +140,7 @@ pub fn run(
         base: &start.record,
         dataset: order.dataset_digest,
         judged_by: None,
+        left_out: &left_out,
         set: &set,
         recipe: &order.recipe,
         seed: order.seed,
@@ -150,7 +163,7 @@ pub fn run(
     }
     let made = Made {
         learned_from,
-        model: Digest::of(bundle.model()),
+        model: Digest::of(bundle.graph().bytes()),
         bundle: Some(bundle.digest()),
         outcome,
         patches,
@@ -215,7 +228,8 @@ pub fn evaluate_bundle(
     watch: &mut dyn FnMut(Event),
 ) -> Result<Vec<Output>, JobError> {
     let mut session = Session::open(runtime, bundle, Threads(threads))?;
-    let parts = (bundle.model(), bundle.manifest(), &mut session);
+    let _limited = limit::limit_runs(&mut session);
+    let parts = (bundle.graph().bytes(), bundle.manifest(), &mut session);
     evaluate_parts(parts, pictures, cancel, watch)
 }
 

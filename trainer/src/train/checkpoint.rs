@@ -22,7 +22,7 @@ use crate::durable;
 use crate::graph::Parameters;
 
 /// Name and version of the format, and of what a place in an epoch means.
-const MAGIC: &[u8; 8] = b"FLOOPCK3";
+const MAGIC: &[u8; 8] = b"FLOOPCK1";
 /// The two files.
 const FILES: [&str; 2] = ["checkpoint-0", "checkpoint-1"];
 

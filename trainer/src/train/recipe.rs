@@ -52,22 +52,16 @@ pub struct Recipe {
     /// Decoupled weight decay, for weights only.
     pub weight_decay: f64,
     /// What training makes small.
-    #[serde(default)]
     pub loss: Loss,
     /// Where Huber's loss turns from a square into a line.
-    #[serde(default = "default_huber_delta")]
     pub huber_delta: f32,
     /// How gradients move the parameters.
-    #[serde(default)]
     pub optimizer: Algorithm,
     /// The share of the last direction that SGD keeps.
-    #[serde(default = "default_momentum")]
     pub momentum: f64,
     /// Whether SGD looks ahead along its momentum (Sutskever et al. 2013).
-    #[serde(default)]
     pub nesterov: bool,
     /// Which parameters keep the base's values.
-    #[serde(default)]
     pub freeze: Freeze,
     /// Epochs in which the learning rate rises from zero; then it falls along a cosine.
     pub warmup_epochs: f64,
@@ -80,14 +74,6 @@ pub struct Recipe {
     /// When to end before the last epoch; never if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-}
-
-fn default_huber_delta() -> f32 {
-    1.0
-}
-
-fn default_momentum() -> f64 {
-    0.9
 }
 
 /// Why a recipe is not one.
@@ -110,9 +96,9 @@ impl Recipe {
             learning_rate: 2e-3,
             weight_decay: 1e-2,
             loss: Loss::default(),
-            huber_delta: default_huber_delta(),
+            huber_delta: 1.0,
             optimizer: Algorithm::default(),
-            momentum: default_momentum(),
+            momentum: 0.9,
             nesterov: false,
             freeze: Freeze::default(),
             warmup_epochs: 1.0,

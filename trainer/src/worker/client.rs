@@ -1,7 +1,11 @@
 //! The hub's API as a worker calls it: HTTPS with a bearer token, and no other CA than the hub's.
 //!
-//! What is downloaded is limited while it arrives and checked against its digest.
+//! What is downloaded is limited while it arrives and checked against its digest. A token that the hub
+//! no longer takes was perhaps rotated: the access file is read again, and what was asked is asked once
+//! more with the token that is there now.
 
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use fleetloop_protocol::Digest;
@@ -14,6 +18,8 @@ use thiserror::Error;
 /// Nothing heard for so long means the connection is dead.
 const SILENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
+/// The longest list of removed samples that is read, in bytes: as many as a dataset has items.
+const REMOVED_BYTES: usize = crate::dataset::DATASET_BYTES;
 /// The longest error text that is read, in bytes.
 const ERROR_BYTES: usize = 64 << 10;
 
@@ -52,6 +58,15 @@ pub enum HubError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// What came cannot be read.
+    #[error("cannot {operation}: the hub's answer cannot be read; are both of one version?")]
+    Answer {
+        /// What was asked.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// What came is not what was asked for.
     #[error("cannot {operation}: {found} came instead of {wanted}")]
     Wrong {
@@ -70,6 +85,20 @@ impl HubError {
         matches!(self, Self::Refused { status, .. } if matches!(*status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::GONE))
     }
 
+    /// Whether the hub may answer otherwise soon: it could not be reached, or is in trouble itself.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => {
+                let busy = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+                status.is_server_error() || busy.contains(status)
+            }
+            Self::Unreachable { .. } => true,
+            Self::Access(_) | Self::TooLong { .. } | Self::Answer { .. } | Self::Wrong { .. } => {
+                false
+            }
+        }
+    }
+
     /// Whether a job that met this would meet it again.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
@@ -81,7 +110,10 @@ impl HubError {
                     | StatusCode::UNPROCESSABLE_ENTITY
             ),
             Self::TooLong { .. } => true,
-            Self::Access(_) | Self::Unreachable { .. } | Self::Wrong { .. } => false,
+            Self::Access(_)
+            | Self::Unreachable { .. }
+            | Self::Answer { .. }
+            | Self::Wrong { .. } => false,
         }
     }
 }
@@ -91,7 +123,8 @@ impl HubError {
 pub struct Hub {
     client: Client,
     base: String,
-    token: String,
+    token: Arc<RwLock<String>>,
+    file: Option<PathBuf>,
 }
 
 impl Hub {
@@ -100,10 +133,11 @@ impl Hub {
     /// # Errors
     /// [`HubError::Access`] when the CA certificate cannot be used.
     pub fn new(access: &ApiAccess) -> Result<Self, HubError> {
-        let ca = Certificate::from_pem(access.ca_pem.as_bytes()).map_err(HubError::Access)?;
+        let cas =
+            Certificate::from_pem_bundle(access.ca_pem.as_bytes()).map_err(HubError::Access)?;
         let client = Client::builder()
             .https_only(true)
-            .tls_certs_only([ca])
+            .tls_certs_only(cas)
             .connect_timeout(CONNECT)
             .read_timeout(SILENCE)
             .redirect(reqwest::redirect::Policy::none())
@@ -113,8 +147,15 @@ impl Hub {
         Ok(Self {
             client,
             base: format!("{}/api/v1", access.url.trim_end_matches('/')),
-            token: access.token.clone(),
+            token: Arc::new(RwLock::new(access.token.clone())),
+            file: None,
         })
+    }
+
+    /// The same with the access file that the token came from.
+    #[must_use]
+    pub fn following(self, file: Option<PathBuf>) -> Self {
+        Self { file, ..self }
     }
 
     /// Asks for a job.
@@ -167,12 +208,28 @@ impl Hub {
         self.get("datasets", digest, limit, "fetch a dataset").await
     }
 
-    /// A sample's payload.
+    /// The samples of a dataset that were removed.
     ///
     /// # Errors
     /// [`HubError`].
-    pub async fn payload(&self, digest: Digest, limit: usize) -> Result<Vec<u8>, HubError> {
-        self.get("payloads", digest, limit, "fetch a payload").await
+    pub async fn removed(&self, dataset: Digest) -> Result<Vec<Digest>, HubError> {
+        const OPERATION: &str = "ask which samples were removed";
+        let path = format!("/datasets/{dataset}/removed");
+        let response = self.send(self.request(Method::GET, &path), OPERATION).await?;
+        let bytes = body(response, REMOVED_BYTES, OPERATION).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|source| HubError::Answer { operation: OPERATION, source })
+    }
+
+    /// A sample's payload; none when it was removed.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub async fn payload(&self, digest: Digest, limit: usize) -> Result<Option<Vec<u8>>, HubError> {
+        match self.get("payloads", digest, limit, "fetch a payload").await {
+            Err(HubError::Refused { status: StatusCode::GONE, .. }) => Ok(None),
+            fetched => fetched.map(Some),
+        }
     }
 
     /// An artefact.
@@ -189,7 +246,7 @@ impl Hub {
     /// [`HubError`].
     pub async fn put_artefact(&self, digest: Digest, bytes: Vec<u8>) -> Result<(), HubError> {
         let request = self.request(Method::PUT, &format!("/artefacts/{digest}")).body(bytes);
-        send(request, "store an artefact").await.map(drop)
+        self.send(request, "store an artefact").await.map(drop)
     }
 
     async fn get(
@@ -199,8 +256,8 @@ impl Hub {
         limit: usize,
         operation: &'static str,
     ) -> Result<Vec<u8>, HubError> {
-        let response =
-            send(self.request(Method::GET, &format!("/{kind}/{digest}")), operation).await?;
+        let request = self.request(Method::GET, &format!("/{kind}/{digest}"));
+        let response = self.send(request, operation).await?;
         let bytes = body(response, limit, operation).await?;
         let found = Digest::of(&bytes);
         if found == digest {
@@ -216,11 +273,41 @@ impl Hub {
         body: &impl Serialize,
         operation: &'static str,
     ) -> Result<Response, HubError> {
-        send(self.request(Method::POST, path).json(body), operation).await
+        self.send(self.request(Method::POST, path).json(body), operation).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        operation: &'static str,
+    ) -> Result<Response, HubError> {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let again = request.try_clone();
+        let refused = match send(request.bearer_auth(&token), operation).await {
+            Err(error @ HubError::Refused { status: StatusCode::UNAUTHORIZED, .. }) => error,
+            other => return other,
+        };
+        match (again, self.newer_than(&token)) {
+            (Some(again), Some(token)) => send(again.bearer_auth(token), operation).await,
+            _ => Err(refused),
+        }
+    }
+
+    /// The token that the access file has now, if it is another one.
+    fn newer_than(&self, token: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.file.as_ref()?).ok()?;
+        let access: ApiAccess = toml::from_str(&text).ok()?;
+        if access.token == token {
+            return None;
+        }
+        tracing::info!("the hub's token was rotated; the access file has a new one");
+        let mut kept = self.token.write().unwrap_or_else(PoisonError::into_inner);
+        kept.clone_from(&access.token);
+        Some(access.token)
     }
 }
 

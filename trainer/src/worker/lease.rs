@@ -4,14 +4,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fleetloop_protocol::api::jobs::{LEASE_S, Lease, Progress, Renew};
+use fleetloop_protocol::api::jobs::{LEASE_S, LEFT_OUT_NAMED, Lease, LeftOut, Progress, Renew};
+use fleetloop_protocol::backoff::Backoff;
 use tokio::task::JoinHandle;
 
 use super::client::Hub;
+use super::patience::Patience;
 use crate::job::Event;
 
 /// A third of the lease: two renewals may be lost before it ends.
 const EVERY: Duration = Duration::from_secs(LEASE_S / 3);
+/// The shortest wait after a renewal that failed.
+const SOON: Duration = Duration::from_secs(1);
 /// How often stopping is looked for between renewals.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -22,17 +26,31 @@ pub struct Shared(Arc<Mutex<Progress>>);
 impl Shared {
     /// Takes over an event of the job.
     pub fn set(&self, event: &Event) {
+        if let Event::LeftOut(item) = event {
+            return self.left_out(item);
+        }
         let (phase, fraction, loss) = super::phase(event);
-        self.replace(Progress { phase: phase.to_owned(), fraction, loss });
+        self.replace(phase, fraction, loss);
     }
 
     /// A phase without a loss.
     pub fn phase(&self, phase: &str, fraction: f32) {
-        self.replace(Progress { phase: phase.to_owned(), fraction, loss: None });
+        self.replace(phase, fraction, None);
     }
 
-    fn replace(&self, progress: Progress) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    /// What is left out stays known to the end.
+    fn replace(&self, phase: &str, fraction: f32, loss: Option<f32>) {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        phase.clone_into(&mut progress.phase);
+        (progress.fraction, progress.loss) = (fraction, loss);
+    }
+
+    fn left_out(&self, item: &LeftOut) {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.left_out += 1;
+        if progress.left_out_first.len() < LEFT_OUT_NAMED {
+            progress.left_out_first.push(item.clone());
+        }
     }
 
     fn get(&self) -> Progress {
@@ -54,29 +72,33 @@ impl Renewing {
     pub fn start(hub: Hub, lease: &Lease, stop: Arc<AtomicBool>) -> Self {
         let progress = Shared(Arc::new(Mutex::new(Progress {
             phase: "download".to_owned(),
-            fraction: 0.0,
-            loss: None,
+            ..Progress::default()
         })));
         let flags: [Arc<AtomicBool>; 3] = Default::default();
         let [cancel, lost, over] = flags.clone();
         let (id, token, shared) = (lease.job, lease.lease.clone(), progress.clone());
         let task = tokio::spawn(async move {
             let [cancel, lost, over] = flags;
+            let mut backoff = Backoff::new(SOON, EVERY);
             while !over.load(Ordering::Relaxed) {
+                let mut wait = EVERY;
                 let renew = Renew { lease: token.clone(), progress: shared.get() };
+                let said = renew.progress.phase.clone();
                 match hub.renew(id, &renew).await {
-                    Ok(()) => {}
+                    Ok(()) => backoff.reset(),
                     Err(error) if error.is_refusal() => {
                         lost.store(true, Ordering::Relaxed);
                         cancel.store(true, Ordering::Relaxed);
                         return;
                     }
                     Err(error) => {
+                        wait = backoff.next_wait();
                         tracing::warn!(job = id.0, %error, "lease not renewed; trying again");
                     }
                 }
                 let mut waited = Duration::ZERO;
-                while waited < EVERY && !over.load(Ordering::Relaxed) {
+                // A new phase is told at once: a short job would otherwise end before it is seen.
+                while waited < wait && shared.get().phase == said && !over.load(Ordering::Relaxed) {
                     if stop.load(Ordering::Relaxed) {
                         cancel.store(true, Ordering::Relaxed);
                     }
@@ -96,6 +118,11 @@ impl Renewing {
     /// The flag that cancels the job.
     pub fn cancel(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.cancel)
+    }
+
+    /// How to ask the hub in the middle of this job.
+    pub fn patience(&self) -> Patience {
+        Patience::new(self.cancel())
     }
 
     /// Whether the job is to stop.

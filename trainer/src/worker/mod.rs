@@ -9,11 +9,14 @@
 //!
 //! A job that cannot be done (bad data, a graph that cannot be trained) is reported as failed. What
 //! is wrong with this machine alone, its cache or its checkpoint, leaves the job for another attempt.
-//! A hub that cannot be reached is tried again, with growing pauses.
+//! A hub that cannot be reached is tried again, with growing pauses: between jobs, and in the middle of
+//! one for as long as its lease is not another's ([`patience`]).
 
 mod client;
 mod lease;
+mod patience;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +26,16 @@ use burn::tensor::Device;
 use fleetloop_models::bundle::{Bundle, Files, Manifest};
 use fleetloop_models::session::Runtime;
 use fleetloop_protocol::api::ApiAccess;
+use fleetloop_protocol::api::datasets::Item;
 use fleetloop_protocol::api::jobs::{Base as WireBase, Done, Lease};
+use fleetloop_protocol::backoff::Backoff;
+use fleetloop_protocol::limits::PAYLOAD_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
 use thiserror::Error;
 
 pub use client::{Hub, HubError};
 use lease::Renewing;
+use patience::Patience;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::chain::chain;
@@ -41,12 +48,10 @@ use crate::train::{Recipe, RecipeError};
 
 /// How often an idle worker asks for a job.
 const POLL: Duration = Duration::from_secs(1);
-/// The longest pause while the hub cannot be reached.
+/// The longest pause while the hub cannot be reached, or jobs are left one after another.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Payloads fetched at the same time: enough to hide the round trip, few enough for a small hub.
 const DOWNLOADS: usize = 8;
-/// The largest payload that is fetched, in bytes.
-const PAYLOAD_BYTES: usize = 64 << 20;
 /// The largest artefact that is fetched, in bytes.
 const ARTEFACT_BYTES: usize = fleetloop_models::bundle::FILE_BYTES as usize;
 
@@ -55,6 +60,8 @@ const ARTEFACT_BYTES: usize = fleetloop_models::bundle::FILE_BYTES as usize;
 pub struct Settings {
     /// The hub.
     pub access: ApiAccess,
+    /// The file that `access` came from: it is read again when the token no longer works.
+    pub access_file: Option<PathBuf>,
     /// The worker's name, for people.
     pub name: String,
     /// Where downloads are kept.
@@ -135,33 +142,51 @@ pub async fn work(
     stop: Arc<AtomicBool>,
 ) -> Result<(), WorkError> {
     let worker = Worker {
-        hub: Hub::new(&settings.access)?,
+        hub: Hub::new(&settings.access)?.following(settings.access_file.clone()),
         cache: Blobs::open(&settings.cache)?,
         settings,
         runtime,
         stop,
     };
-    let mut pause = POLL;
+    let mut backoff = Backoff::new(POLL, LONGEST_PAUSE);
     while !worker.stopping() {
-        match worker.hub.lease(&worker.settings.name).await {
+        let pause = match worker.hub.lease(&worker.settings.name).await {
             Ok(Some(lease)) => {
-                pause = POLL;
-                worker.take(lease).await;
+                let ended = worker.take(lease).await;
                 memory::give_back();
                 if worker.settings.once {
                     break;
                 }
-                continue;
+                match ended {
+                    Ended::Over => {
+                        backoff.reset();
+                        continue;
+                    }
+                    // This machine's fault: the next job would meet the same.
+                    Ended::Left => backoff.next_wait(),
+                }
             }
-            Ok(None) => pause = POLL,
+            Ok(None) => {
+                backoff.reset();
+                POLL
+            }
             Err(error) => {
+                let pause = backoff.next_wait();
                 tracing::warn!(error = %chain(&error), pause_s = pause.as_secs(), "no answer from the hub");
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause
             }
-        }
+        };
         worker.rest(pause).await;
     }
     Ok(())
+}
+
+/// How a job came to its end at this worker.
+enum Ended {
+    /// Done, failed for good, or another's.
+    Over,
+    /// Left for another attempt.
+    Left,
 }
 
 struct Worker {
@@ -188,7 +213,7 @@ impl Worker {
     }
 
     /// Does one job and tells the hub how it ended.
-    async fn take(&self, lease: Lease) {
+    async fn take(&self, lease: Lease) -> Ended {
         let job = lease.job.0;
         tracing::info!(job, model = lease.spec.model, version = lease.spec.version, "job leased");
         let renewing = Renewing::start(self.hub.clone(), &lease, Arc::clone(&self.stop));
@@ -197,10 +222,10 @@ impl Worker {
             Ok(_) => true,
             Err(error) => error.is_permanent() && !renewing.is_lost() && !self.stopping(),
         };
+        let patience = renewing.patience();
         let ended = match result {
-            Ok(done) => self
-                .hub
-                .done(lease.job, &done)
+            Ok(done) => patience
+                .ask(|| self.hub.done(lease.job, &done))
                 .await
                 .map(|()| tracing::info!(job, bundle = %done.bundle, "job done")),
             Err(_) if renewing.is_lost() => {
@@ -209,13 +234,14 @@ impl Worker {
             }
             Err(error) if over => {
                 tracing::error!(job, error = %chain(&error), "job failed");
-                self.hub.failed(&lease, chain(&error)).await
+                patience.ask(|| self.hub.failed(&lease, chain(&error))).await
             }
             Err(error) => {
                 tracing::warn!(job, error = %chain(&error), "job left; its lease will end");
                 Ok(())
             }
         };
+        let left = !over && !renewing.is_lost();
         renewing.stop().await;
         match ended {
             Err(error) => tracing::warn!(job, error = %chain(&error), "the hub was not told"),
@@ -229,6 +255,7 @@ impl Worker {
         if let Err(error) = self.cache.shrink(self.settings.cache_limit_bytes) {
             tracing::warn!(error = %chain(&error), "cache not tidied");
         }
+        if left { Ended::Left } else { Ended::Over }
     }
 
     async fn attempt(&self, lease: &Lease, renewing: &Renewing) -> Result<Done, WorkError> {
@@ -245,7 +272,12 @@ impl Worker {
                 cancel: &cancel,
                 checkpoints: Some(&place),
             };
-            job::run(&order, &cache, &tools, &mut |event| progress.set(&event))
+            job::run(&order, &cache, &tools, &mut |event| {
+                if let Event::LeftOut(item) = &event {
+                    tracing::warn!(sample = %item.sample, reason = item.reason, "left out of the job");
+                }
+                progress.set(&event);
+            })
         });
         let product = computing.await.map_err(|_| WorkError::Panicked)??;
         self.upload(lease, product, renewing).await
@@ -254,19 +286,30 @@ impl Worker {
     async fn download(&self, lease: &Lease, renewing: &Renewing) -> Result<Order, WorkError> {
         let spec = &lease.spec;
         let recipe = Recipe::parse(&spec.recipe, &defaults(&spec.base))?;
-        let bytes = self.fetch(Kind::Dataset, spec.dataset).await?;
+        let patience = renewing.patience();
+        let bytes = self.fetch(Kind::Dataset, spec.dataset, &patience).await?;
         let (dataset, dataset_digest) = dataset::parse(&bytes)?;
         let base = match &spec.base {
             WireBase::Starter { kind, input } => {
                 Base::Starter { kind: kind.parse()?, input: input.clone() }
             }
-            WireBase::Bundle { bundle } => Base::Bundle(Box::new(self.bundle(*bundle).await?)),
+            WireBase::Bundle { bundle } => {
+                Base::Bundle(Box::new(self.bundle(*bundle, &patience).await?))
+            }
         };
-        let mut wanted: Vec<Digest> = dataset.items.iter().map(|i| i.payload).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.retain(|digest| !self.cache.has(*digest));
+        let mut removed: BTreeSet<Digest> =
+            patience.ask(|| self.hub.removed(spec.dataset)).await?.into_iter().collect();
+        let is_there = |item: &&Item| !removed.contains(&item.sample);
+        let payloads: BTreeSet<Digest> =
+            dataset.items.iter().filter(is_there).map(|item| item.payload).collect();
+        // What the hub erased is not kept here either.
+        for item in dataset.items.iter().filter(|item| !payloads.contains(&item.payload)) {
+            self.cache.remove(item.payload)?;
+        }
+        let wanted: Vec<Digest> =
+            payloads.into_iter().filter(|digest| !self.cache.has(*digest)).collect();
         let total = wanted.len();
+        let mut gone = BTreeSet::new();
         let mut under_way = tokio::task::JoinSet::new();
         let mut fetched = 0;
         let mut wanted = wanted.into_iter();
@@ -274,20 +317,25 @@ impl Worker {
             while under_way.len() < DOWNLOADS
                 && let Some(digest) = wanted.next()
             {
-                let (hub, cache) = (self.hub.clone(), self.cache.clone());
+                let (hub, cache, patience) =
+                    (self.hub.clone(), self.cache.clone(), patience.clone());
                 under_way.spawn(async move {
-                    cache.put(&hub.payload(digest, PAYLOAD_BYTES).await?)?;
-                    Ok::<(), WorkError>(())
+                    let payload = patience.ask(|| hub.payload(digest, PAYLOAD_BYTES)).await?;
+                    let gone = payload.is_none().then_some(digest);
+                    payload.map(|bytes| cache.put(&bytes)).transpose()?;
+                    Ok::<_, WorkError>(gone)
                 });
             }
             let Some(ended) = under_way.join_next().await else { break };
-            ended.map_err(|_| WorkError::Panicked)??;
+            gone.extend(ended.map_err(|_| WorkError::Panicked)??);
             fetched += 1;
             renewing.progress().phase("download", fetched as f32 / total as f32);
             if renewing.is_cancelled() {
                 return Err(WorkError::Cancelled);
             }
         }
+        let items = dataset.items.iter().filter(|item| gone.contains(&item.payload));
+        removed.extend(items.map(|item| item.sample));
         Ok(Order {
             name: spec.model.clone(),
             version: spec.version,
@@ -296,31 +344,37 @@ impl Worker {
             dataset_digest,
             recipe,
             seed: spec.seed,
+            removed,
         })
     }
 
     /// A file from the cache, or from the hub through the cache.
-    async fn fetch(&self, kind: Kind, digest: Digest) -> Result<Vec<u8>, WorkError> {
+    async fn fetch(
+        &self,
+        kind: Kind,
+        digest: Digest,
+        patience: &Patience,
+    ) -> Result<Vec<u8>, WorkError> {
         match self.cache.get(digest) {
             Ok(bytes) => return Ok(bytes),
             Err(BlobError::Missing { .. } | BlobError::Damaged { .. }) => {}
             Err(other) => return Err(other.into()),
         }
         let bytes = match kind {
-            Kind::Dataset => self.hub.dataset(digest, DATASET_BYTES).await?,
-            Kind::Artefact => self.hub.artefact(digest, ARTEFACT_BYTES).await?,
+            Kind::Dataset => patience.ask(|| self.hub.dataset(digest, DATASET_BYTES)).await?,
+            Kind::Artefact => patience.ask(|| self.hub.artefact(digest, ARTEFACT_BYTES)).await?,
         };
         self.cache.put(&bytes)?;
         Ok(bytes)
     }
 
-    async fn bundle(&self, digest: BundleDigest) -> Result<Bundle, WorkError> {
+    async fn bundle(&self, digest: BundleDigest, patience: &Patience) -> Result<Bundle, WorkError> {
         let unusable = |e: fleetloop_models::bundle::BundleError| WorkError::Base(e.to_string());
-        let manifest_bytes = self.fetch(Kind::Artefact, digest.0).await?;
+        let manifest_bytes = self.fetch(Kind::Artefact, digest.0, patience).await?;
         let manifest = Manifest::parse(&manifest_bytes).map_err(unusable)?;
         let mut files = Files::new();
         for entry in &manifest.files {
-            files.insert(entry.role, self.fetch(Kind::Artefact, entry.sha256).await?);
+            files.insert(entry.role, self.fetch(Kind::Artefact, entry.sha256, patience).await?);
         }
         Bundle::from_parts(manifest_bytes, files).map_err(unusable)
     }
@@ -332,12 +386,14 @@ impl Worker {
         product: Product,
         renewing: &Renewing,
     ) -> Result<Done, WorkError> {
+        let patience = renewing.patience();
         let record = serde_json::to_vec_pretty(&product.record).map_err(WorkError::Record)?;
         let mut files: Vec<&[u8]> = vec![&record];
         files.extend(product.bundle.files().into_iter().map(|(_, bytes)| bytes));
         for (place, bytes) in files.iter().enumerate() {
             renewing.progress().phase("upload", place as f32 / files.len() as f32);
-            self.hub.put_artefact(Digest::of(bytes), bytes.to_vec()).await?;
+            let digest = Digest::of(bytes);
+            patience.ask(|| self.hub.put_artefact(digest, bytes.to_vec())).await?;
         }
         Ok(Done {
             lease: lease.lease.clone(),
@@ -345,6 +401,7 @@ impl Worker {
             run_record: Digest::of(&record),
             report: product.report,
             base_report: product.base_report,
+            left_out: product.record.reproducible.left_out,
         })
     }
 }
@@ -366,7 +423,7 @@ enum Kind {
 /// The phase and fraction of an event, as the hub shows them.
 fn phase(event: &Event) -> (&'static str, f32, Option<f32>) {
     match event {
-        Event::Prepare => ("train", 0.0, None),
+        Event::Prepare | Event::LeftOut(_) => ("train", 0.0, None),
         Event::Train(p) => ("train", p.step as f32 / p.steps.max(1) as f32, Some(p.loss)),
         Event::Evaluate(done, total) => ("evaluate", *done as f32 / (*total).max(1) as f32, None),
     }

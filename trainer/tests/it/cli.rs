@@ -1,5 +1,6 @@
 //! The command as a person runs it.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -61,6 +62,9 @@ fn from_a_starter_to_a_retrained_bundle() {
     assert_eq!(two["before"], one["after"]);
     for file in ["bundle.toml", "model.onnx", "golden.json", "run-record.json"] {
         assert!(dir.path().join("two").join(file).is_file(), "{file}");
+        // What holds samples is its user's only, whatever the umask was.
+        let about = std::fs::metadata(dir.path().join("two").join(file)).unwrap();
+        assert_eq!(about.permissions().mode() & 0o077, 0, "{file}");
     }
     let eval = json(&trainer(&["eval", "--bundle", "two", "--dataset", ".", "--json"], dir.path()));
     assert_eq!(eval["summary"], two["after"]);

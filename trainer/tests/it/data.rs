@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fleetloop_models::bundle::{Description, Fit, InputSpec, Manifest, PreprocessSpec};
+use fleetloop_models::graph::Graph;
 use fleetloop_models::picture::{Channels, Frame};
 use fleetloop_models::session::{Runtime, Session, Threads};
 use fleetloop_protocol::Digest;
@@ -64,7 +65,8 @@ pub fn folder(path: &Path, count: usize) -> Dataset {
 /// A session over a bare graph with input `name`.
 pub fn session(model: &[u8], name: &str) -> Session {
     let manifest = Manifest::draft(about(name)).unwrap();
-    Session::from_model(&runtime(), model, &manifest, Threads(1)).unwrap()
+    let graph = Graph::check(model.to_vec()).unwrap();
+    Session::from_model(&runtime(), &graph, &manifest, Threads(1)).unwrap()
 }
 
 /// A description of a graph with input `name`.

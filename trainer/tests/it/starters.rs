@@ -57,7 +57,9 @@ fn largest_difference(bytes: &[u8], shape: &[usize], x: &[f32]) -> f32 {
     let input = tensor::from_host(x.to_vec(), shape, &device);
     let ours =
         plan.run(&graph.parameters.fixed(), vec![input], &mut Context::infer(&device)).remove(0);
-    let mut network = Network::open(&data::runtime(), bytes, "starter".into(), Threads(1)).unwrap();
+    let checked = fleetloop_models::graph::Graph::check(bytes.to_vec()).unwrap();
+    let mut network =
+        Network::open(&data::runtime(), &checked, "starter".into(), Threads(1)).unwrap();
     let (dims, theirs) = network.run(shape, x).unwrap();
     assert_eq!(tensor::dims(&ours), dims);
     tensor::to_host(ours).iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)

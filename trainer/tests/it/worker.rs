@@ -35,7 +35,11 @@ struct Seen {
     files: HashMap<Digest, Vec<u8>>,
     phases: Vec<String>,
     refuse_renewal: bool,
+    /// A job may be leased while another lease of it is in force.
+    lease_again: bool,
     requests: usize,
+    /// Answers to come that are 503 instead, whatever is asked of files and ends of jobs.
+    in_trouble: usize,
     done: Option<Done>,
     failed: Option<JobFailed>,
 }
@@ -60,6 +64,16 @@ impl Played {
         }
     }
 
+    /// The same of a hub that may be in trouble.
+    fn enter_if_well(&self, headers: &HeaderMap) -> Result<MutexGuard<'_, Seen>, StatusCode> {
+        let mut seen = self.enter(headers)?;
+        if seen.in_trouble > 0 {
+            seen.in_trouble -= 1;
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        Ok(seen)
+    }
+
     /// Serves on a port of its own; returns how to reach it.
     async fn serve(&self) -> ApiAccess {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
@@ -76,6 +90,7 @@ impl Played {
             .route("/api/v1/worker/jobs/{id}/done", post(done))
             .route("/api/v1/worker/jobs/{id}/failed", post(failed))
             .route("/api/v1/datasets/{digest}", get(file))
+            .route("/api/v1/datasets/{digest}/removed", get(removed))
             .route("/api/v1/payloads/{digest}", get(file))
             .route("/api/v1/artefacts/{digest}", get(file).put(store))
             .with_state(self.clone());
@@ -115,7 +130,8 @@ async fn lease(
     Json(_): Json<LeaseRequest>,
 ) -> Result<Json<Option<Lease>>, StatusCode> {
     let mut seen = hub.enter(&headers)?;
-    let free = seen.lease.is_none() && seen.done.is_none() && seen.failed.is_none();
+    let free =
+        (seen.lease.is_none() || seen.lease_again) && seen.done.is_none() && seen.failed.is_none();
     let Some(spec) = seen.job.clone().filter(|_| free) else { return Ok(Json(None)) };
     seen.leases += 1;
     let lease = format!("lease-{}", seen.leases);
@@ -143,7 +159,7 @@ async fn done(
     headers: HeaderMap,
     Json(body): Json<Done>,
 ) -> Result<(), StatusCode> {
-    let mut seen = hub.enter(&headers)?;
+    let mut seen = hub.enter_if_well(&headers)?;
     current(&seen, &body.lease)?;
     seen.done = Some(body);
     Ok(())
@@ -165,8 +181,16 @@ async fn file(
     headers: HeaderMap,
     UrlPath(digest): UrlPath<Digest>,
 ) -> Result<Vec<u8>, StatusCode> {
-    let seen = hub.enter(&headers)?;
+    let seen = hub.enter_if_well(&headers)?;
     seen.files.get(&digest).cloned().ok_or(StatusCode::NOT_FOUND)
+}
+
+/// Nothing was removed.
+async fn removed(
+    State(hub): State<Played>,
+    headers: HeaderMap,
+) -> Result<Json<Vec<Digest>>, StatusCode> {
+    hub.enter_if_well(&headers).map(|_| Json(Vec::new()))
 }
 
 async fn store(
@@ -175,7 +199,7 @@ async fn store(
     UrlPath(digest): UrlPath<Digest>,
     body: Bytes,
 ) -> Result<(), StatusCode> {
-    let mut seen = hub.enter(&headers)?;
+    let mut seen = hub.enter_if_well(&headers)?;
     if Digest::of(&body) != digest {
         return Err(StatusCode::BAD_REQUEST);
     }
@@ -186,6 +210,7 @@ async fn store(
 fn settings(access: ApiAccess, dir: &Path) -> Settings {
     Settings {
         access,
+        access_file: None,
         name: "test".into(),
         cache: dir.join("cache"),
         cache_limit_bytes: 1 << 30,
@@ -309,6 +334,37 @@ async fn a_worker_whose_lease_was_given_away_hands_nothing_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hub_in_trouble_for_a_moment_is_asked_again_instead_of_losing_the_job() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), SHORT);
+    hub.seen().in_trouble = 3;
+    one_job(hub.serve().await, dir.path()).await;
+    let seen = hub.seen();
+    assert_eq!((seen.leases, seen.in_trouble), (1, 0));
+    assert_eq!(seen.done.as_ref().expect("handed in").bundle, expected(dir.path(), SHORT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_can_do_no_job_takes_them_ever_more_slowly() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), SHORT);
+    // No folder for checkpoints: a fault of this machine. The hub gives the job again at once.
+    trainer::durable::write(&dir.path().join("cache.checkpoint"), b"no folder").unwrap();
+    hub.seen().lease_again = true;
+    let settings = Settings { once: false, ..settings(hub.serve().await, dir.path()) };
+    let stop = Arc::new(AtomicBool::new(false));
+    let working = tokio::spawn(work(settings, data::runtime(), Arc::clone(&stop)));
+    while hub.seen().leases < 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    working.await.unwrap().unwrap();
+    let leases = hub.seen().leases;
+    assert!(leases <= 4, "{leases} jobs taken in three seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_cannot_be_done_is_reported_with_its_reason() {
     let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
     hub.offer(dir.path(), "epochs = 0\nbatch_size = 0");
@@ -398,4 +454,24 @@ async fn a_worker_started_by_a_hub_ends_with_it() {
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
     assert!(dir.path().join("worker-cache").is_dir());
+}
+
+#[tokio::test]
+async fn a_worker_goes_on_with_the_token_that_its_access_file_has_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("worker.toml");
+    let access = Played::default().serve().await;
+    let old = ApiAccess { token: "rotated away".into(), ..access.clone() };
+    let put = |access: &ApiAccess| {
+        let text = toml::to_string(access).unwrap();
+        trainer::durable::write(&file, text.as_bytes()).unwrap();
+    };
+    put(&old);
+    let hub = Hub::new(&old).unwrap().following(Some(file.clone()));
+    let error = hub.lease("test").await.unwrap_err();
+    assert!(error.to_string().contains("401"), "{error}");
+    put(&access);
+    assert!(hub.lease("test").await.unwrap().is_none());
+    trainer::durable::write(&file, b"").unwrap();
+    assert!(hub.lease("test").await.unwrap().is_none(), "the new token is kept");
 }

@@ -1,9 +1,8 @@
 //! Payloads too large for a message: uploaded to the hub one at a time, beside the session.
 //!
-//! One task a connection. It asks the hub what it reads; a hub that knows no uploads gets none, and
-//! the samples wait. Otherwise it takes a payload from the outbox, sends it over HTTPS (mutual TLS)
-//! and hands the message that names it to the session. Whatever interrupts it, the outbox offers the
-//! row again, and what the hub has by then is not sent a second time.
+//! One task a connection. It takes a payload from the outbox, sends it over HTTPS (mutual TLS) and
+//! hands the message that names it to the session. Whatever interrupts it, the outbox offers the row
+//! again, and what the hub has by then is not sent a second time.
 //!
 //! Limits: one payload in memory; no progress for [`STALLED`] ends an attempt; a failure waits as
 //! [`Backoff`] says, a payload the hub will not have for [`REFUSED`].
@@ -16,22 +15,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleetloop_protocol::upload::{self, SALT_HEADER, UPLOADS_SINCE};
+use fleetloop_protocol::backoff::{Backoff, spread};
+use fleetloop_protocol::upload::{self, SALT_HEADER};
 use futures::StreamExt as _;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, StatusCode};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use super::LinkStatus;
-use super::backoff::Backoff;
 use crate::chain::chain;
 use crate::clock::Clock;
+use crate::contacts::Contacts;
 use crate::identity::Identity;
 use crate::outbox::{Outbox, Outgoing, Upload};
 use crate::tls;
-use crate::update::http::HubHttp;
 
 /// Bytes handed to the connection at once: what progress is measured in.
 const PIECE: usize = 64 * 1024;
@@ -59,26 +57,16 @@ impl Drop for Uploads {
 }
 
 impl Uploads {
-    /// Starts the task; what the hub reads goes into `status`.
+    /// Starts the task.
     pub(super) fn start(
         identity: &Identity,
         clock: &Clock,
         outbox: Outbox,
-        status: watch::Sender<LinkStatus>,
     ) -> Result<Self, String> {
-        let hub = HubHttp::new(identity, clock).map_err(|error| chain(&error))?;
         let client = Client::new(identity, clock).map_err(|error| chain(&error))?;
         // One: the next payload is taken when the session has taken the message before.
         let (sender, messages) = mpsc::channel(1);
-        let work = async move {
-            let reads = ask(&hub).await;
-            status.send_modify(|status| status.hub_reads_version = Some(reads));
-            if reads >= UPLOADS_SINCE {
-                run(&client, &outbox, &sender).await;
-            }
-            // The session hears nothing more, and needs not.
-            std::future::pending::<()>().await;
-        };
+        let work = async move { run(&client, &outbox, &sender).await };
         let task = tokio::spawn(work.in_current_span());
         Ok(Self { messages, task })
     }
@@ -97,20 +85,6 @@ pub(super) async fn next(uploads: &mut Option<Uploads>) -> Option<Outgoing> {
     match uploads {
         Some(uploads) => uploads.messages.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What the hub reads, asked until it answers.
-async fn ask(hub: &HubHttp) -> u8 {
-    let mut backoff = Backoff::default();
-    loop {
-        match hub.time().await {
-            Ok(answer) => return answer.reads_version,
-            Err(error) => {
-                tracing::debug!(reason = chain(&error), "the hub does not say what it reads");
-                tokio::time::sleep(backoff.next_wait()).await;
-            }
-        }
     }
 }
 
@@ -140,7 +114,7 @@ async fn run(client: &Client, outbox: &Outbox, messages: &mpsc::Sender<Outgoing>
             }
             Err(Failed::Refused { status }) => {
                 tracing::error!(%named, %status, "the hub refuses a payload; it waits an hour");
-                outbox.postpone(id, REFUSED).await.ok();
+                outbox.postpone(id, spread(REFUSED)).await.ok();
             }
             Err(Failed::ForNow { reason }) => {
                 let wait = backoff.next_wait();
@@ -165,27 +139,31 @@ enum Failed {
 /// The hub's device listener, for sending to it.
 struct Client {
     http: reqwest::Client,
-    base: String,
+    contacts: Contacts,
     stalled: Duration,
 }
 
 impl Client {
     fn new(identity: &Identity, clock: &Clock) -> Result<Self, tls::TlsError> {
         let http = tls::upload_client(tls::device_config(identity, clock)?)?;
-        Ok(Self { http, base: identity.record().device_url.clone(), stalled: STALLED })
+        Ok(Self { http, contacts: identity.contacts().clone(), stalled: STALLED })
     }
 
     /// Sends a payload unless the hub has it; success means that it is on the hub's disk.
     ///
     /// Cancel-safe: the hub keeps nothing of an upload that was cut.
     async fn send(&self, upload: Upload) -> Result<(), Failed> {
-        let url = format!("{}{}", self.base, upload::path(upload.commitment));
+        let base = self.contacts.device_url();
+        let url = format!("{base}{}", upload::path(upload.commitment));
         let asked = self.http.request(Method::HEAD, &url).timeout(self.stalled).send().await;
         match asked.map(|answer| answer.status()) {
             Ok(status) if status.is_success() => return Ok(()),
             Ok(StatusCode::NOT_FOUND) => {}
             Ok(status) => return Err(failed(status)),
-            Err(error) => return Err(Failed::ForNow { reason: chain(&error) }),
+            Err(error) => {
+                self.contacts.url_failed(&base);
+                return Err(Failed::ForNow { reason: chain(&error) });
+            }
         }
         let payload = Bytes::from(upload.payload);
         let sent = Arc::new(AtomicUsize::new(0));

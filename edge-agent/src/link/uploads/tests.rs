@@ -1,9 +1,7 @@
 //! Against a real TLS server with faults, and a real outbox.
 
 use fleetloop_protocol::keys::SigningKey;
-use fleetloop_protocol::limits::INLINE_PAYLOAD_BYTES;
 use fleetloop_protocol::sample::{MediaType, Payload, Selection, VerifiedSample};
-use fleetloop_protocol::state::Update;
 use fleetloop_protocol::{BundleDigest, ClockState, Digest, UnixMillis};
 
 use super::*;
@@ -19,32 +17,20 @@ struct Bench {
     time: ManualTime,
     outbox: Outbox,
     key: Arc<SigningKey>,
-    status: watch::Sender<LinkStatus>,
 }
 
 impl Bench {
-    async fn new(reads_version: Option<u8>) -> Self {
+    async fn new() -> Self {
         let (clock, time) = clock();
         let hub = TestHub::start(b"root".to_vec()).await;
-        hub.lock().reads_version = reads_version;
         let dir = tempfile::tempdir().unwrap();
         crate::enroll::enroll_at(&hub.token(), dir.path(), &clock).await.unwrap();
         let key = Identity::load(dir.path()).unwrap().signing_key();
         let device = "dev-test".parse().unwrap();
         let limits = OutboxConfig::default();
         let outbox = Outbox::open(dir.path(), &limits, device, key.clone(), clock.clone()).unwrap();
-        let status = watch::Sender::new(LinkStatus {
-            connected: true,
-            last_error: None,
-            update: Update::Idle,
-            generation: 0,
-            hub_reads_version: None,
-            untrusted: 0,
-            certificate_ends: UnixMillis(0),
-            last_heard: None,
-        });
         hub.asked();
-        Self { hub, dir, clock, time, outbox, key, status }
+        Self { hub, dir, clock, time, outbox, key }
     }
 
     async fn append(&self, len: usize) {
@@ -66,8 +52,7 @@ impl Bench {
     }
 
     fn connect(&self) -> Option<Uploads> {
-        let (identity, status) = (self.identity(), self.status.clone());
-        Some(Uploads::start(&identity, &self.clock, self.outbox.clone(), status).unwrap())
+        Some(Uploads::start(&self.identity(), &self.clock, self.outbox.clone()).unwrap())
     }
 
     /// Waits until the hub was asked for something that begins so, and says for what.
@@ -80,19 +65,13 @@ impl Bench {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-
-    async fn hub_reads(&self) -> u8 {
-        let mut status = self.status.subscribe();
-        let known = status.wait_for(|status| status.hub_reads_version.is_some()).await;
-        known.unwrap().hub_reads_version.unwrap()
-    }
 }
 
 const LARGE: usize = 5_000_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_payload_is_at_the_hub_before_its_message_is_sent_and_small_ones_go_meanwhile() {
-    let bench = Bench::new(Some(2)).await;
+    let bench = Bench::new().await;
     bench.append(LARGE).await;
     bench.append(100).await;
     assert_eq!(bench.outbox.next_batch(10, usize::MAX).await.unwrap().len(), 1);
@@ -103,35 +82,11 @@ async fn a_large_payload_is_at_the_hub_before_its_message_is_sent_and_small_ones
     assert_eq!(sample.payload(), &Payload::Uploaded);
     let named = sample.header().get().commitment;
     assert_eq!(bench.hub.lock().uploads[&named].len(), LARGE);
-    assert_eq!(bench.hub_reads().await, 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn for_a_hub_that_reads_version_1_large_samples_wait_and_are_sent_once_it_is_upgraded() {
-    let bench = Bench::new(None).await;
-    bench.append(INLINE_PAYLOAD_BYTES + 1).await;
-    bench.append(INLINE_PAYLOAD_BYTES).await;
-    let uploads = bench.connect();
-    assert_eq!(bench.hub_reads().await, 1);
-    assert_eq!(bench.outbox.next_batch(10, usize::MAX).await.unwrap().len(), 1);
-    bench.time.advance(Duration::from_secs(30 * 24 * 3600));
-    // Twice as long as an idle uploader waits before it looks again.
-    tokio::time::sleep(2 * LOOK).await;
-    let asked = bench.hub.asked();
-    assert!(asked.iter().all(|(path, _)| !path.contains("/payloads/")), "{asked:?}");
-    let stats = bench.outbox.stats();
-    assert_eq!((stats.samples, stats.uploads, stats.dead_letters), (2, 1, 0));
-    uploads.unwrap().end().await;
-    // The hub's restart ends the connection; the next one asks again.
-    bench.hub.lock().reads_version = Some(2);
-    bench.outbox.connection_lost().await.unwrap();
-    let mut uploads = bench.connect();
-    assert!(next(&mut uploads).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_is_cut_or_put_off_is_done_again() {
-    let bench = Bench::new(Some(2)).await;
+    let bench = Bench::new().await;
     bench.hub.lock().upload_faults = vec![
         UploadFault::Answer(0, StatusCode::INSUFFICIENT_STORAGE),
         UploadFault::Answer(LARGE / 2, StatusCode::SERVICE_UNAVAILABLE),
@@ -156,7 +111,7 @@ async fn an_upload_that_is_cut_or_put_off_is_done_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_hub_has_is_not_sent_again() {
-    let bench = Bench::new(Some(2)).await;
+    let bench = Bench::new().await;
     bench.append(LARGE).await;
     let mut uploads = bench.connect();
     next(&mut uploads).await.unwrap();
@@ -172,7 +127,7 @@ async fn what_the_hub_has_is_not_sent_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_the_hub_will_not_have_waits_an_hour_and_the_next_goes_on() {
-    let bench = Bench::new(Some(2)).await;
+    let bench = Bench::new().await;
     bench.hub.lock().upload_faults = vec![UploadFault::Answer(LARGE, StatusCode::BAD_REQUEST)];
     bench.append(LARGE).await;
     bench.append(LARGE + 1).await;
@@ -187,7 +142,7 @@ async fn a_payload_the_hub_will_not_have_waits_an_hour_and_the_next_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_does_not_move_is_given_up() {
-    let bench = Bench::new(Some(2)).await;
+    let bench = Bench::new().await;
     bench.append(8_000_000).await;
     let stalled = Duration::from_millis(300);
     let client = Client { stalled, ..Client::new(&bench.identity(), &bench.clock).unwrap() };

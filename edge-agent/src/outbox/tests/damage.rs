@@ -96,7 +96,7 @@ fn another_devices_file_is_moved_aside() {
 }
 
 #[test]
-fn a_file_of_a_newer_agent_and_one_in_use_are_left_alone() {
+fn a_file_of_another_schema_and_one_in_use_are_left_alone() {
     let bench = Bench::new(1000, 1 << 30);
     let open = || {
         Outbox::open(&bench.dir, &bench.limits, device(), bench.key.clone(), bench.clock.clone())
@@ -107,6 +107,6 @@ fn a_file_of_a_newer_agent_and_one_in_use_are_left_alone() {
     let db = Connection::open(bench.dir.join(FILE)).unwrap();
     db.pragma_update(None, "user_version", 99).unwrap();
     drop(db);
-    assert!(matches!(open().err().unwrap(), OutboxError::Newer { version: 99, .. }));
+    assert!(matches!(open().err().unwrap(), OutboxError::OtherSchema { found: 99, .. }));
     assert!(!bench.dir.join("outbox.db.aside-1").exists());
 }

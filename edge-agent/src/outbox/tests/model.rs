@@ -78,7 +78,6 @@ fn op() -> impl Strategy<Value = Op> {
         R::UnknownVersion,
         R::TooLarge,
         R::NotTrusted,
-        R::Conflict,
         R::StorageFull,
         R::Busy,
         R::PayloadMissing,
@@ -118,7 +117,7 @@ fn op_on_a_small_disk() -> impl Strategy<Value = Op> {
 }
 
 /// So many cases, or as many as `PROPTEST_CASES` says.
-fn cases(few: u32) -> ProptestConfig {
+pub(super) fn cases(few: u32) -> ProptestConfig {
     let config = ProptestConfig::default();
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig { cases: if asked { config.cases } else { few }, ..config }

@@ -36,6 +36,18 @@ fn a_large_payload_is_offered_for_upload_then_its_message_and_the_receipt_takes_
 }
 
 #[test]
+fn the_largest_payload_that_fits_its_message_is_not_uploaded() {
+    let bench = Bench::new(1000, 1 << 30);
+    let fits = vec![7; INLINE_PAYLOAD_BYTES];
+    bench.append(Draft { payload: fits.clone(), ..uncertain(0.9) }).unwrap();
+    assert!(bench.upload().is_none());
+    let batch = bench.batch(100);
+    let ring: KeyRing = [bench.key.public()].into_iter().collect();
+    let sample = VerifiedSample::open(&batch[0].bytes, &device(), &ring).unwrap();
+    assert_eq!(sample.payload(), &Payload::Inline(fits));
+}
+
+#[test]
 fn a_large_sample_begins_again_at_its_upload_when_the_hub_asks_or_the_connection_is_lost() {
     let bench = Bench::new(1000, 1 << 30);
     bench.append(large(0.9, 1)).unwrap();
@@ -73,17 +85,4 @@ fn a_damaged_payload_becomes_a_gap_and_the_next_one_goes_on() {
     let stats = bench.outbox.stats();
     assert_eq!((stats.damaged_total, stats.uploads), (1, 1));
     bench.assert_accounted();
-}
-
-#[test]
-fn what_an_agent_before_uploads_left_is_sent_by_this_one() {
-    let mut bench = Bench::new(1000, 1 << 30);
-    (0..3).for_each(|_| drop(bench.append(uncertain(0.9)).unwrap()));
-    let before = bench.outbox.stats();
-    bench.sql("DROP TABLE payload; ALTER TABLE meta DROP COLUMN uploads; PRAGMA user_version = 1");
-    assert_eq!(bench.outbox.stats(), OutboxStats { signed_since_start: 0, ..before });
-    bench.append(large(0.9, 1)).unwrap();
-    let mut all = bench.opened(100);
-    all.push(open_as_hub(&bench.upload().unwrap().1, bench.key.public()));
-    assert_chain(&all, 4);
 }

@@ -79,6 +79,12 @@ impl TrustedState {
         Some(TargetInfo { len_bytes: target.length, sha256: Digest::from_bytes(sha256) })
     }
 
+    /// The last verified targets metadata, as it was served.
+    pub fn targets_text(&self) -> Option<String> {
+        let targets = self.targets.as_ref()?;
+        Some(String::from_utf8_lossy(&targets.bytes).into_owned())
+    }
+
     /// The versions of root, timestamp, snapshot and targets; 0 where there is none yet.
     pub fn versions(&self) -> [u64; 4] {
         [

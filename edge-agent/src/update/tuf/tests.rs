@@ -285,6 +285,37 @@ async fn a_fast_forward_by_a_stolen_key_is_undone_by_rotating_it() {
 }
 
 #[tokio::test]
+async fn a_device_that_was_away_walks_over_roots_that_ended_to_one_that_has_not() {
+    let channel = channel();
+    let before = verify(&channel.trusted, &channel.edition(5).await, NOW).unwrap();
+    let trusted = before.trusted().clone();
+    // Renewed, its root key rotated, its other keys rotated one by one, renewed: all but the last
+    // ended while the device was away.
+    let mut keys = channel.keys;
+    let root2 = sign(keys.root(2, PAST), &[&keys.root]);
+    let old = std::mem::replace(&mut keys.root, super::testing::TestKey::new());
+    let root3 = sign(keys.root(3, PAST), &[&old, &keys.root]);
+    keys.targets = super::testing::TestKey::new();
+    let root4 = sign(keys.root(4, PAST), &[&keys.root]);
+    keys.timestamp = super::testing::TestKey::new();
+    keys.snapshot = super::testing::TestKey::new();
+    let root5 = sign(keys.root(5, PAST), &[&keys.root]);
+    let root6 = sign(keys.root(6, LATER), &[&keys.root]);
+    // Versions jump: they are seconds, and the keys that signed the older ones are gone.
+    let mut files = publish(&keys, &root6, Edition::of(1_767_225_600), &[]).await;
+    for (version, root) in [(2, root2), (3, root3), (4, root4), (5, root5)] {
+        files.insert(format!("{version}.root.json"), root);
+    }
+    let fresh = verify(&trusted, &files, NOW).unwrap();
+    let version = 1_767_225_600;
+    assert_eq!(fresh.trusted().versions(), [6, version, version, version]);
+    // Without the last one the newest root has ended, and nothing is installed by it.
+    files.remove("6.root.json");
+    let error = refused(&trusted, &files);
+    assert!(matches!(&error, TufError::Expired { file, .. } if file == "5.root.json"), "{error}");
+}
+
+#[tokio::test]
 async fn a_file_over_its_limit_is_refused_unread() {
     let channel = channel();
     let good = channel.edition(1).await;

@@ -21,13 +21,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
+use fleetloop_models::content::{self, ContentError};
 use fleetloop_protocol::digest::Hasher;
 use fleetloop_protocol::limits::PAYLOAD_BYTES;
 use fleetloop_protocol::sample::VerifiedSample;
 use fleetloop_protocol::{DeviceId, Digest, UnixMillis};
 use futures::{Stream, StreamExt as _};
 use tokio::io::AsyncWriteExt as _;
-use tokio_util::io::ReaderStream;
+use tokio::sync::Semaphore;
 
 use super::StoreError;
 use super::payloads::Blobs;
@@ -38,8 +39,8 @@ use ledger::{Gone, Ledger};
 /// How long a device may be silent in the middle of an upload.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Bytes read at once.
-const PIECE: usize = 64 * 1024;
+/// Uploads that are taken over at once: each is in memory, 32 MiB in all.
+const ADOPTIONS: usize = 4;
 
 /// An upload that begins.
 #[derive(Debug, Clone)]
@@ -80,13 +81,20 @@ pub enum UploadError {
     Store(#[from] StoreError),
 }
 
-/// A payload that was adopted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Adopted {
-    /// Its digest, under which it lies among the payloads.
-    pub payload: Digest,
-    /// Its length in bytes.
-    pub len: u64,
+/// What became of the wish to take an upload over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adoption {
+    /// It lies among the payloads.
+    Adopted {
+        /// Its digest.
+        payload: Digest,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// It is not here, or not what the sample's header names.
+    Missing,
+    /// It is not what the sample's media type says; it lies here still.
+    NoPicture(ContentError),
 }
 
 /// The staging folder; cheap to clone.
@@ -95,6 +103,7 @@ pub struct Uploads {
     root: PathBuf,
     payloads: Blobs,
     ledger: Arc<Mutex<Ledger>>,
+    adopting: Arc<Semaphore>,
 }
 
 impl Uploads {
@@ -110,7 +119,9 @@ impl Uploads {
         for Staged { device, commitment, len, at } in found {
             ledger.keep(&device, commitment, len, at);
         }
-        Ok(Self { root: root.to_owned(), payloads, ledger: Arc::new(Mutex::new(ledger)) })
+        let ledger = Arc::new(Mutex::new(ledger));
+        let adopting = Arc::new(Semaphore::new(ADOPTIONS));
+        Ok(Self { root: root.to_owned(), payloads, ledger, adopting })
     }
 
     /// Whether an upload is there.
@@ -150,35 +161,35 @@ impl Uploads {
         Ok(())
     }
 
-    /// Brings the payload of a sample that says it was uploaded to where payloads lie, durably. None
-    /// when it is not here, or not what the sample's header names.
+    /// Brings the payload of a sample that says it was uploaded to where payloads lie, durably, if it
+    /// is what the sample's header says.
     ///
     /// # Errors
     /// The disk failed, or is full.
-    pub async fn adopt(&self, sample: &VerifiedSample) -> Result<Option<Adopted>, StoreError> {
+    pub async fn adopt(&self, sample: &VerifiedSample) -> Result<Adoption, StoreError> {
         let header = sample.header().get();
         let (device, commitment) = (&header.id.device, header.commitment);
         let path = self.path(device, commitment);
-        let (read, salt) = (path.clone(), *sample.salt());
-        let sums = match blocking("read", &path, move || sums(&read, salt)).await? {
-            Some(sums) if sums.commitment == commitment => sums,
-            Some(_) => {
-                tracing::warn!(%device, %commitment, "an upload is not what its sample names");
-                self.discard(device, commitment).await;
-                return Ok(None);
-            }
-            None => {
-                self.ledger().forget(device, commitment);
-                return Ok(None);
-            }
+        // Closed never; a few at once, because each is in memory.
+        let _turn = self.adopting.acquire().await.map_err(|_| StoreError::Closed)?;
+        let read = path.clone();
+        let Some(bytes) = blocking("read", &path, move || whole(&read)).await? else {
+            self.ledger().forget(device, commitment);
+            return Ok(Adoption::Missing);
         };
-        if !self.payloads.exists(sums.payload).await? {
-            let file = tokio::fs::File::open(&path).await;
-            let file = file.map_err(|source| failed("read", &path, source))?;
-            let pieces = ReaderStream::with_capacity(file, PIECE);
-            self.payloads.put_stream(sums.payload, PAYLOAD_BYTES as u64, pieces).await?;
+        if fleetloop_protocol::sample::commitment(sample.salt(), &bytes) != commitment {
+            tracing::warn!(%device, %commitment, "an upload is not what its sample names");
+            self.discard(device, commitment).await;
+            return Ok(Adoption::Missing);
         }
-        Ok(Some(Adopted { payload: sums.payload, len: sums.len }))
+        if let Err(error) = content::check(header.media_type, &bytes) {
+            return Ok(Adoption::NoPicture(error));
+        }
+        let (payload, len) = (Digest::of(&bytes), bytes.len() as u64);
+        if !self.payloads.exists(payload).await? {
+            self.payloads.put(payload, bytes).await?;
+        }
+        Ok(Adoption::Adopted { payload, len })
     }
 
     /// Removes an upload that is needed no more.
@@ -294,31 +305,16 @@ async fn blocking<R: Send + 'static>(
     done.map_err(|source| failed(verb, path, source))
 }
 
-/// What a file is.
-struct Sums {
-    commitment: Digest,
-    payload: Digest,
-    len: u64,
-}
-
-/// None when there is no such file.
-fn sums(path: &Path, salt: [u8; 16]) -> io::Result<Option<Sums>> {
-    let mut file = match std::fs::File::open(path) {
+/// A file's bytes, at most as many as a payload may have; none when there is no such file.
+fn whole(path: &Path) -> io::Result<Option<Bytes>> {
+    let file = match std::fs::File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    let (mut salted, mut plain, mut len) = (Hasher::new(), Hasher::new(), 0);
-    salted.update(&salt);
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let n = file.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(Some(Sums { commitment: salted.finish(), payload: plain.finish(), len }));
-        }
-        salted.update(&buffer[..n]);
-        plain.update(&buffer[..n]);
-        len += n as u64;
-    }
+    let mut bytes = Vec::new();
+    // One more than fits its commitment never.
+    file.take(PAYLOAD_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes.into()))
 }
 
 /// An upload found at the start.

@@ -12,7 +12,7 @@ use edge_agent::decide::{Decide, Rules};
 use edge_agent::durable;
 use edge_agent::frames::{Arrived, FrameQueue};
 use edge_agent::identity::Identity;
-use edge_agent::infer::{Inference, Parts};
+use edge_agent::infer::{Guards, Inference, Parts};
 use edge_agent::link::{self, LinkParts, LinkStatus};
 use edge_agent::outbox::Outbox;
 use edge_agent::results::Results;
@@ -92,6 +92,7 @@ impl Agent {
             pulse: Pulse::default(),
             sink: Box::new(sink),
             confirm_within: Duration::from_secs(60),
+            guards: Guards::unsafe_none(),
         })
         .unwrap();
         let sampler = sampler.spawn(outbox.clone()).unwrap();

@@ -7,7 +7,7 @@
 //! good today, which is all that the broker sees; the hub's device listener and the device itself
 //! live in the simulated time, where the first one has ended.
 
-mod agent;
+pub mod agent;
 mod chain;
 
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Story {
 }
 
 /// Waits until `what` holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;

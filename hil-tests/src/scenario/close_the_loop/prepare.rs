@@ -104,7 +104,8 @@ impl Run<'_> {
                 let text = format!("{}{}", progress.phase, loss.unwrap_or_default());
                 self.progress.at(Some(progress.fraction), &text);
             }
-            Ok(matches!(job.state, JobState::Done { .. } | JobState::Failed { .. }).then_some(job))
+            let goes_on = matches!(job.state, JobState::Queued | JobState::Running { .. });
+            Ok((!goes_on).then_some(job))
         })?;
         match job.state {
             JobState::Done { bundle } => {

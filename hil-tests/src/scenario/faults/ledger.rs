@@ -13,7 +13,7 @@ const REST: Duration = Duration::from_secs(60);
 
 /// The book.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(in crate::scenario) struct Ledger {
     /// The life of the outbox that was stopped last.
     pub epoch: Option<u64>,
     /// Its last words.
@@ -25,7 +25,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Stops the device in order and looks at its frames.
-    pub(super) fn stop(&mut self, agent: &mut Agent<'_>) -> Result<Stopped> {
+    pub(in crate::scenario) fn stop(&mut self, agent: &mut Agent<'_>) -> Result<Stopped> {
         let outbox = agent.told()?.outbox.context("the agent shows no outbox")?;
         let last = agent.stop()?;
         let Stopped { frames_in, frames_answered, frames_dropped, frames_failed, .. } = last;
@@ -37,7 +37,7 @@ impl Ledger {
 
     /// The outbox that was stopped last is gone. What had a receipt must be stored, the rest was
     /// declared lost.
-    pub(super) fn abandon(&mut self, hub: &Hub<'_>) -> Result<()> {
+    pub(in crate::scenario) fn abandon(&mut self, hub: &Hub<'_>) -> Result<()> {
         let (epoch, last) = self.epoch.zip(self.last).context("no outbox was stopped")?;
         let stored = of_epoch(hub, epoch)?;
         let (signed, receipted) = (last.samples_signed_total, last.samples_receipted_total);
@@ -55,7 +55,11 @@ impl Ledger {
     }
 
     /// Has the device send the rest, stops it, and holds all it signed against what is stored.
-    pub(super) fn close(&mut self, agent: &mut Agent<'_>, hub: &Hub<'_>) -> Result<()> {
+    pub(in crate::scenario) fn close(
+        &mut self,
+        agent: &mut Agent<'_>,
+        hub: &Hub<'_>,
+    ) -> Result<()> {
         self.stop(agent)?;
         agent.set_selection(Selection::everything().silent())?;
         agent.set_rate(RATE_HZ)?;

@@ -10,7 +10,7 @@
 
 mod damage;
 mod disks;
-mod ledger;
+pub(super) mod ledger;
 mod links;
 
 use std::fmt;

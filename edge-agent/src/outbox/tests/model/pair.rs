@@ -126,7 +126,7 @@ impl Pair {
             (Payload::Uploaded, draft.payload.len())
         };
         let message = SampleMessage::new(sealed, [0; 16], payload);
-        (wire::encode_for(&message, wire::VERSION).unwrap().len() + beside) as u64
+        (wire::encode(&message).unwrap().len() + beside) as u64
     }
 
     pub(super) fn batch(&mut self, rows: usize, bytes: usize) -> Vec<Outgoing> {
