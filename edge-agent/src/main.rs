@@ -4,11 +4,15 @@ use std::io::IsTerminal as _;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use edge_agent::clock::Clock;
 use edge_agent::config::{Config, Place};
 use edge_agent::infer::Proving;
+use edge_agent::outbox::{self, Exported};
 use edge_agent::proof::{self, Limits, Prover};
 use edge_agent::{check, enroll, home, memory, priority, run, status, tls};
 use fleetloop_models::session::keep_to_itself;
@@ -81,10 +85,32 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What this device still has to send.
+    Outbox {
+        #[command(subcommand)]
+        command: OutboxCommand,
+    },
     /// Says how the agent is.
     Status {
         #[command(flatten)]
         config: Configured,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum OutboxCommand {
+    /// Writes what waits to a file, for 'fleet-hub sample collect': for a device that was replaced, or
+    /// that does not reach its hub any more. The agent must not run; the outbox stays as it is.
+    Export {
+        /// The data folder of the device; it may be on a disk that is read-only.
+        #[arg(long)]
+        data: PathBuf,
+        /// The file to write. It must not be there yet; its disk needs twice the room of the outbox.
+        #[arg(long)]
+        out: PathBuf,
         /// Prints JSON.
         #[arg(long)]
         json: bool,
@@ -184,6 +210,11 @@ fn execute(command: Command, lines: LogFormat) -> anyhow::Result<ExitCode> {
             Output::with_json(json).print(&found, ToString::to_string)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Outbox { command: OutboxCommand::Export { data, out, json } } => {
+            let exported = runtime()?.block_on(export(data, out))?;
+            Output::with_json(json).print(&exported, ToString::to_string)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Status { config, json } => {
             let place = Place::load(&config.config)?;
             let status = runtime()?.block_on(status::status(&place));
@@ -191,4 +222,19 @@ fn execute(command: Command, lines: LogFormat) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Exports an outbox; Ctrl-C ends it and leaves nothing behind.
+async fn export(data: PathBuf, out: PathBuf) -> anyhow::Result<Exported> {
+    let clock = Clock::system(data.join("clock.json"))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    let work = tokio::task::spawn_blocking(move || outbox::export(&data, &out, clock, &asked));
+    tokio::pin!(work);
+    // Both are cancel-safe: the work is waited for again after the signal.
+    tokio::select! {
+        done = &mut work => return Ok(done??),
+        _ = tokio::signal::ctrl_c() => stop.store(true, Ordering::Relaxed),
+    }
+    Ok(work.await??)
 }

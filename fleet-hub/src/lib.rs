@@ -19,6 +19,7 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod clones;
+pub mod collect;
 pub mod config;
 pub mod door;
 pub mod drift;

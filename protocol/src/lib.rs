@@ -17,6 +17,7 @@ pub mod backoff;
 pub mod digest;
 pub mod drift;
 pub mod enrol;
+pub mod export;
 pub mod form;
 pub mod gap;
 pub mod hub_addresses;

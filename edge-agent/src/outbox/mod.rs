@@ -29,6 +29,7 @@
 
 mod epochs;
 mod evict;
+mod export;
 mod road;
 mod schema;
 mod steps;
@@ -58,6 +59,7 @@ use crate::clock::Clock;
 use crate::config::OutboxConfig;
 use crate::durable::DurableError;
 use crate::threads;
+pub use export::{ExportError, Exported, export};
 use writer::{Command, Writer};
 
 /// The outbox's file within the data folder.
@@ -273,6 +275,17 @@ struct Shared {
     clock: Clock,
 }
 
+impl Shared {
+    fn new(clock: Clock) -> Self {
+        Self {
+            wake: Arc::new(Notify::new()),
+            paused_until_ms: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
+            clock,
+        }
+    }
+}
+
 /// A handle to the outbox. All clones are one outbox; the writer's thread ends with
 /// [`Outbox::close`].
 #[derive(Clone)]
@@ -303,12 +316,7 @@ impl Outbox {
         clock: Clock,
     ) -> Result<Self, OutboxError> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let shared = Arc::new(Shared {
-            wake: Arc::new(Notify::new()),
-            paused_until_ms: AtomicU64::new(0),
-            queued_bytes: AtomicU64::new(0),
-            clock,
-        });
+        let shared = Arc::new(Shared::new(clock));
         let path = data_dir.join(FILE);
         let writer = Writer::open(path, limits.clone(), device, key, shared.clone())?;
         let stats = writer.stats();

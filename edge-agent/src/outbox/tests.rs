@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk;
+mod export;
 mod images;
 mod limits;
 mod model;

@@ -55,7 +55,7 @@ impl Writer {
     }
 
     /// The payload of a row, if it and its message are intact; otherwise the row becomes a gap.
-    fn intact(
+    pub(super) fn intact(
         &mut self,
         db: &Connection,
         meta: &mut Meta,

@@ -101,20 +101,30 @@ impl Writer {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self {
-            path,
-            limits,
+        Ok(Self { path, limits, db, ..Self::of(meta, device, key, shared) })
+    }
+
+    /// Of a file that says `meta`, without limits, and without the file: whoever runs a step hands it in.
+    pub(super) fn of(
+        meta: Meta,
+        device: DeviceId,
+        key: Arc<SigningKey>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            path: PathBuf::new(),
+            limits: OutboxConfig { max_bytes: u64::MAX, max_rows: u64::MAX },
             device,
             key,
             shared,
-            db,
+            db: None,
             meta,
             leases: HashMap::new(),
             hold_until: Duration::ZERO,
             epochs: Epochs::of(&meta),
             since_start: SinceStart::default(),
             stats: watch::Sender::new(stats_of(&meta, &SinceStart::default())),
-        })
+        }
     }
 
     pub(super) fn stats(&self) -> watch::Receiver<OutboxStats> {

@@ -185,5 +185,7 @@ fn complete(connection: &Connection, row: DeviceRow) -> Result<Device, StoreErro
         samples_held: row.samples_held,
         cloned_since_ms: row.held_since.map(|at| at.0),
         refusals: row.refusals,
+        revoked_by: row.revoked_by,
+        left_behind: row.left_behind,
     })
 }

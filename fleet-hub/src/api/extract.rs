@@ -2,6 +2,7 @@
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::error::Failure;
@@ -17,6 +18,18 @@ pub struct Params<T>(pub T);
 /// The path's parameters.
 #[derive(Debug, Clone)]
 pub struct Named<T>(pub T);
+
+/// A body of bytes.
+#[derive(Debug, Clone)]
+pub struct Raw(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        Ok(Self(Bytes::from_request(request, state).await?))
+    }
+}
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Failure;

@@ -1,4 +1,4 @@
-//! Samples: list, show, count, import, remove.
+//! Samples: list, show, count, import, collect, remove.
 
 use axum::Router;
 use axum::extract::State;
@@ -8,18 +8,20 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fleetloop_models::content;
 use fleetloop_observe::text::has_hidden;
-use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::samples::{
-    ImportItem, ImportRefused, ImportRequest, ImportResponse, RemoveRequest, Sample, SampleCounts,
+    CollectResponse, ImportItem, ImportRefused, ImportRequest, ImportResponse, RemoveRequest, Sample, SampleCounts,
 };
+use fleetloop_protocol::export::Record;
 use fleetloop_protocol::limits::PAYLOAD_BYTES;
+use fleetloop_protocol::{DeviceId, Digest};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 
 use super::auth::{AdminCaller, LabelCaller};
 use super::error::Failure;
-use super::extract::{Json, Named, Params};
+use super::extract::{Json, Named, Params, Raw};
 use crate::AppState;
+use crate::collect;
 use crate::store::removal;
 use crate::store::samples::{self, Filter, NewImport};
 
@@ -47,6 +49,7 @@ pub fn router() -> Router<AppState> {
         .route("/sample-counts", get(counts))
         .route("/samples/import", post(import))
         .route("/samples/remove", post(remove))
+        .route("/samples/collect", post(collect))
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +157,27 @@ async fn import(
         .write(move |tx| samples::import(tx, &source, split, &rows, &caller.name, now))
         .await?;
     Ok(axum::Json(ImportResponse { refused, ..done }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Collect {
+    device: DeviceId,
+    #[serde(default)]
+    vouched: bool,
+}
+
+/// The body is records of an outbox's export, without its first line.
+async fn collect(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Params(query): Params<Collect>,
+    Raw(body): Raw,
+) -> Result<axum::Json<CollectResponse>, Failure> {
+    let records = Record::all(&body)
+        .map_err(|error| Failure::invalid(format!("cannot collect samples: {error}")))?;
+    let done = collect::collect(&state, &query.device, &records, query.vouched, &caller.name);
+    Ok(axum::Json(done.await?))
 }
 
 /// All of them or, where there is none of one, none.

@@ -214,7 +214,7 @@ impl Hub {
         let now = self.state.clock.now();
         self.state
             .store
-            .write(move |tx| ingest::store_sample(tx, &sample, name, b"receipt", now))
+            .write(move |tx| ingest::store_sample(tx, &sample, name, b"receipt", ingest::Via::Link, now))
             .await
             .unwrap();
         digest
@@ -262,12 +262,15 @@ impl Device {
 
     /// A sample with that header, whatever it says.
     pub(crate) fn seal(&self, header: &SampleHeader, payload: &[u8]) -> VerifiedSample {
-        let signed = Signed::seal(header, &self.id, &self.key).unwrap();
-        let bytes =
-            wire::encode(&SampleMessage::new(signed, SALT, Payload::Inline(payload.to_vec())))
-                .unwrap();
+        let bytes = self.message(header, Payload::Inline(payload.to_vec()));
         let ring = [self.key.public()].into_iter().collect();
         VerifiedSample::open(&bytes, &self.id, &ring).unwrap()
+    }
+
+    /// The bytes of a sample with that header, as they travel.
+    pub(crate) fn message(&self, header: &SampleHeader, payload: Payload) -> Vec<u8> {
+        let signed = Signed::seal(header, &self.id, &self.key).unwrap();
+        wire::encode(&SampleMessage::new(signed, SALT, payload)).unwrap()
     }
 
     /// A signed gap record.

@@ -165,6 +165,21 @@ impl Client {
         self.json(operation, response).await
     }
 
+    /// `POST` of bytes.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        operation: &str,
+        path: &str,
+        bytes: Vec<u8>,
+    ) -> Result<T, ClientError> {
+        let request = self.request(Method::POST, path).body(Bytes::from(bytes));
+        let response = self.send(operation, request).await?;
+        self.json(operation, response).await
+    }
+
     /// `PUT` of a JSON body.
     ///
     /// # Errors

@@ -13,6 +13,10 @@ use super::human;
 use super::table::{Table, facts};
 use crate::clock::Clock;
 
+/// How what a device could not send any more is fetched.
+pub const FETCH_LEFT_BEHIND: &str = "fetch them with 'edge-agent outbox export' on the device, then \
+    'fleet-hub sample collect FILE'";
+
 /// What can be done with devices.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
@@ -264,6 +268,14 @@ fn show(device: &Device, now_ms: u64) -> String {
     if device.samples_held > 0 {
         pairs.push(("samples held", format!("{}, in no dataset", device.samples_held)));
     }
+    pairs.extend(device.revoked_by.iter().map(|who| ("revoked by", who.clone())));
+    if device.left_behind > 0 {
+        let text = format!("{} messages when last heard; {FETCH_LEFT_BEHIND}", device.left_behind);
+        pairs.push(("left behind", text));
+    } else if device.replaced_by.is_some() {
+        let text = format!("none when last heard; if it ran on without the hub, {FETCH_LEFT_BEHIND}");
+        pairs.push(("left behind", text));
+    }
     pairs.extend(device.replaces.iter().map(|old| ("replaces", old.to_string())));
     pairs.extend(device.replaced_by.iter().map(|new| ("replaced by", new.to_string())));
     if let Some(t) = &device.telemetry {
@@ -306,6 +318,8 @@ mod tests {
             samples_held: 0,
             cloned_since_ms: None,
             refusals: 0,
+            revoked_by: None,
+            left_behind: 0,
         }
     }
 
@@ -332,6 +346,14 @@ mod tests {
         let text = show(&cloned, 10_000);
         assert!(text.contains("device keep") && text.contains("9, in no dataset"), "{text}");
         assert!(!list(&[device()], 10_000).contains("CLONED"));
+    }
+
+    #[test]
+    fn a_replaced_device_says_what_it_could_not_send_and_how_to_fetch_it() {
+        let (state, revoked_by) = (DeviceState::Revoked, Some("dev-new".to_owned()));
+        let text = show(&Device { state, revoked_by, left_behind: 12, ..device() }, 10_000);
+        assert!(text.contains("12 messages") && text.contains("sample collect"), "{text}");
+        assert!(!show(&device(), 10_000).contains("left behind"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod client;
+pub mod collect;
 pub mod datasets;
 pub mod devices;
 pub mod drift;

@@ -7,6 +7,7 @@ use fleetloop_protocol::api::samples::{RemoveRequest, Sample, SampleCounts};
 use fleetloop_protocol::sample::{Prediction, Selection};
 
 use super::client::{Client, query};
+use super::collect;
 use super::human;
 use super::import;
 use super::table::{Table, facts};
@@ -46,6 +47,9 @@ pub enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Brings what a replaced device could not send, from a file that 'edge-agent outbox export' wrote.
+    /// Running it again brings nothing twice.
+    Collect(collect::Args),
     /// Imports labelled pictures from IDX files. Running it again imports nothing twice.
     Import(import::Args),
 }
@@ -87,6 +91,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
                 samples.iter().map(line).collect()
             })
         }
+        Command::Collect(args) => collect::run(client, output, args).await,
         Command::Import(args) => import::run(client, output, args).await,
     }
 }

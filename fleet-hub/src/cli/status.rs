@@ -60,6 +60,9 @@ fn describe(status: &HubStatus) -> String {
             samples.quarantined
         ),
     );
+    for (device, waiting) in &status.left_behind {
+        line("left", left_behind(device, *waiting));
+    }
     if let Some(restored) = &status.restored {
         line("restored", self::restored(restored));
     }
@@ -92,6 +95,14 @@ fn findings(open: &BTreeMap<String, u64>) -> String {
         return "none open".to_owned();
     }
     format!("{} open; see 'fleet-hub finding list'", parts(open))
+}
+
+/// What a device could not send before another took its place.
+fn left_behind(device: &str, waiting: u64) -> String {
+    format!(
+        "{waiting} messages on replaced device {device}, as it last said; {}",
+        super::devices::FETCH_LEFT_BEHIND
+    )
 }
 
 fn restored(restored: &RestoredStatus) -> String {
@@ -137,6 +148,7 @@ mod tests {
             health: Health { healthy: false, reasons: vec!["the broker is not connected".into()] },
             refused_by_reason: [("busy".to_owned(), 4)].into(),
             findings: [("clone".to_owned(), 1)].into(),
+            left_behind: [("dev-old".to_owned(), 12)].into(),
             jobs: [("queued".to_owned(), 1), ("done".to_owned(), 2)].into(),
             ..HubStatus::default()
         };
@@ -146,5 +158,7 @@ mod tests {
         assert_eq!(lines.next(), Some("unwell    the broker is not connected"));
         assert!(text.contains("refused (4 busy)") && text.contains("2 done, 1 queued"), "{text}");
         assert!(text.contains("1 clone open; see 'fleet-hub finding list'"), "{text}");
+        assert!(text.contains("12 messages on replaced device dev-old"), "{text}");
+        assert!(text.contains("edge-agent outbox export"), "{text}");
     }
 }

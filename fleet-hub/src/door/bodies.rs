@@ -14,6 +14,7 @@ use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::Next;
 use axum::response::Response;
 use fleetloop_protocol::enrol::ENROL_PATH;
+use fleetloop_protocol::export::REQUEST_BYTES;
 use fleetloop_protocol::limits::PAYLOAD_BYTES;
 use fleetloop_protocol::renew::RENEW_PATH;
 use fleetloop_protocol::revoked::{NEWER_LIST_BYTES, REVOKED_PATH};
@@ -94,6 +95,7 @@ pub const BODIES: &[Body] = &[
         Bytes::Limit("limits.request_bytes", |limits| limits.request_bytes as u64),
         "a worker",
     ),
+    body("POST", "/api/v1/samples/collect", Bytes::Fixed(REQUEST_BYTES), "an admin"),
     body(
         "PUT",
         "/api/v1/artefacts/{digest}",

@@ -31,7 +31,7 @@ use super::answers::Answers;
 use crate::config::BrokerKind;
 use crate::quota::{Place, Why};
 use crate::state::{AppState, HubEvent};
-use crate::store::ingest::{self as rows, Contradiction, Outcome};
+use crate::store::ingest::{self as rows, Contradiction, Outcome, Via};
 use crate::store::uploads::Adoption;
 use crate::store::{StoreError, desired, devices, sketches};
 
@@ -223,7 +223,7 @@ impl Ingest {
                 let outcome = self
                     .state
                     .store
-                    .write(move |tx| rows::store_sample(tx, &stored, payload_digest, &signed, now))
+                    .write(move |tx| rows::store_sample(tx, &stored, payload_digest, &signed, Via::Link, now))
                     .await?;
                 if outcome == Outcome::Stored {
                     let took_us = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -293,7 +293,7 @@ impl Ingest {
             .map_err(|error| Rejected::Refused(RefusalReason::Malformed, error.to_string()))?;
         let (stored, signed) = (gap.clone(), receipt.clone());
         let outcome =
-            self.state.store.write(move |tx| rows::store_gap(tx, &stored, &signed, now)).await?;
+            self.state.store.write(move |tx| rows::store_gap(tx, &stored, &signed, Via::Link, now)).await?;
         let identity = format!("{device}/{:016x}/{}..{}", epoch.0, from.0, to.0);
         self.settle(device, bytes, outcome, receipt, (identity, gap.body_digest(), gap.envelope()))
             .await

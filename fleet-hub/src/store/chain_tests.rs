@@ -7,7 +7,7 @@ use fleetloop_protocol::{SampleId, Sequence};
 use super::*;
 use crate::api::testing::{Device, Hub, NOW};
 use crate::store::findings::Filter;
-use crate::store::ingest::{self, Outcome};
+use crate::store::ingest::{self, Outcome, Via};
 
 /// Stores a sample of that header, as the ingest does.
 async fn store(hub: &Hub, device: &Device, header: &SampleHeader) -> Digest {
@@ -17,7 +17,7 @@ async fn store(hub: &Hub, device: &Device, header: &SampleHeader) -> Digest {
     let stored = hub
         .state
         .store
-        .write(move |tx| ingest::store_sample(tx, &sample, payload, b"receipt", now));
+        .write(move |tx| ingest::store_sample(tx, &sample, payload, b"receipt", Via::Link, now));
     assert_eq!(stored.await.unwrap(), Outcome::Stored, "{:?}", header.id);
     digest
 }
@@ -33,7 +33,7 @@ async fn store_gap(hub: &Hub, device: &Device, from: u64, to: u64, before: Diges
         reason: GapReason::OutboxFull,
     };
     let (gap, now) = (device.gap(&gap), hub.state.clock.now());
-    let stored = hub.state.store.write(move |tx| ingest::store_gap(tx, &gap, b"receipt", now));
+    let stored = hub.state.store.write(move |tx| ingest::store_gap(tx, &gap, b"receipt", Via::Link, now));
     assert_eq!(stored.await.unwrap(), Outcome::Stored);
 }
 

@@ -53,6 +53,11 @@ pub struct DeviceRow {
     pub held_since: Option<UnixMillis>,
     /// Messages of it that were refused.
     pub refusals: u64,
+    /// Who revoked it, if it is revoked: a person, or the device that took its place.
+    pub revoked_by: Option<String>,
+    /// Messages that it still had to send when it was revoked, as far as it said, less those that were
+    /// brought in a file since.
+    pub left_behind: u64,
 }
 
 const COLUMNS: &str = "id, name, state, signing_key, certificate_pem, agent_version,
@@ -60,7 +65,8 @@ const COLUMNS: &str = "id, name, state, signing_key, certificate_pem, agent_vers
     (SELECT count(*) FROM sample WHERE sample.device = device.id), certificate_ends_ms, replaces,
     (SELECT other.id FROM device AS other WHERE other.replaces = device.id), held_since_ms,
     (SELECT count(*) FROM sample WHERE sample.device = device.id
-        AND sample.held IN ('clone', 'collected'))";
+        AND sample.held IN ('clone', 'collected')),
+    revoked_by, collected";
 
 fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
     let id: String = row.get(0)?;
@@ -68,20 +74,26 @@ fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
         let id = row.get::<_, Option<String>>(column)?.map(|id| id.parse());
         id.transpose().map_err(StoreError::damaged)
     };
+    let state = match row.get::<_, String>(2)?.as_str() {
+        "enrolled" => DeviceState::Enrolled,
+        _ => DeviceState::Revoked,
+    };
+    let telemetry: Option<Telemetry> = from_json(row.get(9)?)?;
+    let waiting = match state {
+        DeviceState::Enrolled => 0,
+        DeviceState::Revoked => telemetry.as_ref().map_or(0, |last| last.outbox_rows),
+    };
     Ok(DeviceRow {
         id: id.parse().map_err(|_| StoreError::damaged(format_args!("device {id:?}")))?,
         name: row.get(1)?,
-        state: match row.get::<_, String>(2)?.as_str() {
-            "enrolled" => DeviceState::Enrolled,
-            _ => DeviceState::Revoked,
-        },
+        state,
         signing_key: PublicKey::from_bytes(row.get(3)?),
         certificate_pem: row.get(4)?,
         agent_version: row.get(5)?,
         enrolled_at: UnixMillis(from_sql(row.get(6)?)),
         last_seen: row.get::<_, Option<i64>>(7)?.map(|ms| UnixMillis(from_sql(ms))),
         reported: from_json(row.get(8)?)?,
-        telemetry: from_json(row.get(9)?)?,
+        telemetry,
         refusals: from_sql(row.get(10)?),
         samples_stored: from_sql(row.get(11)?),
         certificate_ends: UnixMillis(from_sql(row.get(12)?)),
@@ -89,6 +101,8 @@ fn device(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
         replaced_by: other(14)?,
         held_since: row.get::<_, Option<i64>>(15)?.map(|ms| UnixMillis(from_sql(ms))),
         samples_held: from_sql(row.get(16)?),
+        revoked_by: row.get(17)?,
+        left_behind: waiting.saturating_sub(from_sql(row.get(18)?)),
     })
 }
 
@@ -193,8 +207,9 @@ pub fn revoke(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let changed = tx.execute(
-        "UPDATE device SET state = 'revoked', revoked_at_ms = ?2 WHERE id = ?1 AND state = 'enrolled'",
-        params![id.as_str(), as_sql(now.0)],
+        "UPDATE device SET state = 'revoked', revoked_at_ms = ?2, revoked_by = ?3
+         WHERE id = ?1 AND state = 'enrolled'",
+        params![id.as_str(), as_sql(now.0), who],
     )?;
     if changed == 1 {
         return audit(tx, who, "device.revoke", id.as_str(), "");

@@ -32,6 +32,29 @@ pub enum Outcome {
     Revoked,
 }
 
+/// How a message came to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Its device sent it.
+    Link,
+    /// An operator brought it in a file: see [`crate::collect`].
+    File {
+        /// The operator knows that another person revoked the device, and vouches for the file.
+        vouched: bool,
+    },
+}
+
+/// Whether a device's messages are taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// They are, and its samples count.
+    Counts,
+    /// They are; its samples are held, for that reason (`sample.held`).
+    Held(&'static str),
+    /// They are not.
+    Refused,
+}
+
 /// What is stored under an identity.
 struct Known {
     digest: Digest,
@@ -68,20 +91,22 @@ pub fn store_sample(
     sample: &VerifiedSample,
     payload: Digest,
     receipt: &[u8],
+    via: Via,
     now: UnixMillis,
 ) -> Result<Outcome, StoreError> {
     let header = sample.header().get();
     let digest = sample.header().body_digest();
-    if !is_enrolled(tx, &header.id.device)? {
-        return Ok(Outcome::Revoked);
-    }
+    let held = match admission(tx, &header.id.device, via)? {
+        Admission::Counts => None,
+        Admission::Held(why) => Some(why),
+        Admission::Refused => return Ok(Outcome::Revoked),
+    };
     if let Some(known) = known_sample(tx, &header.id)? {
         return Ok(judge(known, digest));
     }
     let json = |what: &str, error: serde_json::Error| StoreError::Invalid {
         what: format!("cannot store {what}: {error}"),
     };
-    let held = clones::held_since(tx, &header.id.device)?.map(|_| "clone");
     tx.prepare_cached(
         "INSERT INTO sample (sample, grp, device, epoch, sequence, previous, captured_at_ms,
             clock_synced, model, config, selection, predictions, payload, payload_len, media_type,
@@ -122,10 +147,11 @@ pub fn store_gap(
     tx: &Transaction<'_>,
     gap: &Verified<Gap>,
     receipt: &[u8],
+    via: Via,
     now: UnixMillis,
 ) -> Result<Outcome, StoreError> {
     let record = gap.get();
-    if !is_enrolled(tx, &record.device)? {
+    if admission(tx, &record.device, via)? == Admission::Refused {
         return Ok(Outcome::Revoked);
     }
     let known = tx
@@ -272,6 +298,58 @@ pub fn counter(connection: &Connection, name: &str) -> Result<u64, StoreError> {
         .query_row([name], |row| row.get::<_, i64>(0))
         .optional()?;
     Ok(super::from_sql(value.unwrap_or(0)))
+}
+
+/// Whether messages of `device` that come like that are taken in. A device whose place another took
+/// was trusted until then. One that a person revoked may be in anybody's hands, and its key with it.
+///
+/// # Errors
+/// The database failed.
+pub fn admission(
+    connection: &Connection,
+    device: &DeviceId,
+    via: Via,
+) -> Result<Admission, StoreError> {
+    let by_person = match via {
+        _ if is_enrolled(connection, device)? => false,
+        Via::Link => return Ok(Admission::Refused),
+        Via::File { .. } if is_replaced(connection, device)? => false,
+        Via::File { vouched: false } => return Ok(Admission::Refused),
+        Via::File { vouched: true } => true,
+    };
+    if clones::held_since(connection, device)?.is_some() {
+        return Ok(Admission::Held("clone"));
+    }
+    Ok(if by_person { Admission::Held("collected") } else { Admission::Counts })
+}
+
+/// Whether the device was revoked by the one that took its place, and by nobody before.
+fn is_replaced(connection: &Connection, device: &DeviceId) -> Result<bool, StoreError> {
+    let found = connection
+        .prepare_cached(
+            "SELECT 1 FROM device AS old JOIN device AS new ON new.id = old.revoked_by
+             WHERE old.id = ?1 AND new.replaces = old.id",
+        )?
+        .exists([device.as_str()])?;
+    Ok(found)
+}
+
+/// Counts messages of a device's outbox that were brought in a file, and who brought them.
+///
+/// # Errors
+/// The database failed.
+pub fn collected(
+    tx: &Transaction<'_>,
+    device: &DeviceId,
+    messages: u64,
+    detail: &str,
+    who: &str,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE device SET collected = collected + ?2 WHERE id = ?1",
+        params![device.as_str(), as_sql(messages)],
+    )?;
+    audit(tx, who, "sample.collect", device.as_str(), detail)
 }
 
 /// Whether the device may send.

@@ -44,6 +44,12 @@ pub fn numbers(connection: &Connection, now: UnixMillis) -> Result<HubStatus, St
             connection,
             "SELECT json_extract(phase, '$.phase'), count(*) FROM rollout GROUP BY 1",
         )?,
+        left_behind: by_name(
+            connection,
+            "SELECT old.id, json_extract(old.telemetry, '$.outbox_rows') - old.collected AS waiting
+             FROM device AS old JOIN device AS new ON new.replaces = old.id
+             WHERE old.state = 'revoked' AND waiting > 0",
+        )?,
         restored: restores::status(connection)?,
         findings: findings::open_by_kind(connection)?,
         database_bytes: one(

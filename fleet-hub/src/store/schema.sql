@@ -18,6 +18,8 @@ CREATE TABLE device (
     agent_version   TEXT NOT NULL,
     enrolled_at_ms  INTEGER NOT NULL,
     revoked_at_ms   INTEGER,
+    -- the device that took its place, or who revoked it
+    revoked_by      TEXT,
     last_seen_ms    INTEGER,
     -- the last signed report and telemetry, as JSON of the protocol's types
     reported        TEXT,
@@ -26,7 +28,9 @@ CREATE TABLE device (
     starts          TEXT,
     held_since_ms   INTEGER,
     -- messages refused since enrolment
-    refusals        INTEGER NOT NULL DEFAULT 0
+    refusals        INTEGER NOT NULL DEFAULT 0,
+    -- messages of its outbox that were brought in a file
+    collected       INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE enrolment_token (

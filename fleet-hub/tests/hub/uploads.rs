@@ -262,10 +262,7 @@ async fn on_a_full_disk_an_upload_is_put_off_and_goes_through_once_there_is_room
     let device = rig.enrol().await;
     rig.stop().await;
     let uploads = rig.config.paths.uploads();
-    let Some(disk) = SmallDisk::over(&uploads) else {
-        eprintln!("skipped: this user may not mount a file system");
-        return;
-    };
+    let Some(disk) = SmallDisk::over(&uploads) else { return };
     rig.serve().await;
     let payload = noise(2_000_000, 12);
     let filler = uploads.join("filler");

@@ -132,4 +132,10 @@ pub struct Device {
     pub cloned_since_ms: Option<u64>,
     /// Messages refused.
     pub refusals: u64,
+    /// Who revoked it, if it is revoked: a person, or the device that took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<String>,
+    /// Messages that it still had to send when it was revoked, as far as it said, less those that were
+    /// brought in a file since.
+    pub left_behind: u64,
 }

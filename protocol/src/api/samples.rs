@@ -107,6 +107,33 @@ pub struct ImportRefused {
     pub reason: String,
 }
 
+/// What became of records of an outbox that were brought in a file: the answer of
+/// `POST /api/v1/samples/collect`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CollectResponse {
+    /// Samples stored now.
+    pub stored: u64,
+    /// Gaps stored now.
+    pub gaps: u64,
+    /// Samples and gaps that were stored before.
+    pub known: u64,
+    /// Samples among those stored now that are held until an operator decides.
+    pub held: u64,
+    /// Not taken in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<CollectRefused>,
+}
+
+/// A record that was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectRefused {
+    /// Its place in the request, from 0.
+    pub record: usize,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// How many samples there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SampleCounts {

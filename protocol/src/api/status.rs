@@ -74,6 +74,9 @@ pub struct HubStatus {
     pub disk_floor_bytes: u64,
     /// Memory the process holds resident, in bytes.
     pub rss_bytes: u64,
+    /// Messages that devices still had to send when another took their place, and that nobody brought
+    /// in a file since; by device.
+    pub left_behind: BTreeMap<String, u64>,
     /// The last restore from a backup; none for a hub that never was restored.
     pub restored: Option<RestoredStatus>,
     /// Spans to the OTLP collector; none when none was asked for.
