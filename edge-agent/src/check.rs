@@ -19,6 +19,7 @@ use crate::chain::chain;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::decide::{Decide, Rules};
+use crate::durable;
 use crate::frames::Arrived;
 use crate::infer::{self, Answer, Proven, Proving, Sink as _};
 use crate::proof::{Cancel, Failure, Proof, Task};
@@ -67,6 +68,7 @@ impl Report {
 /// otherwise. A model is tried in a child first, if `proving` says so. Blocks for some seconds.
 pub fn check(config: &Config, bundle: Option<&Path>, proving: &Proving) -> Report {
     let mut report = Report::default();
+    report.add("data folder", data_folder(&config.data_dir));
     let runtime = library(config, &mut report);
     let folder = bundle;
     let bundle = model(config, folder, &mut report);
@@ -94,6 +96,30 @@ pub fn check(config: &Config, bundle: Option<&Path>, proving: &Proving) -> Repor
     }
     report.ok = report.checks.iter().all(|item| item.ok);
     report
+}
+
+/// Whether the agent can keep anything: a file is made there and removed again.
+fn data_folder(folder: &Path) -> Result<String, String> {
+    if !folder.exists() {
+        return Ok(format!("{} is not there yet; 'edge-agent enroll' makes it", folder.display()));
+    }
+    let attempt =
+        tempfile::Builder::new().prefix(".check-").tempfile_in(folder).and_then(|mut file| {
+            std::io::Write::write_all(&mut file, &[0; 4096])?;
+            file.as_file().sync_all()
+        });
+    match attempt {
+        Ok(()) => {
+            let free = durable::free_bytes(folder)
+                .map_or_else(|| "unknown".to_owned(), |bytes| format!("{} MB", bytes / 1_000_000));
+            Ok(format!("{} can be written, {free} free", folder.display()))
+        }
+        Err(error) => Err(format!(
+            "cannot write in {}: {error}; nothing would be kept there: mount it writable, make room, \
+             or run as the folder's owner",
+            folder.display()
+        )),
+    }
 }
 
 fn library(config: &Config, report: &mut Report) -> Option<Runtime> {
@@ -259,6 +285,21 @@ mod tests {
         assert!(report.golden_largest_difference.unwrap() < 1e-3);
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap().checks, report.checks);
+    }
+
+    #[test]
+    fn a_data_folder_that_cannot_be_written_is_no_device_where_all_is_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/data/linear-1");
+        // Not even root writes there.
+        let config = config(Path::new("/proc"), &images(dir.path()), "");
+        let report = check(&config, Some(&bundle), &Proving::UnsafeNowhere);
+        assert!(!report.ok, "{report}");
+        let detail = &item(&report, "data folder").detail;
+        assert!(
+            detail.contains("cannot write in /proc") && detail.contains("writable"),
+            "{detail}"
+        );
     }
 
     #[test]

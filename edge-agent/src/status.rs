@@ -441,6 +441,7 @@ pub(crate) mod testing {
                         recent_frames: 71,
                         psi: None,
                         ks: None,
+                        moved: None,
                     }],
                 },
             }),

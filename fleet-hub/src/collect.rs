@@ -71,11 +71,11 @@ pub async fn collect(
         via,
         is_held: admission != Admission::Counts,
     };
-    let taken: Vec<Taken> = futures::stream::iter(records)
-        .map(|record| collector.take(record))
-        .buffered(AT_ONCE)
-        .try_collect()
-        .await?;
+    let mut steps = Vec::with_capacity(records.len());
+    for record in records {
+        steps.push(collector.take(record));
+    }
+    let taken: Vec<Taken> = futures::stream::iter(steps).buffered(AT_ONCE).try_collect().await?;
     let mut done = CollectResponse::default();
     for (record, taken) in taken.into_iter().enumerate() {
         match taken {
@@ -124,7 +124,8 @@ impl Collector<'_> {
         let header = sample.header();
         let (digest, identity) = (header.body_digest(), header.get().id.clone());
         let now = self.state.clock.now();
-        let receipt = Receipt { subject: Subject::Sample(identity.clone()), digest, stored_at: now };
+        let receipt =
+            Receipt { subject: Subject::Sample(identity.clone()), digest, stored_at: now };
         let receipt = match Signed::seal(&receipt, self.device, &self.state.pki.receipt) {
             Ok(signed) => signed.into_bytes(),
             Err(error) => return Ok(Taken::Refused(error.to_string())),
@@ -137,9 +138,7 @@ impl Collector<'_> {
         let outcome = self
             .state
             .store
-            .write(move |tx| {
-                ingest::store_sample(tx, &stored, payload_digest, &receipt, via, now)
-            })
+            .write(move |tx| ingest::store_sample(tx, &stored, payload_digest, &receipt, via, now))
             .await?;
         if outcome == Outcome::Stored {
             self.state.tell(HubEvent::SampleStored { sample: digest });
@@ -158,8 +157,7 @@ impl Collector<'_> {
         };
         let (epoch, from, to) = (gap.get().epoch, gap.get().from, gap.get().to);
         let (digest, now) = (gap.body_digest(), self.state.clock.now());
-        let receipt =
-            Receipt { subject: Subject::Gap { epoch, from, to }, digest, stored_at: now };
+        let receipt = Receipt { subject: Subject::Gap { epoch, from, to }, digest, stored_at: now };
         let receipt = match Signed::seal(&receipt, self.device, &self.state.pki.receipt) {
             Ok(signed) => signed.into_bytes(),
             Err(error) => return Ok(Taken::Refused(error.to_string())),

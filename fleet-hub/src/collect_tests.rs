@@ -104,7 +104,7 @@ async fn what_a_replaced_device_left_behind_is_shown_until_it_is_brought_and_cou
         to: Sequence(3),
         before: Digest::of(b"before"),
         after: Digest::of(b"after"),
-        reason: GapReason::Evicted,
+        reason: GapReason::OutboxFull,
     };
     file.push(RecordKind::Gap, old.gap(&gap).envelope(), b"");
     let done: CollectResponse = send(&hub, &old, &file, "").await.json();

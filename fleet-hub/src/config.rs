@@ -10,6 +10,7 @@ use fleetloop_protocol::hub_addresses::{BrokerAddress, HUB_HOSTS};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::key::recipient;
+use crate::hosts::name;
 use crate::limits::Limits;
 
 /// The file's name within the data directory.
@@ -43,6 +44,17 @@ pub struct ConfigFile {
     /// What is sent about the hub itself.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// The worker that the hub starts beside itself.
+    #[serde(default)]
+    pub worker: Worker,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// ONNX Runtime's library; searched for when absent.
+    pub library: Option<PathBuf>,
 }
 
 /// `[telemetry]`
@@ -102,6 +114,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is sent about the hub itself.
     pub telemetry: Telemetry,
+    /// The worker that the hub starts beside itself.
+    pub worker: Worker,
 }
 
 /// Why the configuration cannot be used.
@@ -172,7 +186,9 @@ impl Config {
         let device = address("device_listen", &file.device_listen);
         let mqtt = address("mqtt_listen", &file.mqtt_listen);
         let broker = broker(&file.broker).map_err(|problem| problems.push(problem)).ok();
-        problems.extend(host_problems(&file.hosts));
+        let hosts = hosts(&file.hosts, &mut problems);
+        problems
+            .extend(mqtt.filter(|_| broker == Some(BrokerKind::Embedded)).and_then(unreachable));
         let recipients = file.backup_recipients.iter();
         problems.extend(recipients.filter_map(|text| Some(recipient(text).err()?.to_string())));
         problems.extend(file.limits.problems());
@@ -183,7 +199,7 @@ impl Config {
             {
                 Ok(Self {
                     paths: Paths::new(data_dir),
-                    hosts: file.hosts,
+                    hosts,
                     admin_listen,
                     device_listen,
                     mqtt_listen,
@@ -191,6 +207,7 @@ impl Config {
                     backup_recipients: file.backup_recipients,
                     limits: file.limits,
                     telemetry: file.telemetry,
+                    worker: file.worker,
                 })
             }
             _ => Err(ConfigError::Invalid { path, problems }),
@@ -233,7 +250,9 @@ impl Config {
     /// the host name resolves to.
     pub fn own_mqtt_address(&self) -> (String, u16) {
         match &self.broker {
-            BrokerKind::Embedded if self.mqtt_listen.ip().is_unspecified() => {
+            BrokerKind::Embedded
+                if self.mqtt_listen.is_ipv6() || self.mqtt_listen.ip().is_unspecified() =>
+            {
                 ("localhost".into(), self.mqtt_listen.port())
             }
             BrokerKind::Embedded => (self.mqtt_listen.ip().to_string(), self.mqtt_listen.port()),
@@ -267,19 +286,33 @@ impl Config {
     }
 }
 
-fn host_problems(hosts: &[String]) -> Vec<String> {
-    let mut problems = Vec::new();
-    if hosts.is_empty() || hosts.len() > HUB_HOSTS {
-        problems.push(format!("hosts has {} names, 1 to {HUB_HOSTS} can be", hosts.len()));
+/// The names in the form in which they are kept.
+fn hosts(typed: &[String], problems: &mut Vec<String>) -> Vec<String> {
+    if typed.is_empty() || typed.len() > HUB_HOSTS {
+        problems.push(format!("hosts has {} names, 1 to {HUB_HOSTS} can be", typed.len()));
     }
-    for (at, host) in hosts.iter().enumerate() {
-        if !is_host(host) {
-            problems.push(format!("hosts has {host:?}, neither a host name nor an address"));
-        } else if hosts[..at].contains(host) {
-            problems.push(format!("hosts has {host:?} twice"));
+    let mut kept = Vec::with_capacity(typed.len());
+    for host in typed {
+        match name::normal(host) {
+            Ok(host) if kept.contains(&host) => problems.push(format!("hosts has {host:?} twice")),
+            Ok(host) => kept.push(host),
+            Err(why) => problems.push(format!("host {host:?} {why}")),
         }
     }
-    problems
+    kept
+}
+
+/// Why the hub's own client could not reach a broker that listens there.
+fn unreachable(listen: SocketAddr) -> Option<String> {
+    let ip = listen.ip();
+    (ip.is_ipv6() && !ip.is_unspecified() && !ip.is_loopback()).then(|| {
+        format!(
+            "mqtt_listen = {:?} is one IPv6 address, which the MQTT client cannot use; listen on \
+             [::]:{}",
+            listen.to_string(),
+            listen.port()
+        )
+    })
 }
 
 fn broker(text: &str) -> Result<BrokerKind, String> {
@@ -290,16 +323,13 @@ fn broker(text: &str) -> Result<BrokerKind, String> {
     let rest = text.strip_prefix("mqtts://").ok_or_else(problem)?;
     let (host, port) = rest.rsplit_once(':').ok_or_else(problem)?;
     let port = port.parse().map_err(|_| problem())?;
-    if port == 0 || !is_host(host) {
+    if port == 0 {
         return Err(problem());
     }
-    Ok(BrokerKind::External { host: host.to_owned(), port })
-}
-
-/// Whether `text` can stand as a host in a URL and in a certificate.
-pub fn is_host(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed)
+    match name::normal(host) {
+        Ok(host) => Ok(BrokerKind::External { host, port }),
+        Err(why) => Err(format!("broker = {text:?}: the name {why}")),
+    }
 }
 
 /// Where things lie within the data directory.
@@ -392,7 +422,7 @@ mod tests {
         ) {
             match Config::parse(Path::new("/x"), &text) {
                 Ok(config) => {
-                    prop_assert!(config.hosts.iter().all(|host| is_host(host)));
+                    prop_assert!(config.hosts.iter().all(|host| name::normal(host).as_ref() == Ok(host)));
                     prop_assert!(config.limits.problems().is_empty());
                     prop_assert!(config.server_names().starts_with(&config.hosts));
                 }

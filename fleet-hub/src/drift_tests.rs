@@ -322,7 +322,7 @@ async fn the_page_shows_a_device_that_drifts_and_what_moved() {
         .unwrap()
         .render()
         .unwrap();
-    for part in [">steady</td>", ">drifted</td>", "title=\"brightness drifted (PSI"] {
+    for part in [">steady</td>", ">the picture is darker</td>", "title=\"brightness drifted (PSI"] {
         assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
     }
 }

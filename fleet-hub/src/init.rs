@@ -1,8 +1,11 @@
 //! `fleet-hub init`: everything a hub needs, made once.
 //!
-//! Invariants: nothing that exists is overwritten; the folder is marked as [`unfinished`] until the
-//! last step.
+//! Invariants: nothing that exists is overwritten. An init that fails takes back what it made, the
+//! keys included, so that the corrected command runs. Only a crash leaves something: the folder
+//! is marked as [`unfinished`] until the last step.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use fleetloop_observe::private::{self, PrivateError};
@@ -13,8 +16,9 @@ use fleetloop_protocol::api::{ApiAccess, Role};
 use crate::backup::key::{self, KeyError};
 use crate::cli::human;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ConfigFile, FILE, Telemetry};
+use crate::config::{Config, ConfigError, ConfigFile, FILE, Telemetry, Worker};
 use crate::durable::{self, Access};
+use crate::hosts::name;
 use crate::keys::clock::{Doubt, doubt};
 use crate::limits::Limits;
 use crate::pki::{Pki, PkiError};
@@ -122,13 +126,15 @@ pub enum InitError {
     },
 }
 
-/// Makes a hub.
+/// Makes a hub. It is not cancel-safe: wait for its end.
 ///
 /// # Errors
-/// [`InitError`]; whatever was made until then stays and is named as unfinished.
+/// [`InitError`]; all is as it was.
 pub async fn init(options: &InitOptions, clock: &Clock) -> Result<Config, InitError> {
+    // As it is kept; what cannot be a name is refused below.
+    let host = |typed: &String| name::normal(typed).unwrap_or_else(|_| typed.clone());
     let mut file = ConfigFile {
-        hosts: options.hosts.clone(),
+        hosts: options.hosts.iter().map(host).collect(),
         admin_listen: options.admin_listen.clone(),
         device_listen: options.device_listen.clone(),
         mqtt_listen: options.mqtt_listen.clone(),
@@ -136,6 +142,7 @@ pub async fn init(options: &InitOptions, clock: &Clock) -> Result<Config, InitEr
         backup_recipients: options.backup_recipients.clone(),
         limits: Limits::default(),
         telemetry: Telemetry::default(),
+        worker: Worker::default(),
     };
     let now = clock.now();
     if let Some(doubt @ Doubt::BeforeProgram) = doubt(now, now) {
@@ -143,7 +150,8 @@ pub async fn init(options: &InitOptions, clock: &Clock) -> Result<Config, InitEr
     }
     // Nothing is made for a configuration that cannot be.
     parse(options, &file)?;
-    claim(options)?;
+    labels::check(&options.labels)?;
+    let made = Made::claim(options)?;
     if file.backup_recipients.is_empty() {
         file.backup_recipients = vec![key::make(&options.offline_keys)?];
     }
@@ -170,36 +178,112 @@ pub async fn init(options: &InitOptions, clock: &Clock) -> Result<Config, InitEr
     write(&paths.data.join(FILE), &format!("{header}{toml}"), Access::Everybody)?;
     // A crash before this leaves an unfinished folder, after it a hub.
     unfinished::done(&paths.data)?;
+    made.keep();
     Ok(config)
+}
+
+/// What an init has made until now; dropped, it takes all of it back.
+struct Made {
+    data: PathBuf,
+    is_data_new: bool,
+    offline_keys: PathBuf,
+    /// What was there before; none when the folder was not.
+    keys_before: Option<HashSet<OsString>>,
+    is_kept: bool,
+}
+
+impl Made {
+    /// Takes the empty data directory, and makes the folder of the offline keys outside it.
+    fn claim(options: &InitOptions) -> Result<Self, InitError> {
+        let failed = |path: &Path, source| InitError::File { path: path.to_owned(), source };
+        let (data, offline_keys) = (&options.data, &options.offline_keys);
+        unfinished::refuse(data)?;
+        let absolute =
+            |path: &Path| std::path::absolute(path).map_err(|source| failed(path, source));
+        if absolute(offline_keys)?.starts_with(absolute(data)?) {
+            return Err(InitError::KeysInside {
+                offline_keys: offline_keys.clone(),
+                data: data.clone(),
+            });
+        }
+        let keys_before = names_in(offline_keys).map_err(|source| failed(offline_keys, source))?;
+        let is_data_new = !data.exists();
+        let advice = format!(
+            "an earlier 'fleet-hub init' of it was cut short; remove it and the keys of that attempt \
+             in {}, then run init again",
+            offline_keys.display()
+        );
+        unfinished::claim(data, &advice)?;
+        let (data, offline_keys) = (data.clone(), offline_keys.clone());
+        let made = Self { data, is_data_new, offline_keys, keys_before, is_kept: false };
+        // It may have been there, open to everybody.
+        private::secure(&made.data)?;
+        std::fs::create_dir_all(&made.offline_keys)
+            .map_err(|source| failed(&made.offline_keys, source))?;
+        Ok(made)
+    }
+
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+
+    /// The keys first: without them the folder is worthless, and it says so until it is gone.
+    fn take_back(&self) -> std::io::Result<()> {
+        let before = self.keys_before.as_ref();
+        for name in names_in(&self.offline_keys)?.unwrap_or_default() {
+            if before.is_none_or(|before| !before.contains(&name)) {
+                remove(&self.offline_keys.join(name))?;
+            }
+        }
+        if before.is_none() {
+            std::fs::remove_dir(&self.offline_keys)?;
+        }
+        if self.is_data_new {
+            return std::fs::remove_dir_all(&self.data);
+        }
+        for name in names_in(&self.data)?.unwrap_or_default() {
+            remove(&self.data.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        if let Err(error) = self.take_back() {
+            tracing::error!(
+                %error, data = %self.data.display(), keys = %self.offline_keys.display(),
+                "what was made of the hub cannot all be removed; remove it by hand"
+            );
+        }
+    }
+}
+
+/// The names in a folder; none when it is not there.
+fn names_in(folder: &Path) -> std::io::Result<Option<HashSet<OsString>>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>().map(Some)
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    if path.symlink_metadata()?.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    }
 }
 
 fn parse(options: &InitOptions, file: &ConfigFile) -> Result<(String, Config), InitError> {
     let toml = toml::to_string(file).map_err(|source| InitError::Toml { what: FILE, source })?;
     let config = Config::parse(&options.data, &toml)?;
     Ok((toml, config))
-}
-
-/// Takes the empty data directory, and makes the folder of the offline keys outside it.
-fn claim(options: &InitOptions) -> Result<(), InitError> {
-    let failed = |path: &Path, source| InitError::File { path: path.to_owned(), source };
-    let (data, offline_keys) = (&options.data, &options.offline_keys);
-    unfinished::refuse(data)?;
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|source| failed(path, source));
-    if absolute(offline_keys)?.starts_with(absolute(data)?) {
-        return Err(InitError::KeysInside {
-            offline_keys: offline_keys.clone(),
-            data: data.clone(),
-        });
-    }
-    let advice = format!(
-        "an earlier 'fleet-hub init' of it did not finish; remove it and the keys of that attempt \
-         in {}, then run init again",
-        offline_keys.display()
-    );
-    unfinished::claim(data, &advice)?;
-    // It may have been there, open to everybody.
-    private::secure(data)?;
-    std::fs::create_dir_all(offline_keys).map_err(|source| failed(offline_keys, source))
 }
 
 fn write(path: &Path, text: &str, access: Access) -> Result<(), InitError> {

@@ -15,6 +15,7 @@ use fleet_hub::init::{InitOptions, init};
 use fleet_hub::recover::recover_admin;
 use fleet_hub::serve::Hub;
 use fleet_hub::{cli, keys, pki, worker};
+use fleetloop_observe::names::Names;
 use fleetloop_observe::output::Output;
 use fleetloop_observe::{log, otlp, output, private};
 use sd_notify::NotifyState;
@@ -69,9 +70,10 @@ struct InitArgs {
     /// the primary one. An address does, too.
     #[arg(long, default_value = "localhost")]
     host: Vec<String>,
-    /// The labels that samples can be given; more can be added later, none removed.
-    #[arg(long, value_delimiter = ',', required = true)]
-    labels: Vec<String>,
+    /// The labels that samples can be given, separated by commas; one that holds a comma stands in double
+    /// quotes. More can be added later, none removed.
+    #[arg(long)]
+    labels: Names,
     /// Where pages, API and enrolment listen; enrolling another machine needs more than loopback.
     #[arg(long, default_value = "127.0.0.1:8443")]
     admin_listen: String,
@@ -185,13 +187,15 @@ async fn run_init(args: InitArgs) -> anyhow::Result<()> {
         data: args.data,
         offline_keys: args.offline_keys,
         hosts: args.host,
-        labels: args.labels,
+        labels: args.labels.0,
         admin_listen: args.admin_listen,
         device_listen: args.device_listen,
         mqtt_listen: args.mqtt_listen,
         broker: args.broker,
         backup_recipients: args.backup_recipients,
     };
+    // It takes a moment, and is done as a whole or not at all: Ctrl-C and TERM wait for it.
+    let _patient = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let config = init(&options, &Clock::system()).await?;
     let (data, keys) = (config.paths.data.display(), options.offline_keys.display());
     let now = cli::human::time(Clock::system().now().0);
@@ -258,8 +262,12 @@ async fn run_serve(args: ServeArgs, lines: Log) -> anyhow::Result<()> {
     let mut hub = Box::pin(Hub::start_with(config, Clock::system(), spans)).await?;
     let state = hub.state().clone();
     let worker = (!args.no_worker).then(|| {
-        let access = state.config.paths.data.join("worker.toml");
-        tokio::spawn(worker::run(access, state.stopping.clone(), drain))
+        let start = worker::Start {
+            access: state.config.paths.data.join("worker.toml"),
+            library: state.config.worker.library.clone(),
+            drain,
+        };
+        tokio::spawn(worker::run(start, state.stopping.clone(), state.vitals.worker.clone()))
     });
     let (host, port) = state.config.mqtt_address();
     let (admin, device) = (state.config.admin_url(), state.config.device_url());

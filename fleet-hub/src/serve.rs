@@ -183,6 +183,11 @@ impl Hub {
         &self.state
     }
 
+    /// The embedded broker, if that carries the messages.
+    pub fn broker(&self) -> Option<&Broker> {
+        self.broker.as_ref()
+    }
+
     /// Renews the hub's own certificates if they are due, as it does every day by itself; whether
     /// they were.
     ///

@@ -39,6 +39,8 @@ pub struct Vitals {
     pub gate: Gate,
     /// The hub's keys as they were last looked at.
     pub keys: watch::Sender<Vec<KeyState>>,
+    /// Why the worker beside the hub cannot work on this machine, if it cannot.
+    pub worker: watch::Sender<Option<String>>,
     /// What is wrong with the clock by what the hub signed before, if anything.
     pub clock: watch::Sender<Option<Doubt>>,
 }
@@ -53,6 +55,7 @@ impl Vitals {
             otlp: None,
             gate,
             keys: watch::Sender::new(Vec::new()),
+            worker: watch::Sender::new(None),
             clock: watch::Sender::new(None),
         }
     }
@@ -65,12 +68,15 @@ impl Vitals {
         self.keys.borrow().iter().map(|key| (key.key.to_string(), left_s(key))).collect()
     }
 
-    /// What somebody must do about keys and the clock, in words.
+    /// What somebody must do about keys, the clock and the worker, in words.
     pub fn warnings(&self, now: UnixMillis) -> Vec<String> {
         let clock = self.clock.borrow().map(|doubt| format!("the clock may be wrong: {doubt}"));
         let keys = self.keys.borrow();
         let keys = keys.iter().filter(|key| key.warns).map(|key| keys::warning(key, now));
-        clock.into_iter().chain(keys).collect()
+        let worker = self.worker.borrow().clone();
+        let worker =
+            worker.map(|why| format!("no job is done by the worker beside the hub: {why}"));
+        clock.into_iter().chain(keys).chain(worker).collect()
     }
 }
 

@@ -11,7 +11,9 @@
 
 pub mod log;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod output;
 pub mod private;
+pub mod proxy;
 pub mod text;

@@ -164,6 +164,37 @@ pub struct Finding {
     pub psi: Option<Measure>,
     /// The Kolmogorov–Smirnov distance; none of too few frames and of what has no order.
     pub ks: Option<Measure>,
+    /// Where its mean moved; none of too few frames and of what has no order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+}
+
+/// Where a mean moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moved {
+    /// It is higher than it was.
+    Up,
+    /// It is lower, or the same.
+    Down,
+}
+
+impl Finding {
+    /// What it means to somebody who knows the camera and no statistics.
+    pub fn words(&self) -> &'static str {
+        use Moved::{Down, Up};
+        match (self.feature, self.moved) {
+            (Feature::Brightness, Some(Up)) => "the picture is brighter",
+            (Feature::Brightness, Some(Down)) => "the picture is darker",
+            (Feature::Contrast, Some(Up)) => "the picture has more contrast",
+            (Feature::Contrast, Some(Down)) => "the picture has less contrast",
+            (Feature::Confidence, Some(Up)) => "the model is surer",
+            (Feature::Confidence, Some(Down)) => "the model is less sure",
+            (Feature::Classes, _) => "other classes come than before",
+            (Feature::Brightness | Feature::Contrast, None) => "the picture is another one",
+            (Feature::Confidence, None) => "the model is sure of other things",
+        }
+    }
 }
 
 impl fmt::Display for Finding {
@@ -224,6 +255,7 @@ fn finding(feature: Feature, reference: &[u64], recent: &[u64]) -> Finding {
         recent_frames,
         psi: None,
         ks: None,
+        moved: None,
     };
     if reference_frames.min(recent_frames) < FEWEST_FRAMES {
         return blank;
@@ -240,7 +272,15 @@ fn finding(feature: Feature, reference: &[u64], recent: &[u64]) -> Finding {
         excess if is_beyond_chance && excess >= SHIFTING_PSI => Verdict::Shifting,
         _ => Verdict::Steady,
     };
-    Finding { verdict, psi: Some(psi), ks, ..blank }
+    let is_up = mean_bin(recent) > mean_bin(reference);
+    let moved = has_order.then_some(if is_up { Moved::Up } else { Moved::Down });
+    Finding { verdict, psi: Some(psi), ks, moved, ..blank }
+}
+
+/// The mean of a histogram, in bins.
+fn mean_bin(counts: &[u64]) -> f64 {
+    let sum: f64 = counts.iter().enumerate().map(|(bin, count)| bin as f64 * *count as f64).sum();
+    sum / total(counts).max(1) as f64
 }
 
 /// Counts of the same bins on both sides.

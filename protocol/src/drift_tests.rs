@@ -104,6 +104,22 @@ fn light_that_goes_is_drift_of_brightness_and_of_nothing_else() {
 }
 
 #[test]
+fn drift_says_in_words_what_became_of_the_picture() {
+    let mut random = Random(5);
+    let reference = random.sketch(4096, 0.5);
+    for (light, words) in [(0.3, "the picture is darker"), (0.7, "the picture is brighter")] {
+        let drift = compare(&reference, &random.sketch(3600, light));
+        let brightness = drift.features.iter().find(|f| f.feature == Feature::Brightness).unwrap();
+        assert_eq!(brightness.words(), words);
+    }
+    let (mut sure, mut unsure) = (vec![0; 20], vec![0; 20]);
+    (sure[19], unsure[5]) = (1000, 1000);
+    assert_eq!(finding(Feature::Confidence, &sure, &unsure).words(), "the model is less sure");
+    assert_eq!(finding(Feature::Contrast, &unsure, &sure).words(), "the picture has more contrast");
+    assert_eq!(finding(Feature::Classes, &sure, &unsure).moved, None, "classes have no order");
+}
+
+#[test]
 fn everything_in_a_bin_that_was_empty_is_drift_however_unequal_the_sides() {
     for (n, m) in [(500, 500), (1_000_000, 500), (500, 1_000_000)] {
         let (mut a, mut b) = (vec![0; 32], vec![0; 32]);

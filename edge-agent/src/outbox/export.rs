@@ -52,7 +52,10 @@ impl std::fmt::Display for Exported {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { device, file, samples, gaps, bytes } = self;
         let file = file.display();
-        writeln!(f, "wrote {samples} samples and {gaps} gaps of {device} to {file}, {bytes} bytes")?;
+        writeln!(
+            f,
+            "wrote {samples} samples and {gaps} gaps of {device} to {file}, {bytes} bytes"
+        )?;
         writeln!(f, "take it to a machine that reaches the hub, and type there:")?;
         writeln!(f, "  fleet-hub sample collect {file}")
     }

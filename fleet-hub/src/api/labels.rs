@@ -6,6 +6,7 @@ use axum::routing::{get, post};
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::labels::{ClearRequest, LabelQueue, LabelRequest, LabelSet};
 use fleetloop_protocol::api::samples::Sample;
+use rusqlite::Connection;
 use serde::Deserialize;
 
 use super::auth::{AdminCaller, AnyCaller, LabelCaller};
@@ -14,7 +15,7 @@ use super::extract::{Json, Params};
 use super::samples::AT_ONCE;
 use crate::AppState;
 use crate::labelling::{self, Policy, View};
-use crate::store::{labels, samples};
+use crate::store::{StoreError, labels, samples};
 
 /// The most samples a queue answers.
 pub const QUEUE: u32 = 500;
@@ -48,24 +49,21 @@ async fn queue(
         return Err(Failure::invalid(format!("cannot list the label queue: at most {QUEUE}")));
     }
     let limit = query.limit as usize;
-    let queue = state
-        .store
-        .read(move |connection| {
-            let view = labels::queue_view(connection)?;
-            let seen = View {
-                candidates: &view.candidates,
-                recent: &view.recent,
-                labelled: &view.labelled,
-            };
-            let order: Vec<Digest> = labelling::order(&Policy::default(), seen, limit);
-            let samples = order
-                .iter()
-                .map(|digest| samples::get(connection, *digest))
-                .collect::<Result<_, _>>()?;
-            Ok(LabelQueue { labels: view.labels, samples, waiting: view.waiting })
-        })
-        .await?;
-    Ok(axum::Json(queue))
+    Ok(axum::Json(state.store.read(move |connection| next(connection, limit)).await?))
+}
+
+/// The `limit` samples to label next.
+///
+/// # Errors
+/// The database failed.
+pub(crate) fn next(connection: &Connection, limit: usize) -> Result<LabelQueue, StoreError> {
+    let view = labels::queue_view(connection)?;
+    let seen =
+        View { candidates: &view.candidates, recent: &view.recent, labelled: &view.labelled };
+    let order: Vec<Digest> = labelling::order(&Policy::default(), seen, limit);
+    let samples =
+        order.iter().map(|digest| samples::get(connection, *digest)).collect::<Result<_, _>>()?;
+    Ok(LabelQueue { labels: view.labels, samples, waiting: view.waiting })
 }
 
 async fn give(

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use fleetloop_models::content;
 use fleetloop_observe::text::has_hidden;
 use fleetloop_protocol::api::samples::{
-    CollectResponse, ImportItem, ImportRefused, ImportRequest, ImportResponse, RemoveRequest, Sample, SampleCounts,
+    CollectResponse, ImportItem, ImportRefused, ImportRequest, ImportResponse, RemoveRequest,
+    Sample, SampleCounts,
 };
 use fleetloop_protocol::export::Record;
 use fleetloop_protocol::limits::PAYLOAD_BYTES;

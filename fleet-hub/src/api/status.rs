@@ -1,8 +1,8 @@
 //! How the hub is: numbers for people and programs, metrics for Prometheus, health for whoever
 //! restarts it.
 //!
-//! `/api/v1/status` and `/metrics` take a token of any role: they name no device and no person, and
-//! a scraper should hold the least. `/healthz` takes none, for whoever probes a process has none.
+//! `/api/v1/status` and `/metrics` take a token of any role: a scraper should hold the least.
+//! `/metrics/devices` names devices and takes an annotator's or an admin's. `/healthz` takes none, for whoever probes a process has none.
 
 use axum::Router;
 use axum::extract::State;
@@ -12,7 +12,7 @@ use axum::routing::get;
 use fleetloop_observe::metrics::CONTENT_TYPE;
 use fleetloop_protocol::api::status::HubStatus;
 
-use super::auth::AnyCaller;
+use super::auth::{AnyCaller, LabelCaller};
 use super::error::Failure;
 use crate::{AppState, metrics, status};
 
@@ -23,7 +23,10 @@ pub fn router() -> Router<AppState> {
 
 /// The endpoints beside the API.
 pub fn beside() -> Router<AppState> {
-    Router::new().route("/metrics", get(scrape)).route("/healthz", get(healthz))
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/metrics/devices", get(scrape_devices))
+        .route("/healthz", get(healthz))
 }
 
 async fn show(
@@ -39,6 +42,16 @@ async fn scrape(
 ) -> Result<impl IntoResponse, Failure> {
     let status = status::status(&state).await?;
     let text = metrics::text(status).map_err(|e| Failure::internal("write the metrics", &e))?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
+}
+
+async fn scrape_devices(
+    _caller: LabelCaller,
+    State(state): State<AppState>,
+) -> Result<impl IntoResponse, Failure> {
+    let devices = state.store.read(super::devices::all).await?;
+    let text = metrics::devices::text(devices)
+        .map_err(|e| Failure::internal("write the devices' metrics", &e))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
@@ -83,6 +96,37 @@ mod tests {
             .await
             .unwrap();
         hub
+    }
+
+    #[tokio::test]
+    async fn each_enrolled_device_has_its_series_for_whoever_may_see_devices() {
+        let hub = busy_hub().await;
+        let path = "/metrics/devices";
+        hub.ask(Method::GET, &hub.worker, path, Body::empty()).await.error(403);
+        let revoke = "/api/v1/devices/dev-2/revoke";
+        assert_eq!(hub.post(revoke, &serde_json::json!({})).await.status, 200);
+        let answer = hub.ask(Method::GET, &hub.annotator, path, Body::empty()).await;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], CONTENT_TYPE);
+        let text = answer.text();
+        let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap();
+        let values = |name: &str| -> Vec<(String, f64)> {
+            let of_name = scrape.samples.iter().filter(|sample| sample.metric == name);
+            of_name
+                .map(|sample| match sample.value {
+                    Value::Untyped(value) | Value::Gauge(value) => {
+                        (sample.labels["device"].to_string(), value)
+                    }
+                    ref other => panic!("{name}: {other:?}"),
+                })
+                .collect()
+        };
+        let of_1 = |value: f64| vec![("dev-1".to_owned(), value)];
+        assert_eq!(values("fleetloop_device_samples_stored_total"), of_1(2.0));
+        assert_eq!(values("fleetloop_device_refusals_total"), of_1(1.0));
+        let seen = hub.state.clock.now().0 / 1000;
+        assert_eq!(values("fleetloop_device_seen_timestamp_seconds"), of_1(seen as f64));
+        assert_eq!(values("fleetloop_device_outbox_messages"), [], "it never said");
+        assert!(text.contains("name=\"press\""), "{text}");
     }
 
     #[tokio::test]

@@ -214,7 +214,9 @@ impl Hub {
         let now = self.state.clock.now();
         self.state
             .store
-            .write(move |tx| ingest::store_sample(tx, &sample, name, b"receipt", ingest::Via::Link, now))
+            .write(move |tx| {
+                ingest::store_sample(tx, &sample, name, b"receipt", ingest::Via::Link, now)
+            })
             .await
             .unwrap();
         digest

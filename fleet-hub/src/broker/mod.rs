@@ -71,6 +71,7 @@ pub enum BrokerError {
 /// The running broker.
 pub struct Broker {
     sessions: Sessions,
+    private: SocketAddr,
     listener: Listener,
     server: JoinHandle<()>,
     accepting: JoinHandle<()>,
@@ -122,12 +123,17 @@ impl Broker {
         let watcher = tokio::spawn(
             sessions.clone().kick_revoked(state.store.clone(), state.events.subscribe()),
         );
-        Ok(Self { sessions, listener, server, accepting, watcher })
+        Ok(Self { sessions, private: address, listener, server, accepting, watcher })
     }
 
     /// Where devices come in.
     pub fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// Where the relay reaches it; on this machine only, and of no use without the relay's secret.
+    pub fn private(&self) -> SocketAddr {
+        self.private
     }
 
     /// Waits until the broker ends by itself, which it should not.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fleetloop_observe::proxy;
 use fleetloop_observe::text::visible;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::{ApiAccess, ApiError};
@@ -48,7 +49,10 @@ pub enum ClientError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The hub was not reached, or went away.
-    #[error("cannot {operation}: no answer from {url}; is 'fleet-hub serve' running there?")]
+    #[error(
+        "cannot {operation}: no answer from {url}; is 'fleet-hub serve' running there?{}",
+        proxy::note()
+    )]
     Unreached {
         /// What was asked.
         operation: String,

@@ -13,9 +13,7 @@ use fleetloop_observe::output::Output;
 use fleetloop_observe::text::visible;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::samples::{CollectRefused, CollectResponse};
-use fleetloop_protocol::export::{
-    HEAD_BYTES, Head, PIECE_BYTES, RECORD_HEAD_BYTES, RecordHead,
-};
+use fleetloop_protocol::export::{HEAD_BYTES, Head, PIECE_BYTES, RECORD_HEAD_BYTES, RecordHead};
 
 use super::client::{Client, query};
 use super::progress::Progress;
@@ -52,9 +50,8 @@ pub async fn run(client: &Client, output: Output, args: Args) -> anyhow::Result<
     let mut progress = Progress::new("collecting", head.records);
     let (mut sum, mut sent) = (CollectResponse::default(), 0);
     while sent < head.records {
-        let piece = Piece::read(&mut file, sent, head.records).with_context(|| {
-            format!("{} after record {sent}; export it again", cannot())
-        })?;
+        let piece = Piece::read(&mut file, sent, head.records)
+            .with_context(|| format!("{} after record {sent}; export it again", cannot()))?;
         let operation = format!("collect records {}..{} of {name}", sent + 1, sent + piece.records);
         let path = format!("/samples/collect{query}");
         let answer: CollectResponse = client.post_bytes(&operation, &path, piece.bytes).await?;
@@ -64,14 +61,18 @@ pub async fn run(client: &Client, output: Output, args: Args) -> anyhow::Result<
         sum.held += answer.held;
         let before = usize::try_from(sent)?;
         let refused = answer.refused.into_iter();
-        sum.refused.extend(
-            refused.map(|one| CollectRefused { record: before + one.record, ..one }),
-        );
+        sum.refused
+            .extend(refused.map(|one| CollectRefused { record: before + one.record, ..one }));
         sent += piece.records;
         progress.add(piece.records);
     }
     progress.finish();
-    ensure!(file.fill_buf().with_context(cannot)?.is_empty(), "{}: it has more than its {} records", cannot(), head.records);
+    ensure!(
+        file.fill_buf().with_context(cannot)?.is_empty(),
+        "{}: it has more than its {} records",
+        cannot(),
+        head.records
+    );
     output.print(&sum, |sum| describe(sum, &head.device))?;
     let (refused, records) = (sum.refused.len(), head.records);
     ensure!(refused == 0, "{}: the hub refused {refused} of {records} records", cannot());

@@ -189,7 +189,7 @@ fn epochs(all: &[EpochSummary]) -> String {
 
 fn list(devices: &[Device], now_ms: u64) -> String {
     let mut table = Table::new(&[
-        "device", "name", "state", "seen", "running", "update", "#outbox", "#stored", "#refused",
+        "device", "name", "state", "seen", "running", "update", "#queued", "#sent", "#refused",
     ]);
     for device in devices {
         let telemetry = device.telemetry.as_ref();
@@ -251,7 +251,10 @@ fn show(device: &Device, now_ms: u64) -> String {
         ("seen", device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms))),
         ("agent", device.agent_version.clone()),
         ("running", bundle(device.running)),
-        ("desired", format!("{} (generation {})", bundle(device.desired), device.generation.0)),
+        (
+            "target model",
+            format!("{} (generation {})", bundle(device.desired), device.generation.0),
+        ),
         ("update", update(device)),
         ("samples stored", device.samples_stored.to_string()),
         ("refusals", device.refusals.to_string()),
@@ -273,7 +276,8 @@ fn show(device: &Device, now_ms: u64) -> String {
         let text = format!("{} messages when last heard; {FETCH_LEFT_BEHIND}", device.left_behind);
         pairs.push(("left behind", text));
     } else if device.replaced_by.is_some() {
-        let text = format!("none when last heard; if it ran on without the hub, {FETCH_LEFT_BEHIND}");
+        let text =
+            format!("none when last heard; if it ran on without the hub, {FETCH_LEFT_BEHIND}");
         pairs.push(("left behind", text));
     }
     pairs.extend(device.replaces.iter().map(|old| ("replaces", old.to_string())));

@@ -1,5 +1,6 @@
 //! `fleet-hub label …`
 
+use fleetloop_observe::names::Names;
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::labels::{ClearRequest, LabelQueue, LabelRequest, LabelSet};
@@ -32,9 +33,9 @@ pub enum Command {
     },
     /// Lists the hub's labels, or adds some at the end.
     Names {
-        /// Labels to add, separated by commas.
-        #[arg(long, value_delimiter = ',')]
-        add: Vec<String>,
+        /// Labels to add, separated by commas; one that holds a comma stands in double quotes.
+        #[arg(long)]
+        add: Option<Names>,
     },
 }
 
@@ -69,7 +70,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
         }
         Command::Names { add } => {
             let mut set: LabelSet = client.get("read the labels", "/labels/set").await?;
-            if !add.is_empty() {
+            if let Some(Names(add)) = add {
                 set.labels.extend(add);
                 set = client.put("add labels", "/labels/set", &set).await?;
             }

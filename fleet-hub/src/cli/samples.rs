@@ -128,7 +128,8 @@ pub fn selection(selection: &Selection) -> String {
     }
 }
 
-fn prediction(prediction: &Prediction, labels: &[String]) -> String {
+/// What the model made of a sample, by name.
+pub fn prediction(prediction: &Prediction, labels: &[String]) -> String {
     let class = labels.get(usize::from(prediction.class));
     let class = class.map_or_else(|| format!("class {}", prediction.class), Clone::clone);
     format!("{class} ({:.0} %)", prediction.probability * 100.0)
@@ -171,9 +172,9 @@ fn count(counts: &SampleCounts) -> String {
         ("  labelled", counts.fleet_labelled.to_string()),
         ("imported", counts.imported.to_string()),
         ("removed", counts.removed.to_string()),
-        ("came again", counts.repeated.to_string()),
+        ("duplicates", counts.repeated.to_string()),
         ("quarantined", counts.quarantined.to_string()),
         ("refused", counts.refused.to_string()),
-        ("gaps", counts.gaps.to_string()),
+        ("lost samples", counts.gaps.to_string()),
     ])
 }

@@ -10,6 +10,7 @@
 //! or the admin says why not to wait.
 
 pub mod http;
+pub mod name;
 mod waiting;
 
 use std::sync::Arc;
@@ -92,11 +93,12 @@ pub async fn add(state: &AppState, host: &str, who: &str) -> Result<(), HostErro
         host: shorten(host),
         reason: reason.to_owned(),
     };
+    let host = &name::normal(host).map_err(|why| not_this(&format!("it {why}")))?;
     let mut hosts = Config::load(&state.config.paths.data)?.hosts;
-    if hosts.iter().any(|known| known == host) {
+    if hosts.contains(host) {
         return Err(not_this("the configuration has it; restart the hub, so that it takes effect"));
     }
-    hosts.push(host.to_owned());
+    hosts.push(host.clone());
     replace(state, &hosts)?;
     note(state, who, "host.add", host, String::new()).await
 }
@@ -116,6 +118,7 @@ pub async fn retire(
         Err(HostError::NotThis { verb: "retire host", host: shorten(host), reason })
     };
     let known = known(state, pki).await?;
+    let host = &*name::normal(host).unwrap_or_else(|_| host.to_owned());
     let left: Vec<String> = known.hosts.iter().filter(|name| *name != host).cloned().collect();
     if left.len() == known.hosts.len() {
         return not_this("the configuration does not have it; see 'fleet-hub host list'".into());

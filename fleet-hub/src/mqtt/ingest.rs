@@ -223,7 +223,9 @@ impl Ingest {
                 let outcome = self
                     .state
                     .store
-                    .write(move |tx| rows::store_sample(tx, &stored, payload_digest, &signed, Via::Link, now))
+                    .write(move |tx| {
+                        rows::store_sample(tx, &stored, payload_digest, &signed, Via::Link, now)
+                    })
                     .await?;
                 if outcome == Outcome::Stored {
                     let took_us = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -292,8 +294,11 @@ impl Ingest {
             .sign_receipt(device, &receipt)
             .map_err(|error| Rejected::Refused(RefusalReason::Malformed, error.to_string()))?;
         let (stored, signed) = (gap.clone(), receipt.clone());
-        let outcome =
-            self.state.store.write(move |tx| rows::store_gap(tx, &stored, &signed, Via::Link, now)).await?;
+        let outcome = self
+            .state
+            .store
+            .write(move |tx| rows::store_gap(tx, &stored, &signed, Via::Link, now))
+            .await?;
         let identity = format!("{device}/{:016x}/{}..{}", epoch.0, from.0, to.0);
         self.settle(device, bytes, outcome, receipt, (identity, gap.body_digest(), gap.envelope()))
             .await

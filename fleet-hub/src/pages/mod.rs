@@ -1,11 +1,13 @@
-//! One page for people: devices, rollouts, models and the latest samples with their pictures.
+//! Pages for people: devices, rollouts, models and the latest samples with their pictures; and labelling.
 //!
-//! Plain HTML that renews itself every five seconds; no script runs and none is allowed. Everything
+//! Plain HTML; no script runs and none is allowed. Nothing renews itself, so nothing that somebody opened
+//! closes. Everything
 //! that a device, a label or an operator said is escaped, HTML by the templates and hidden characters
 //! on the way out. Whoever holds an admin's
-//! or an annotator's token logs in with it ([`session`]); the page only shows, so the only forms are
-//! logging in and out.
+//! or an annotator's token logs in with it ([`session`]). The only forms are logging in and out, and
+//! labelling ([`label`]).
 
+mod label;
 pub mod session;
 pub mod view;
 
@@ -45,6 +47,8 @@ pub fn router() -> Router<AppState> {
         .route("/pictures/{digest}", get(picture))
         .route("/login", post(session::log_in).get(session::form))
         .route("/logout", post(session::log_out))
+        .route("/label", get(label::show).post(label::give))
+        .route("/label/undo", post(label::undo))
         .route("/style.css", get(style))
         .layer(from_fn(guard))
 }

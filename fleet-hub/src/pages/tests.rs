@@ -141,3 +141,92 @@ async fn open_findings_stand_first_with_what_to_do_and_acknowledged_ones_do_not(
     let text = send(&hub, Method::GET, "/", &[("cookie", &cookie)], "").await.text();
     assert!(!text.contains("epoch 1"), "{text}");
 }
+
+/// Posts a form of the labelling page and returns where it leads to.
+async fn post(hub: &Hub, cookie: &str, path: &str, body: &str) -> String {
+    let headers = [FORM, OURS, ("cookie", cookie)];
+    let answer = send(hub, Method::POST, path, &headers, body).await;
+    assert_eq!(answer.status.as_u16(), 303, "{}", answer.text());
+    answer.headers["location"].to_str().unwrap().to_owned()
+}
+
+async fn label_of(hub: &Hub, sample: fleetloop_protocol::Digest) -> Option<String> {
+    let path = format!("/api/v1/samples/{sample}");
+    hub.get(&path).await.json::<fleetloop_protocol::api::samples::Sample>().label
+}
+
+#[tokio::test]
+async fn pictures_are_labelled_skipped_and_taken_back_in_the_page() {
+    let hub = Hub::new().await;
+    let mut device = hub.device("dev-a", "press 7").await;
+    let chosen = Selection::Uncertain { score: 0.8 };
+    let mut samples = Vec::new();
+    for shade in 1..=3 {
+        samples.push(hub.sample(&mut device, &picture(shade), chosen).await);
+    }
+    let cookie = log_in(&hub, &hub.annotator).await;
+    let with = [("cookie", cookie.as_str())];
+    let shown = async |path: &str| {
+        let text = send(&hub, Method::GET, path, &with, "").await.text();
+        let asked = samples.iter().copied().find(|one| {
+            text.contains(&format!(
+                "action=\"/label\">\n<input type=\"hidden\" name=\"sample\" value=\"{one}\""
+            ))
+        });
+        (text, asked)
+    };
+    let (text, first) = shown("/label").await;
+    let first = first.unwrap();
+    for part in
+        ["value=\"boot\"", "value=\"bag\"", "value=\"coat\"", "3 pictures wait", "Prediction"]
+    {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    // Skipped, it is not the next one.
+    let skip = text.split("href=\"/label?skipped=").nth(1).unwrap().split('"').next().unwrap();
+    assert_eq!(skip, first.to_string());
+    let (_, second) = shown(&format!("/label?skipped={skip}")).await;
+    let second = second.unwrap();
+    assert_ne!(first, second);
+
+    let body = format!("sample={second}&label=bag&skipped={skip}");
+    let next = post(&hub, &cookie, "/label", &body).await;
+    assert_eq!(label_of(&hub, second).await.as_deref(), Some("bag"));
+    let (text, third) = shown(&next).await;
+    assert!(third.unwrap() != first && third.unwrap() != second);
+    assert!(text.contains("is labelled <strong>bag</strong>"), "{text}");
+
+    let back = post(&hub, &cookie, "/label/undo", &format!("sample={second}&skipped={skip}")).await;
+    assert_eq!(label_of(&hub, second).await, None);
+    assert_eq!(shown(&back).await.1, Some(second), "it is shown again");
+
+    // A colleague is corrected, and the correction taken back.
+    let request = serde_json::json!({ "sample": first, "label": "boot" });
+    assert!(hub.post("/api/v1/labels", &request).await.status.is_success());
+    let (text, asked) = shown(&format!("/label?sample={first}")).await;
+    assert_eq!(asked, Some(first));
+    assert!(text.contains("value=\"boot\" class=\"current\""), "{text}");
+    post(&hub, &cookie, "/label", &format!("sample={first}&label=coat")).await;
+    assert_eq!(label_of(&hub, first).await.as_deref(), Some("coat"));
+    post(&hub, &cookie, "/label/undo", &format!("sample={first}")).await;
+    assert_eq!(label_of(&hub, first).await.as_deref(), Some("boot"), "the colleague's");
+}
+
+#[tokio::test]
+async fn labelling_needs_a_login_and_this_hubs_own_form() {
+    let hub = Hub::new().await;
+    let mut device = hub.device("dev-a", "press 7").await;
+    let sample = hub.sample(&mut device, &picture(1), Selection::Random { rate: 0.1 }).await;
+    let body = format!("sample={sample}&label=bag");
+    for path in ["/label", "/label/undo"] {
+        let answer = send(&hub, Method::POST, path, &[FORM, OURS], &body).await;
+        assert_eq!(answer.error(401).code, "unauthorized");
+        let cookie = log_in(&hub, &hub.annotator).await;
+        let evil = ("origin", "https://evil.example");
+        let headers = [FORM, evil, ("cookie", &cookie)];
+        let answer = send(&hub, Method::POST, path, &headers, &body).await;
+        assert_eq!(answer.error(403).code, "forbidden");
+    }
+    assert_eq!(send(&hub, Method::GET, "/label", &[], "").await.status.as_u16(), 303);
+    assert_eq!(label_of(&hub, sample).await, None);
+}

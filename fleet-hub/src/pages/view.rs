@@ -9,7 +9,7 @@ use fleetloop_protocol::api::findings::{Finding, Severity};
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout};
 use fleetloop_protocol::api::samples::{Sample, SampleCounts};
-use fleetloop_protocol::drift::{Drift, Verdict};
+use fleetloop_protocol::drift::{Drift, Finding as Moved, Verdict};
 use fleetloop_protocol::state::Update;
 use fleetloop_protocol::telemetry::Telemetry;
 use fleetloop_protocol::{BundleDigest, DeviceId, UnixMillis};
@@ -92,7 +92,7 @@ struct DeviceLine {
     frames_dropped: String,
     latency: String,
     outbox: String,
-    drift: &'static str,
+    drift: String,
     drift_tone: &'static str,
     drift_detail: String,
     stored: u64,
@@ -147,6 +147,7 @@ struct CountLine {
 
 #[derive(Debug)]
 struct SampleLine {
+    digest: String,
     payload: String,
     short: String,
     device: String,
@@ -281,7 +282,7 @@ fn device(device: &Device, names: &Names, now_ms: u64, drift: &FleetDrift) -> De
             .as_ref()
             .map_or("-".into(), |t| format!("{:.1} ms", f64::from(t.latency_us_p50) / 1000.0)),
         outbox: number(|t| t.outbox_rows),
-        drift: drift.map_or("-", |drift| drift.verdict.as_str()),
+        drift: drift.map_or_else(|| "-".to_owned(), in_words),
         drift_tone: match drift.map(|drift| drift.verdict) {
             Some(Verdict::Drifted) => "bad",
             Some(Verdict::Shifting) => "busy",
@@ -298,6 +299,13 @@ fn device(device: &Device, names: &Names, now_ms: u64, drift: &FleetDrift) -> De
 fn met<'a>(device: &Device, drift: &'a FleetDrift) -> Option<&'a Drift> {
     let model = drift.models.iter().find(|model| Some(model.model) == device.running)?;
     model.devices.iter().find(|met| met.device == device.id).map(|met| &met.drift)
+}
+
+/// What moved, for somebody who knows the camera.
+fn in_words(drift: &Drift) -> String {
+    let moved = drift.features.iter().filter(|finding| finding.verdict >= Verdict::Shifting);
+    let words: Vec<&str> = moved.map(Moved::words).collect();
+    if words.is_empty() { drift.verdict.as_str().to_owned() } else { words.join(", ") }
 }
 
 /// What moved, with its figures.
@@ -384,10 +392,10 @@ fn count(counts: &SampleCounts) -> Vec<CountLine> {
         ("of them labelled", counts.fleet_labelled),
         ("imported", counts.imported),
         ("removed", counts.removed),
-        ("came again", counts.repeated),
+        ("duplicates", counts.repeated),
         ("quarantined", counts.quarantined),
         ("refused", counts.refused),
-        ("gaps", counts.gaps),
+        ("lost samples", counts.gaps),
     ]
     .into_iter()
     .map(|(name, value)| CountLine { name, value })
@@ -401,6 +409,7 @@ fn sample(sample: &Sample, names: &Names, now_ms: u64) -> SampleLine {
         format!("{class} ({:.0} %)", p.probability * 100.0)
     });
     SampleLine {
+        digest: sample.sample.to_string(),
         payload: sample.payload.to_string(),
         short: sample.sample.short(),
         device: sample.id.as_ref().map_or("-".into(), |id| match names.devices.get(&id.device) {

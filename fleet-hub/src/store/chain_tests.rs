@@ -33,7 +33,8 @@ async fn store_gap(hub: &Hub, device: &Device, from: u64, to: u64, before: Diges
         reason: GapReason::OutboxFull,
     };
     let (gap, now) = (device.gap(&gap), hub.state.clock.now());
-    let stored = hub.state.store.write(move |tx| ingest::store_gap(tx, &gap, b"receipt", Via::Link, now));
+    let stored =
+        hub.state.store.write(move |tx| ingest::store_gap(tx, &gap, b"receipt", Via::Link, now));
     assert_eq!(stored.await.unwrap(), Outcome::Stored);
 }
 

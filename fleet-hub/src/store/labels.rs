@@ -54,8 +54,24 @@ pub fn extend(tx: &Transaction<'_>, wanted: &LabelSet, who: &str) -> Result<(), 
         );
         return Err(StoreError::Conflict { what });
     }
+    check(&wanted.labels)?;
+    for (idx, label) in wanted.labels.iter().enumerate().skip(have.len()) {
+        tx.execute(
+            "INSERT INTO label_name (idx, name) VALUES (?1, ?2)",
+            params![idx as i64, label],
+        )?;
+        audit(tx, who, "label.add", label, &format!("index {idx}"))?;
+    }
+    Ok(())
+}
+
+/// Whether these can be a hub's labels.
+///
+/// # Errors
+/// [`StoreError::Invalid`] names the first that cannot.
+pub fn check(labels: &[String]) -> Result<(), StoreError> {
     let mut known: Vec<&str> = Vec::new();
-    for label in &wanted.labels {
+    for label in labels {
         let bad = |why: &str| StoreError::Invalid {
             what: format!("cannot set the labels: {label:?} {why}"),
         };
@@ -72,16 +88,9 @@ pub fn extend(tx: &Transaction<'_>, wanted: &LabelSet, who: &str) -> Result<(), 
         }
         known.push(label);
     }
-    if wanted.labels.len() > LABELS {
-        let what = format!("cannot set the labels: {} are more than {LABELS}", wanted.labels.len());
+    if labels.len() > LABELS {
+        let what = format!("cannot set the labels: {} are more than {LABELS}", labels.len());
         return Err(StoreError::Invalid { what });
-    }
-    for (idx, label) in wanted.labels.iter().enumerate().skip(have.len()) {
-        tx.execute(
-            "INSERT INTO label_name (idx, name) VALUES (?1, ?2)",
-            params![idx as i64, label],
-        )?;
-        audit(tx, who, "label.add", label, &format!("index {idx}"))?;
     }
     Ok(())
 }
@@ -141,6 +150,28 @@ pub fn clear(
     let Some((_, by, was)) = current(tx, id)? else { return Ok(()) };
     add(tx, id, None, who, now)?;
     audit(tx, who, "label.clear", &sample.to_string(), &format!("was {was}, by {by}"))
+}
+
+/// Takes back what `who` said last of a sample: what was said before counts again. When somebody else
+/// has said something since, or nobody anything, nothing changes.
+///
+/// # Errors
+/// [`StoreError::NotFound`] without such a sample; [`StoreError::Conflict`] when it was removed.
+pub fn take_back(
+    tx: &Transaction<'_>,
+    sample: Digest,
+    who: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let id = living(tx, sample)?;
+    let mut lines = history(tx, sample)?.into_iter();
+    let Some(last) = lines.next().filter(|last| last.by == who) else { return Ok(()) };
+    let before = lines.next().and_then(|before| before.label);
+    let idx = before.as_deref().map(|label| index(tx, label)).transpose()?;
+    add(tx, id, idx, who, now)?;
+    let word = |label: Option<String>| label.unwrap_or_else(|| "no label".to_owned());
+    let detail = format!("{} again (was {})", word(before), word(last.label));
+    audit(tx, who, "label.undo", &sample.to_string(), &detail)
 }
 
 /// The row of a sample that was not removed.

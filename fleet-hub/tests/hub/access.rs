@@ -125,7 +125,14 @@ async fn what_a_device_signed_before_it_was_revoked_is_not_stored_after() {
         .store
         .write(move |tx| {
             let payload = fleetloop_protocol::Digest::of(b"x");
-            fleet_hub::store::ingest::store_sample(tx, &verified, payload, b"receipt", fleet_hub::store::ingest::Via::Link, now)
+            fleet_hub::store::ingest::store_sample(
+                tx,
+                &verified,
+                payload,
+                b"receipt",
+                fleet_hub::store::ingest::Via::Link,
+                now,
+            )
         })
         .await
         .unwrap();

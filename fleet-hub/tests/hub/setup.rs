@@ -78,6 +78,44 @@ async fn init_refuses_keys_inside_the_data_directory_and_a_configuration_that_ca
     assert!(!wrong.data.exists());
 }
 
+/// Everything in a folder, by path.
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+    let mut all: Vec<_> = entries
+        .flat_map(|entry| {
+            let path = entry.unwrap().path();
+            let within = if path.is_dir() { files(&path) } else { vec![] };
+            [path].into_iter().chain(within)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_init_that_fails_leaves_all_as_it_was_and_the_corrected_command_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    // Before anything is made.
+    let mut wrong = options(dir.path());
+    wrong.labels = vec!["good".into(), "good".into()];
+    assert!(init(&wrong, &Clock::system()).await.is_err());
+    assert_eq!(files(dir.path()), [] as [std::path::PathBuf; 0]);
+
+    // With half of it made: the root key of another hub is in the way, made after the backup key.
+    let right = options(dir.path());
+    std::fs::create_dir_all(&right.data).unwrap();
+    std::fs::create_dir_all(&right.offline_keys).unwrap();
+    let of_another = right.offline_keys.join("dev-root.pk8");
+    std::fs::File::create(&of_another).unwrap();
+    let before = files(dir.path());
+    let error = init(&right, &Clock::system()).await.unwrap_err();
+    assert!(error.to_string().contains("dev-root.pk8"), "{error}");
+    assert_eq!(files(dir.path()), before, "its folders and the other hub's key stay");
+
+    std::fs::remove_file(&of_another).unwrap();
+    init(&right, &Clock::system()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hubs_never_serve_the_same_folder() {
     let rig = Rig::start().await;

@@ -34,7 +34,7 @@ pub enum SessionError {
     #[error(
         "cannot load ONNX Runtime (tried {}); get it with 'cargo xtask setup', or take \
          {LIBRARY} out of the PyPI wheel onnxruntime==1.31.1 and name it in {LIBRARY_ENV}",
-        tried.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        runtime::places(tried)
     )]
     Library {
         /// Where it was looked for.

@@ -17,6 +17,10 @@ use super::SessionError;
 pub const LIBRARY: &str = "libonnxruntime.so.1.31.1";
 /// Where a checkout keeps the library.
 const CHECKOUT_DIR: &str = ".fleetloop/onnxruntime";
+/// Where a system keeps libraries, the administrator's first.
+const SYSTEM_DIRS: [&str; 3] = ["/usr/local/lib", "/usr/lib", "/usr/lib64"];
+/// What the library is called there: as its wheel ships it, and as a package does.
+const SYSTEM_NAMES: [&str; 3] = [LIBRARY, "libonnxruntime.so.1", "libonnxruntime.so"];
 /// Names the library for every program that runs a model.
 pub const LIBRARY_ENV: &str = "FLEETLOOP_ORT_LIB";
 
@@ -48,8 +52,8 @@ impl std::fmt::Debug for Runtime {
 
 impl Runtime {
     /// Loads the library: from `library` if that is given, else from where [`LIBRARY_ENV`] says,
-    /// from beside this program, or from `.fleetloop/onnxruntime` in the working directory or one
-    /// above it. A second call in a process shares the first one's library, and may name no other.
+    /// from beside this program, from `.fleetloop/onnxruntime` in the working directory or one
+    /// above it, or from where a system keeps its libraries. A second call in a process shares the first one's library, and may name no other.
     ///
     /// # Errors
     /// [`SessionError::Library`] says where it was looked for and how to get it;
@@ -103,7 +107,20 @@ impl Runtime {
 }
 
 fn environment(library: &Path) -> Result<Environment, Box<dyn std::error::Error + Send + Sync>> {
+    if let Some(reason) = refused_by_the_loader(library) {
+        return Err(reason.into());
+    }
     Ok(ort::init_from(library)?.with_telemetry(false).build()?)
+}
+
+/// What the system's loader says against the library, which `ort` keeps to itself.
+fn refused_by_the_loader(library: &Path) -> Option<String> {
+    // SAFETY: what the library runs when it is loaded, it runs when `ort` loads it as well.
+    #[expect(unsafe_code, reason = "loading a library runs what it brings")]
+    let loaded = unsafe { libloading::Library::new(library) };
+    let error = loaded.err()?;
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    Some(source.unwrap_or_else(|| error.to_string()))
 }
 
 fn candidates(library: Option<&Path>) -> Vec<PathBuf> {
@@ -118,7 +135,30 @@ fn candidates(library: Option<&Path>) -> Vec<PathBuf> {
     if let Ok(dir) = std::env::current_dir() {
         found.extend(dir.ancestors().map(|dir| dir.join(CHECKOUT_DIR).join(LIBRARY)));
     }
+    found.extend(of_the_system());
     found
+}
+
+/// Where a library was looked for, in words: a file, or the folders.
+pub(super) fn places(tried: &[PathBuf]) -> String {
+    if let [only] = tried {
+        return only.display().to_string();
+    }
+    let mut folders: Vec<String> = Vec::new();
+    for folder in tried.iter().filter_map(|path| path.parent()) {
+        let folder = folder.display().to_string();
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders.join(", ")
+}
+
+/// Debian keeps libraries by the kind of machine: `/usr/lib/x86_64-linux-gnu`.
+fn of_the_system() -> impl Iterator<Item = PathBuf> {
+    let by_machine = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let dirs = SYSTEM_DIRS.map(PathBuf::from).into_iter().chain([by_machine.into()]);
+    dirs.flat_map(|dir| SYSTEM_NAMES.map(|name| dir.join(name)))
 }
 
 #[cfg(test)]
@@ -126,6 +166,31 @@ mod tests {
     use ort::AsPointer as _;
 
     use super::*;
+
+    #[test]
+    fn the_systems_folders_are_searched_last() {
+        let candidates = candidates(None);
+        let at = |path: &str| candidates.iter().position(|found| found == Path::new(path));
+        let usr = at(&format!("/usr/lib/{LIBRARY}")).expect("searched");
+        assert!(at("/usr/local/lib/libonnxruntime.so.1").expect("searched") < usr);
+        let machine = format!("/usr/lib/{}-linux-gnu/libonnxruntime.so", std::env::consts::ARCH);
+        assert_eq!(at(&machine), Some(candidates.len() - 1));
+    }
+
+    #[test]
+    fn a_library_that_cannot_be_loaded_says_what_the_loader_said() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Runtime::load(Some(file.path())).unwrap_err();
+        let mut said = String::new();
+        let mut next: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(error) = next {
+            said += &format!(": {error}");
+            next = error.source();
+        }
+        let name = file.path().display().to_string();
+        assert!(said.contains(&name), "{said}");
+        assert!(said.contains("file too short") || said.contains("has loaded"), "{said}");
+    }
 
     #[test]
     fn a_process_has_one_environment_however_many_handles_it_has() {

@@ -9,6 +9,7 @@ use fleetloop_models::picture::Frame;
 use fleetloop_models::reference::Reference;
 use fleetloop_models::session::Runtime;
 use fleetloop_models::statistics::observe_answer;
+use fleetloop_observe::names::Names;
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::sample::MediaType;
 use fleetloop_protocol::sketch::Sketch;
@@ -29,9 +30,10 @@ pub struct Bundle {
     /// The bundle's version.
     #[arg(long, default_value_t = 1)]
     version: u32,
-    /// What its outputs mean, in their order.
-    #[arg(long, value_delimiter = ',', required = true)]
-    labels: Vec<String>,
+    /// What its outputs mean, in their order, separated by commas; one that holds a comma stands in
+    /// double quotes.
+    #[arg(long)]
+    labels: Names,
     /// Mean of each channel, of values from 0 to 1, as it was trained with; 0 if not given.
     #[arg(long, value_delimiter = ',')]
     mean: Vec<f32>,
@@ -76,7 +78,7 @@ impl Bundle {
         let about = Description {
             name: self.name.clone(),
             version: self.version,
-            labels: self.labels.clone(),
+            labels: self.labels.0.clone(),
             input,
             preprocess: PreprocessSpec {
                 fit: match self.fit {

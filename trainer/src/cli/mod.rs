@@ -132,7 +132,14 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("{}", output::error(&error));
             let cancelled = error.downcast_ref::<JobError>().is_some_and(JobError::is_cancelled);
-            ExitCode::from(if cancelled { 130 } else { 1 })
+            let unable = error.is::<worker::Unable>();
+            ExitCode::from(if cancelled {
+                130
+            } else if unable {
+                worker::Unable::STATUS
+            } else {
+                1
+            })
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use fleetloop_models::session::Runtime;
+use fleetloop_models::session::{Runtime, SessionError};
 use fleetloop_observe::private;
 use fleetloop_protocol::api::ApiAccess;
 
@@ -62,7 +62,7 @@ impl Worker {
         let cache =
             self.cache.clone().unwrap_or_else(|| self.access.with_file_name("worker-cache"));
         private::secure(&cache)?;
-        let runtime = Runtime::load(self.compute.library.as_deref())?;
+        let runtime = Runtime::load(self.compute.library.as_deref()).map_err(Unable)?;
         let settings = Settings {
             access,
             access_file: Some(self.access.clone()),
@@ -77,6 +77,16 @@ impl Worker {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         Ok(tokio.block_on(work(settings, runtime, stop))?)
     }
+}
+
+/// This machine lacks what every job needs: starting again changes nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot work on this machine")]
+pub struct Unable(#[source] SessionError);
+
+impl Unable {
+    /// The exit status that says so: `EX_CONFIG` of `sysexits.h`.
+    pub const STATUS: u8 = 78;
 }
 
 fn stop_with_stdin(stop: Arc<AtomicBool>) -> anyhow::Result<()> {

@@ -31,7 +31,8 @@ pub enum HubError {
     Access(#[source] reqwest::Error),
     /// The hub could not be reached, or the connection broke.
     #[error(
-        "cannot {operation}: no answer from the hub; check that it runs and that the address is right"
+        "cannot {operation}: no answer from the hub; check that it runs and that the address is right{}",
+        fleetloop_observe::proxy::note()
     )]
     Unreachable {
         /// What was asked.

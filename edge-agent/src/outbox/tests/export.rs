@@ -65,7 +65,10 @@ fn everything_that_waits_is_in_the_file_and_the_outbox_is_as_it_was() {
     assert_eq!(beside.iter().sum::<usize>(), INLINE_PAYLOAD_BYTES + 1, "{beside:?}");
 
     bench.restart();
-    assert_eq!(bench.outbox.stats(), OutboxStats { signed_since_start: 0, evicted_since_start: 0, ..before });
+    assert_eq!(
+        bench.outbox.stats(),
+        OutboxStats { signed_since_start: 0, evicted_since_start: 0, ..before }
+    );
     assert_eq!(bench.batch(10).len(), 3, "an agent that starts again offers all of it");
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use fleetloop_protocol::keys::random_bytes;
@@ -10,7 +11,7 @@ use hil_tests::files;
 use hil_tests::fleet::Assets;
 use hil_tests::progress::{Progress, tell};
 use hil_tests::rig::{Rig as _, ThisMachine};
-use hil_tests::scenario::{self, Scenario, Setting};
+use hil_tests::scenario::{self, Scenario, Setting, Size};
 use serde_json::{Map, Value};
 
 use crate::GRACE;
@@ -20,9 +21,13 @@ use crate::watcher;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// The scenarios to run, or the beginnings of their names; all when none is named
+    /// The scenarios to run, or the beginnings of their names; when none is named, those of every day,
+    /// shortened, which end within ten minutes
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
+    /// Run every scenario in full
+    #[arg(long, conflicts_with = "scenarios")]
+    all: bool,
     /// How long scenarios that can go on do so; each says in which unit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     soak: Option<u32>,
@@ -41,8 +46,14 @@ pub struct Options {
 pub fn list() -> String {
     let mut text = String::from("Scenarios:\n");
     for scenario in scenario::ALL {
+        let full = about(scenario.takes.time(Size::Full, None));
+        let everyday = match scenario.takes.everyday_s {
+            Some(_) => about(scenario.takes.time(Size::Everyday, None)),
+            None => "not every day".to_owned(),
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {:18} {}", scenario.name, scenario.about);
+        let _ = writeln!(text, "  {:18} takes {full}; every day: {everyday}", "");
     }
     text.push_str(
         "\nExit status: 0 when every scenario came out as it must or was skipped, 1 when one did \
@@ -53,8 +64,21 @@ pub fn list() -> String {
 
 /// Runs what was asked for; whether all of it came out as it must.
 pub fn run(options: &Options) -> Result<bool> {
-    let chosen = scenario::chosen(&options.scenarios)
-        .map_err(|word| anyhow!("there is no scenario '{word}'; '--help' lists them"))?;
+    let chosen = if options.all {
+        scenario::ALL.iter().collect()
+    } else {
+        scenario::chosen(&options.scenarios)
+            .map_err(|word| anyhow!("there is no scenario '{word}'; '--help' lists them"))?
+    };
+    let size =
+        if options.all || !options.scenarios.is_empty() { Size::Full } else { Size::Everyday };
+    let soak = options.soak.map(|n| n as usize);
+    let time = |scenario: &&Scenario| scenario.takes.time(size, soak);
+    tell("what is run, and how long it takes on two cores:");
+    for scenario in &chosen {
+        tell(&format!("  {:18} {}", scenario.name, about(time(scenario))));
+    }
+    tell(&format!("  {:18} {}", "in all", about(chosen.iter().map(time).sum())));
     let seed = match options.seed {
         Some(seed) => seed,
         // Short enough to be typed.
@@ -66,10 +90,12 @@ pub fn run(options: &Options) -> Result<bool> {
     let interrupt = Interrupt::listen(running.clone())?;
     let progress = watcher();
     let mut all = Vec::new();
-    for scenario in chosen {
+    for (at, scenario) in chosen.iter().enumerate() {
+        let left = about(chosen[at..].iter().map(time).sum());
+        tell(&format!("\n==> {}: {} (with this {left} are left)", scenario.name, scenario.about));
         let rig = Arc::new(ThisMachine::new(&folder.path().join(scenario.name), &demo)?);
         running.set(Arc::clone(&rig), folder.removed_at_end());
-        let verdict = one(scenario, &rig, seed, options.soak, progress.as_ref());
+        let verdict = one(scenario, &rig, seed, (size, soak), progress.as_ref());
         interrupt.wait_if_interrupted();
         rig.stop_all(GRACE);
         all.push((scenario.name, verdict));
@@ -86,6 +112,14 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(good)
 }
 
+/// A time for people.
+fn about(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ ..=90 => format!("about {seconds} s"),
+        seconds => format!("about {} min", seconds.div_ceil(60)),
+    }
+}
+
 /// How a scenario ended.
 enum Verdict {
     Passed(Value),
@@ -98,16 +132,14 @@ fn one(
     scenario: &Scenario,
     rig: &Arc<ThisMachine>,
     seed: u64,
-    soak: Option<u32>,
+    (size, soak): (Size, Option<usize>),
     progress: &dyn Progress,
 ) -> Verdict {
-    tell(&format!("\n==> {}: {}", scenario.name, scenario.about));
     if let Some(why) = scenario.needs.iter().find_map(|ability| rig.lacks(*ability)) {
         return Verdict::Skipped(why);
     }
-    let soak = soak.map(|n| n as usize);
     let assets = Assets::of_this_checkout();
-    let setting = Setting { rig: rig.as_ref(), assets: &assets, progress, seed, soak };
+    let setting = Setting { rig: rig.as_ref(), assets: &assets, progress, seed, size, soak };
     let outcome = (scenario.run)(&setting);
     progress.done();
     match outcome {
