@@ -286,8 +286,8 @@ impl<'r> Hub<'r> {
         &self.api
     }
 
-    /// Every sample of a device that it lists, as often as it stands there, at a moment when it counts
-    /// as many before and after: a device may be sending meanwhile.
+    /// Every sample of a device that it lists, as often as it stands there. Devices may be sending
+    /// meanwhile: those are listed that were there when it was asked.
     ///
     /// # Errors
     /// When it cannot be asked, or goes on counting otherwise than it lists.
@@ -311,7 +311,9 @@ impl<'r> Hub<'r> {
                 ids.push(sample.id.context("a sample of the fleet has no identity")?);
             }
         }
-        Ok((counted == ids.len() as u64 && counted == count()?).then_some(ids))
+        // None is ever unlisted, and one that comes while the pages are read stands before the first.
+        let listed = ids.len() as u64;
+        Ok((counted <= listed && listed <= count()?).then_some(ids))
     }
 
     /// Runs an admin command and reads the document it prints.
