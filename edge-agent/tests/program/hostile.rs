@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge_agent::clock::Clock;
 use edge_agent::durable;
@@ -213,11 +213,11 @@ fn a_check_of_an_endless_model_ends_and_says_so() {
     assert!(trial.contains("FAIL") && trial.contains("run_limit_s"), "{said}");
 }
 
-#[test]
-fn an_agent_whose_model_answers_no_frame_in_time_ends_and_starts_on_the_model_before() {
+/// An agent has come to a model that has no end on bright frames, and the light goes on.
+fn ends_on(model: &[u8]) {
     let device = Device::new();
     let before = device.install(1, None);
-    let parts = Hostile::of(&endless::all()[1].file, 7);
+    let parts = Hostile::of(model, 7);
     let bundle = Bundle::from_parts(parts.manifest, parts.files).unwrap();
     lay(&bundle, &device.data().join("bundles").join(bundle.digest().to_string()));
     let installed = Installed { current: Some(bundle.digest()), previous: Some(before) };
@@ -235,4 +235,19 @@ fn an_agent_whose_model_answers_no_frame_in_time_ends_and_starts_on_the_model_be
     let agent = device.start(&[]);
     agent.until_answers(before);
     agent.stop();
+}
+
+#[test]
+fn an_agent_whose_model_answers_no_frame_in_time_ends_and_starts_on_the_model_before() {
+    ends_on(&endless::all()[1].file);
+}
+
+#[test]
+fn an_agent_ends_on_a_node_that_the_runtime_cannot_end_and_starts_on_the_model_before() {
+    let one_node = endless::all().pop().unwrap();
+    assert!(one_node.name.starts_with("one node"), "{}", one_node.name);
+    let begun = Instant::now();
+    ends_on(&one_node.file);
+    // The node alone takes a minute: it was not waited for.
+    assert!(begun.elapsed() < Duration::from_secs(45), "{:?}", begun.elapsed());
 }

@@ -23,6 +23,7 @@ pub fn all() -> Vec<Endless> {
         case("a value expanded to 32 GiB", bomb("Expand"), "proof.memory_mb"),
         case("a value repeated to 32 GiB", bomb("Tile"), "exceeds the supported maximum"),
         case("functions that double 40 times", doubling(40), "proof.cpu_s"),
+        case("one node that compares 200,000 boxes", one_node(), "proof.cpu_s"),
     ]
 }
 
@@ -61,6 +62,41 @@ fn frame_loop() -> Message {
         .message(1, &node("Mul", &["light", "many"], &["count"]))
         .message(1, &node("Cast", &["count"], &["turns"]).message(5, &to));
     model(&looped(graph))
+}
+
+/// A single node that takes a minute of processor time on a bright frame and none on a dark one. The
+/// runtime ends a run between two nodes only, so it cannot end this one. Every box is the same one and
+/// none is suppressed, so each is compared with all before it; a dark frame's scores are below 0.
+fn one_node() -> Message {
+    const BOXES: u64 = 200_000;
+    let number = |name, value| ints(name, &[1], &[value]);
+    let axes =
+        [0u64, 1, 2, 3].iter().fold(attribute("axes", 7), |axes, axis| axes.number(8, *axis));
+    let flat = || attribute("keepdims", 2).number(3, 0);
+    let to = attribute("to", 2).number(3, 1);
+    let all = BOXES.cast_signed();
+    let graph = with_extra()
+        .message(5, &floats("box", &[1, 1, 4], &[0.0, 0.0, 1.0, 1.0]))
+        .message(5, &ints("boxes_shape", &[3], &[1, all, 4]))
+        .message(5, &ints("scores_shape", &[3], &[1, 1, all]))
+        .message(5, &number("most", all))
+        .message(5, &floats("overlap", &[1], &[1.0]))
+        .message(5, &floats("least", &[1], &[0.0]))
+        .message(5, &floats("nothing", &[1], &[0.0]))
+        .message(
+            1,
+            &node("ReduceMean", &["input"], &["light"]).message(5, &axes).message(5, &flat()),
+        )
+        .message(1, &node("Expand", &["box", "boxes_shape"], &["boxes"]))
+        .message(1, &node("Expand", &["light", "scores_shape"], &["scores"]))
+        .message(
+            1,
+            &node("NonMaxSuppression", &["boxes", "scores", "most", "overlap", "least"], &["kept"]),
+        )
+        .message(1, &node("Cast", &["kept"], &["kept_floats"]).message(5, &to))
+        .message(1, &node("ReduceSum", &["kept_floats"], &["kept_sum"]).message(5, &flat()))
+        .message(1, &node("Mul", &["kept_sum", "nothing"], &["extra"]));
+    model(&sum(graph))
 }
 
 /// 2^33 floats.
