@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::link;
 use crate::status::{RunningStatus, State, Status, TryingStatus};
 
 /// How long no frame may be answered, at least; a slow source gets three of its periods.
@@ -42,9 +41,8 @@ impl Health {
             let bundle = bundle.0.short();
             format!("model {bundle} has been tried for {for_s} s, of {at_most_s} s at most")
         };
-        let is_shared = status.running.as_ref().is_some_and(|r| r.link.identity_shared);
-        let shared = is_shared.then(|| link::SHARED.to_owned());
-        let notes = trying.map(note).into_iter().chain(shared).collect();
+        let shared = status.running.as_ref().and_then(|running| running.link.notice());
+        let notes = trying.map(note).into_iter().chain(shared.map(str::to_owned)).collect();
         Self { healthy: reasons.is_empty(), reasons, notes }
     }
 }

@@ -269,8 +269,8 @@ impl RunningStatus {
             None => ", not heard since start".to_owned(),
         };
         writeln!(out, "hub      {hub}{heard}, order {}{update}", link.generation)?;
-        if link.identity_shared {
-            writeln!(out, "         {}", crate::link::SHARED)?;
+        if let Some(notice) = link.notice() {
+            writeln!(out, "         {notice}")?;
         }
         if let Some(error) = &link.last_error {
             writeln!(out, "         {error}")?;

@@ -30,7 +30,7 @@ mod uploads;
 mod window;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fleetloop_protocol::UnixMillis;
@@ -56,7 +56,6 @@ use crate::update::driver::{Driver, Handle, Progress};
 use crate::update::models::Models;
 use crate::{threads, tls};
 use session::{Ended, Session};
-pub(crate) use takeovers::SHARED;
 use takeovers::TakeOvers;
 
 /// A connection that lasted this long was a good one: the next failure waits shortly again.
@@ -105,6 +104,13 @@ pub struct LinkStatus {
     pub certificate_ends: UnixMillis,
     /// When the hub last said something that is trusted, since start.
     pub last_heard: Option<UnixMillis>,
+}
+
+impl LinkStatus {
+    /// What a person has to know of who else uses this identity.
+    pub fn notice(&self) -> Option<&'static str> {
+        self.identity_shared.then_some(takeovers::SHARED)
+    }
 }
 
 /// Starts the link and the updater. The task ends by itself once the signal says so: at `Drain`
@@ -204,9 +210,25 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
     let (link, running) = (Arc::new(updater), parts.inference.running());
     let mut session = Session::new(parts, Arc::clone(&link), running, status.clone());
     let following = follow(&mut progress, status);
+    // Neither future holds the lock across an await.
+    let take_overs = Mutex::new(TakeOvers::default());
+    let is_shared = || {
+        let take_overs = take_overs.lock().unwrap_or_else(PoisonError::into_inner);
+        take_overs.are_many(clock.monotonic())
+    };
+    // The other may have been stopped: a session that nobody takes is not lost, so nothing else says it.
+    let forgetting = async {
+        loop {
+            tokio::time::sleep(BEAT_EVERY).await;
+            status.send_if_modified(|status| {
+                let was_shared = status.identity_shared;
+                status.identity_shared = was_shared && is_shared();
+                was_shared != status.identity_shared
+            });
+        }
+    };
     let connecting = async {
         let mut backoff = Backoff::default();
-        let mut take_overs = TakeOvers::default();
         loop {
             let began = Instant::now();
             let reason = match Box::pin(session.connect_and_run()).await {
@@ -219,9 +241,10 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
             };
             tracing::warn!(reason, "the link is lost");
             if reason == takeovers::TAKEN_OVER {
+                let mut take_overs = take_overs.lock().unwrap_or_else(PoisonError::into_inner);
                 take_overs.happened(clock.monotonic());
             }
-            let is_shared = take_overs.are_many(clock.monotonic());
+            let is_shared = is_shared();
             if is_shared {
                 tracing::error!("{}", takeovers::SHARED);
             }
@@ -242,10 +265,11 @@ async fn run(parts: LinkParts, updater: Handle, status: &watch::Sender<LinkStatu
             }
         }
     };
-    // Cancel-safe: all four are dropped together, at the end of the link.
+    // Cancel-safe: all five are dropped together, at the end of the link.
     tokio::select! {
         () = connecting => {}
         () = following => {}
+        () = forgetting => {}
         () = renewing => {}
         () = reached(&mut signal, Shutdown::Now) => {}
     }

@@ -20,7 +20,7 @@ const MANY: usize = 2;
 pub(super) const TAKEN_OVER: &str = "another client took this device's session at the broker; does another device use its identity?";
 
 /// What a person is told when it happens again and again.
-pub(crate) const SHARED: &str = "ANOTHER DEVICE USES THIS IDENTITY, probably made from a copy of this \
+pub(super) const SHARED: &str = "ANOTHER DEVICE USES THIS IDENTITY, probably made from a copy of this \
      card: find it and stop it; see 'fleet-hub device list', and enrol the copy into an empty data folder";
 
 /// The broker ended the session because the id connected again. `rmqtt` says so with another code than
