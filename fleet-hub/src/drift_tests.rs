@@ -305,6 +305,7 @@ async fn the_page_shows_a_device_that_drifts_and_what_moved() {
             running: Some(model),
             update: Update::Idle,
             addresses: 0,
+            stopping: false,
         };
         hub.state
             .store

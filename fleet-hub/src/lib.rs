@@ -40,6 +40,7 @@ pub mod own_certificates;
 pub mod pages;
 pub mod pki;
 pub mod plausible;
+pub mod presence;
 pub mod published;
 pub mod quota;
 pub mod recover;

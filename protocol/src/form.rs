@@ -187,6 +187,7 @@ pub struct Reported {
     pub running: Option<[u8; 32]>,
     pub update: Update,
     pub addresses: u64,
+    pub stopping: bool,
 }
 
 /// See [`crate::state::Update`].

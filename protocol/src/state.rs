@@ -37,6 +37,8 @@ pub struct Reported {
     /// The generation of the hub's addresses that it knows ([`crate::hub_addresses`]); 0 for those of
     /// its enrolment.
     pub addresses: u64,
+    /// Whether it was told to end: it is away from now on, until another start reports.
+    pub stopping: bool,
 }
 
 /// What becomes of an order.
@@ -107,6 +109,7 @@ impl Wire for Reported {
                 }
             },
             addresses: self.addresses,
+            stopping: self.stopping,
         }
     }
 
@@ -132,6 +135,7 @@ impl Wire for Reported {
                 }
             },
             addresses: form.addresses,
+            stopping: form.stopping,
         })
     }
 }

@@ -158,6 +158,8 @@ impl Session {
                 () = reached(&mut shutdown, Shutdown::Drain), if !link.draining => {
                     link.draining = true;
                     link.more = true;
+                    // The hub need not wait for silence to know that the device is away.
+                    self.report(link);
                 }
                 _ = tick.tick() => self.on_tick(link)?,
                 _ = turn.tick(), if rests => link.pace.turn(),
@@ -343,6 +345,7 @@ impl Session {
             running: *self.running.borrow(),
             update: progress.update,
             addresses: self.parts.identity.contacts().known().generation,
+            stopping: link.draining,
         };
         link.reported_at = self.now();
         self.send_signed(link, Kind::Reported, &reported);

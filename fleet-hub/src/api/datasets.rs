@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fleetloop_observe::text::has_hidden;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::{
-    Dataset, DatasetSummary, FreezeRequest, Frozen, Item, Split,
+    Dataset, DatasetSummary, FreezeRequest, Frozen, Item, Split, kind_of,
 };
 
 use super::auth::{AdminCaller, AnyCaller, WorkerCaller};
@@ -71,7 +71,10 @@ pub fn assemble(
     }
     let mut items: Vec<Item> = labelled
         .into_iter()
-        .filter(|one| request.groups.is_empty() || request.groups.contains(&one.group))
+        .filter(|one| {
+            request.groups.is_empty()
+                || request.groups.iter().any(|group| group == kind_of(&one.group))
+        })
         .map(|one| Item {
             split: one.split.unwrap_or(if is_gate(one.payload, request.gate_share) {
                 Split::Gate

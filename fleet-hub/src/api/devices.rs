@@ -7,7 +7,7 @@ use fleetloop_protocol::api::devices::{
     Device, EpochSummary, KeepRequest, ReadmitRequest, ReplaceRequest, Stranger, TokenRequest,
     TokenResponse,
 };
-use fleetloop_protocol::{DeviceId, Generation};
+use fleetloop_protocol::{DeviceId, Generation, UnixMillis};
 use rusqlite::Connection;
 
 use super::auth::AdminCaller;
@@ -64,7 +64,8 @@ async fn list(
     _caller: AdminCaller,
     State(state): State<AppState>,
 ) -> Result<axum::Json<Vec<Device>>, Failure> {
-    Ok(axum::Json(state.store.read(all).await?))
+    let now = state.clock.now();
+    Ok(axum::Json(state.store.read(move |connection| all(connection, now)).await?))
 }
 
 async fn show(
@@ -72,7 +73,8 @@ async fn show(
     State(state): State<AppState>,
     Named(id): Named<DeviceId>,
 ) -> Result<axum::Json<Device>, Failure> {
-    Ok(axum::Json(state.store.read(move |connection| one(connection, &id)).await?))
+    let now = state.clock.now();
+    Ok(axum::Json(state.store.read(move |connection| one(connection, &id, now)).await?))
 }
 
 /// The row first, then the event that ends the device's sessions: a crash between leaves a device
@@ -88,7 +90,7 @@ async fn revoke(
         .store
         .write(move |tx| {
             devices::revoke(tx, &id, &caller.name, now)?;
-            one(tx, &id)
+            one(tx, &id, now)
         })
         .await?;
     state.tell(HubEvent::DeviceRevoked { device });
@@ -122,7 +124,7 @@ async fn readmit(
         .store
         .write(move |tx| {
             strangers::readmit(tx, &id, &name, &caller.name, now)?;
-            one(tx, &id)
+            one(tx, &id, now)
         })
         .await?;
     state.tell(HubEvent::DeviceEnrolled { device });
@@ -154,16 +156,21 @@ async fn keep(
 ///
 /// # Errors
 /// The database failed.
-pub(crate) fn all(connection: &Connection) -> Result<Vec<Device>, StoreError> {
-    devices::list(connection)?.into_iter().map(|row| complete(connection, row)).collect()
+pub(crate) fn all(connection: &Connection, now: UnixMillis) -> Result<Vec<Device>, StoreError> {
+    devices::list(connection)?.into_iter().map(|row| complete(connection, row, now)).collect()
 }
 
-fn one(connection: &Connection, id: &DeviceId) -> Result<Device, StoreError> {
-    complete(connection, devices::get(connection, id)?)
+fn one(connection: &Connection, id: &DeviceId, now: UnixMillis) -> Result<Device, StoreError> {
+    complete(connection, devices::get(connection, id)?, now)
 }
 
-fn complete(connection: &Connection, row: DeviceRow) -> Result<Device, StoreError> {
+fn complete(
+    connection: &Connection,
+    row: DeviceRow,
+    now: UnixMillis,
+) -> Result<Device, StoreError> {
     let order = desired::get(connection, &row.id)?;
+    let presence = row.presence(now);
     let (running, update) =
         row.reported.map_or((None, None), |reported| (reported.running, Some(reported.update)));
     Ok(Device {
@@ -174,6 +181,7 @@ fn complete(connection: &Connection, row: DeviceRow) -> Result<Device, StoreErro
         certificate_ends_ms: row.certificate_ends.0,
         replaces: row.replaces,
         replaced_by: row.replaced_by,
+        presence,
         last_seen_ms: row.last_seen.map(|at| at.0),
         agent_version: row.agent_version,
         running,

@@ -1,5 +1,7 @@
 //! The API through its router, over the real store.
 
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::http::{Method, Request};
 use fleetloop_protocol::Digest;
@@ -232,6 +234,12 @@ async fn freezing_twice_gives_the_same_dataset_and_a_label_gives_another() {
     assert_eq!(Digest::of(&answer.body), first.digest);
     let dataset: Dataset = answer.json();
     assert_eq!(dataset.items.len(), 23);
+    // An import forms a group by its source.
+    let groups = dataset.items.iter().map(|item| item.group.as_str()).collect::<BTreeSet<_>>();
+    assert_eq!(groups.into_iter().collect::<Vec<_>>(), ["fleet", "import:test pictures"]);
+    let imports = FreezeRequest { groups: vec!["import".into()], ..request.clone() };
+    let imported: DatasetSummary = hub.post("/api/v1/datasets", &imports).await.json();
+    assert_eq!(imported.train + imported.gate, 3, "all sources are imports");
     assert!(dataset.items.is_sorted_by(|a, b| a.sample < b.sample));
     for item in dataset.items.iter().filter(|item| item.group == "fleet") {
         assert_eq!(item.split == Split::Gate, is_gate(item.payload, 0.5));
@@ -241,7 +249,7 @@ async fn freezing_twice_gives_the_same_dataset_and_a_label_gives_another() {
     let other: DatasetSummary = hub.post("/api/v1/datasets", &request).await.json();
     assert_ne!(other.digest, first.digest);
     let listed: Vec<DatasetSummary> = hub.get("/api/v1/datasets").await.json();
-    assert_eq!(listed.len(), 2);
+    assert_eq!(listed.len(), 3);
 }
 
 #[tokio::test]

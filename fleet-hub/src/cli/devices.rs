@@ -3,8 +3,8 @@
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::devices::{
-    Device, DeviceState, EpochSummary, KeepRequest, ReadmitRequest, ReplaceRequest, Stranger,
-    TokenRequest, TokenResponse,
+    Device, DeviceState, EpochSummary, KeepRequest, Presence, ReadmitRequest, ReplaceRequest,
+    Stranger, TokenRequest, TokenResponse,
 };
 use fleetloop_protocol::state::Update;
 
@@ -197,7 +197,7 @@ fn list(devices: &[Device], now_ms: u64) -> String {
             device.id.to_string(),
             device.name.clone(),
             standing(device).to_owned(),
-            device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms)),
+            seen(device, now_ms),
             device.running.map_or("-".into(), |bundle| bundle.0.short()),
             update(device),
             telemetry.map_or("-".into(), |t| t.outbox_rows.to_string()),
@@ -213,6 +213,26 @@ pub fn state(state: DeviceState) -> &'static str {
     match state {
         DeviceState::Enrolled => "enrolled",
         DeviceState::Revoked => "revoked",
+    }
+}
+
+/// Whether a device is there, in a word or two.
+pub fn presence(presence: Presence) -> &'static str {
+    match presence {
+        Presence::Never => "offline: never reported",
+        Presence::Stopped => "offline: stopped",
+        Presence::Silent => "offline",
+        Presence::Online => "online",
+    }
+}
+
+/// Whether a device is there, and when it was last heard.
+pub fn seen(device: &Device, now_ms: u64) -> String {
+    let ago = device.last_seen_ms.map(|at| human::ago(at, now_ms));
+    match (device.presence, ago) {
+        (Presence::Never, _) | (_, None) => "never".to_owned(),
+        (Presence::Online, Some(ago)) => ago,
+        (away, Some(ago)) => format!("{}, {ago}", presence(away)),
     }
 }
 
@@ -248,7 +268,7 @@ fn show(device: &Device, now_ms: u64) -> String {
             let verb = if end <= now_ms { "expired" } else { "until" };
             format!("{verb} {} UTC", human::time(end))
         }),
-        ("seen", device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms))),
+        ("seen", seen(device, now_ms)),
         ("agent", device.agent_version.clone()),
         ("running", bundle(device.running)),
         (
@@ -311,6 +331,7 @@ mod tests {
             certificate_ends_ms: 20_000,
             replaces: Some("dev-old".parse().unwrap()),
             replaced_by: None,
+            presence: Presence::Online,
             last_seen_ms: Some(10_000),
             agent_version: "0.1.0".into(),
             running: None,
@@ -331,7 +352,11 @@ mod tests {
     fn a_device_that_never_reported_is_listed() {
         let text = list(&[device()], 40_000);
         assert!(text.contains("press 7"), "{text}");
-        assert!(text.contains("30 s ago"), "{text}");
+        assert!(text.contains("30 s ago") && !text.contains("offline"), "{text}");
+        let stopped = Device { presence: Presence::Stopped, ..device() };
+        let text = list(std::slice::from_ref(&stopped), 40_000);
+        assert!(text.contains("offline: stopped, 30 s ago"), "{text}");
+        assert!(show(&stopped, 40_000).contains("offline: stopped"));
         assert!(list(&[], 0).contains("device add"));
     }
 

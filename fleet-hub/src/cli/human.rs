@@ -8,15 +8,22 @@ pub fn time(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
+/// A time that passes: `12 s`, `5 min`, `3 h`, `9 d`.
+pub fn duration(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// How long before `now_ms` that was: `12 s ago`, `5 min ago`, `3 h ago`, `9 d ago`.
 pub fn ago(unix_ms: u64, now_ms: u64) -> String {
-    let seconds = now_ms.saturating_sub(unix_ms) / 1000;
-    match seconds {
-        0..=1 => "now".to_owned(),
-        2..=119 => format!("{seconds} s ago"),
-        120..=7199 => format!("{} min ago", seconds / 60),
-        7200..=172_799 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
+    match now_ms.saturating_sub(unix_ms) {
+        0..=1999 => "now".to_owned(),
+        passed => format!("{} ago", duration(passed)),
     }
 }
 

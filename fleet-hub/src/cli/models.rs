@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use anyhow::bail;
 use fleetloop_models::bundle::{Bundle, MANIFEST_FILE};
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::api::models::{ImportModel, Model};
-use fleetloop_protocol::api::reports::Verdict;
+use fleetloop_protocol::api::models::{Compared, ImportModel, Model};
+use fleetloop_protocol::api::reports::{
+    Check, Counts, GateRequest, Interval, Outcome, Paired, Verdict,
+};
 
 use super::client::Client;
 use super::human;
 use super::progress::Progress;
 use super::resolve;
 use super::table::{Table, facts};
+use crate::gate;
 
 /// What can be done with models.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -28,6 +31,10 @@ pub enum Command {
     Gate {
         /// Its digest, the beginning of it, or NAME/VERSION.
         bundle: String,
+        /// The accuracy that it must reach over all pictures, from 0 to 1. Without it a first model must
+        /// be better than always answering the most frequent class.
+        #[arg(long)]
+        floor: Option<f64>,
     },
     /// Brings a bundle: a folder with bundle.toml and the files it names.
     Import {
@@ -44,7 +51,8 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
     match command {
         Command::List => {
             let models: Vec<Model> = client.get("list models", "/models").await?;
-            output.print(&models, |all| list(all))
+            let compared: Vec<Compared> = client.get("compare models", "/models/compared").await?;
+            output.print(&models, |all| list(all, &compared))
         }
         Command::Show { bundle } => {
             let bundle = resolve::bundle(client, &bundle).await?;
@@ -52,16 +60,21 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             let model: Model = client.get(&operation, &format!("/models/{bundle}")).await?;
             output.print(&model, show)
         }
-        Command::Gate { bundle } => {
+        Command::Gate { bundle, floor } => {
             let bundle = resolve::bundle(client, &bundle).await?;
             let operation = format!("ask the gate about model {}", bundle.0.short());
             let path = format!("/models/{bundle}/gate");
-            let verdict: Verdict = client.post(&operation, &path, &serde_json::json!({})).await?;
+            let verdict: Verdict = client.post(&operation, &path, &GateRequest { floor }).await?;
             output.print(&verdict, checks)?;
-            if !verdict.passed {
-                bail!("the gate refused model {}; see its checks", bundle.0.short());
+            let model = bundle.0.short();
+            match verdict.outcome {
+                Outcome::Passed => Ok(()),
+                Outcome::TooFew => bail!(
+                    "the gate has too few pictures to judge model {model}: label or import more of \
+                     them, or release it with --accept-few"
+                ),
+                Outcome::Failed => bail!("the gate refused model {model}; see its checks"),
             }
-            Ok(())
         }
         Command::Import { dir } => {
             let bundle = Bundle::open(&dir, None)?;
@@ -85,20 +98,48 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
 
 /// What a gate said, in a word.
 pub fn verdict(model: &Model) -> &'static str {
-    match &model.verdict {
-        None => "not asked",
-        Some(verdict) if verdict.passed => "passed",
-        Some(_) => "failed",
-    }
+    model.verdict.as_ref().map_or("not asked", |verdict| gate::word(verdict.outcome))
 }
 
-fn list(models: &[Model]) -> String {
-    let mut table = Table::new(&["bundle", "model", "gate", "released as", "came (UTC)", "by"]);
+/// A share with its counts and where it lies: `0.843 (91 of 108; 0.762 to 0.900)`.
+pub fn share(counts: Counts, interval: Interval) -> String {
+    let Counts { good, of } = counts;
+    let Interval { low, high } = interval;
+    format!("{:.3} ({good} of {of}; {low:.3} to {high:.3})", counts.share())
+}
+
+/// What a check rests on, in words; empty of what is only counted.
+pub fn basis(check: &Check) -> String {
+    let Some(basis) = &check.basis else { return String::new() };
+    let found = share(basis.counts, basis.interval);
+    let Some(paired) = &basis.paired else { return found };
+    let Paired { base, won, lost, change, p_value } = paired;
+    format!(
+        "{found}; base {:.3} on the same, {won} won, {lost} lost, change {:+.3} to {:+.3}, p {p_value:.3}",
+        base.share(),
+        change.low,
+        change.high
+    )
+}
+
+fn list(models: &[Model], compared: &[Compared]) -> String {
+    // The one figure that may be compared: on the pictures that every version of a name was judged by.
+    let mut table = Table::new(&[
+        "bundle",
+        "model",
+        "gate",
+        "on the same pictures",
+        "released as",
+        "came (UTC)",
+        "by",
+    ]);
     for model in models {
+        let figure = compared.iter().find(|one| one.bundle == model.bundle);
         table.row([
             model.bundle.0.short(),
             format!("{}/{}", model.name, model.version),
             verdict(model).to_owned(),
+            figure.map_or("-".into(), |one| share(one.counts, one.interval)),
             if model.released_as.is_empty() { "-".into() } else { model.released_as.join(", ") },
             human::time(model.created_at_ms),
             model.created_by.clone(),
@@ -128,13 +169,19 @@ fn show(model: &Model) -> String {
 }
 
 fn checks(verdict: &Verdict) -> String {
-    let mut table = Table::new(&["check", "#found", "#at least", "passed"]);
+    let mut table = Table::new(&["check", "#found", "#at least", "outcome", "rests on"]);
     for check in &verdict.checks {
         table.row([
             check.name.clone(),
             format!("{:.4}", check.value),
             format!("{:.4}", check.at_least),
-            if check.passed { "yes" } else { "NO" }.to_owned(),
+            match check.outcome {
+                Outcome::Passed => "passed",
+                Outcome::TooFew => "TOO FEW",
+                Outcome::Failed => "FAILED",
+            }
+            .to_owned(),
+            basis(check),
         ]);
     }
     table.render("no checks")

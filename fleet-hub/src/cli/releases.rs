@@ -21,6 +21,9 @@ pub enum Command {
         /// Releases although no gate passed it; the reason is kept in the audit log.
         #[arg(long, value_name = "REASON")]
         without_gate: Option<String>,
+        /// Releases a bundle of which the gate says that it has too few pictures to judge it.
+        #[arg(long)]
+        accept_few: bool,
     },
     /// Lists the releases, the newest first.
     List,
@@ -32,10 +35,10 @@ pub enum Command {
 /// The hub was not reached or refused.
 pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Publish { bundle, channel, without_gate } => {
+        Command::Publish { bundle, channel, without_gate, accept_few } => {
             let bundle = resolve::bundle(client, &bundle).await?;
             let operation = format!("release {} to {channel}", bundle.0.short());
-            let request = ReleaseRequest { bundle, channel, without_gate };
+            let request = ReleaseRequest { bundle, channel, without_gate, accept_few };
             let release: Release = client.post(&operation, "/releases", &request).await?;
             output.print(&release, |r| {
                 format!("released {} as {}/{}\n", r.bundle.0.short(), r.channel, r.target)

@@ -1,7 +1,7 @@
 //! A worker that reports something else about the base than what is stored, and who decides.
 
 use fleetloop_protocol::api::jobs::{Base, JobState, Lease, Progress, Renew, TrainRequest};
-use fleetloop_protocol::api::reports::ReportState;
+use fleetloop_protocol::api::reports::{GateRequest, ReportState};
 
 use super::*;
 use crate::jobs::tests::{leased, result, starter};
@@ -30,7 +30,7 @@ async fn scene() -> Scene {
     let lease = crate::jobs::lease(&hub.state, "w2", "w2").await.unwrap().unwrap();
     let honest = result(&hub, &lease, digest, &dataset, Some(base), 2).await;
     let mut forged = honest.clone();
-    forged.base_report = Some(report(base, digest, &dataset, 30));
+    forged.base_report = Some(report(base, digest, &dataset, 1000));
     Scene { hub, base, lease, honest, forged }
 }
 
@@ -73,10 +73,11 @@ async fn a_forged_report_on_the_base_is_an_alarm_and_nothing_is_registered_judge
     assert!(matches!(scene.job().await, JobState::Held { .. }));
     assert_eq!(scene.open_findings().await, [Kind::ReportContradiction.word()]);
     let disputed = scene.reports().await;
-    assert_eq!(disputed.iter().map(|r| r.right).sum::<u64>(), 24);
+    assert_eq!(disputed.iter().map(|r| r.right).sum::<u64>(), 294);
     assert!(disputed.iter().all(|report| report.state == ReportState::Disputed));
     // The base itself is judged by a report that is in dispute now.
-    let judged = registry::judge(&scene.hub.state, scene.base, "admin").await;
+    let judged =
+        registry::judge(&scene.hub.state, scene.base, GateRequest::default(), "admin").await;
     assert!(matches!(judged, Err(StoreError::Conflict { .. })), "{judged:?}");
     let asked = without_gate(scene.base);
     let plain = fleetloop_protocol::api::models::ReleaseRequest { without_gate: None, ..asked };
@@ -96,7 +97,9 @@ async fn when_the_operator_accepts_the_stored_report_the_job_fails_and_the_base_
     let JobState::Failed { reason } = scene.job().await else { panic!("{:?}", scene.job().await) };
     assert!(reason.contains("rejected"), "{reason}");
     assert_eq!((scene.models().await, scene.open_findings().await.len()), (1, 0));
-    assert!(registry::judge(&scene.hub.state, scene.base, "admin").await.unwrap().passed);
+    let again =
+        registry::judge(&scene.hub.state, scene.base, GateRequest::default(), "admin").await;
+    assert!(again.unwrap().passed());
     // The very report that was rejected is not taken again.
     let compared = compare(&scene.hub.state, &scene.forged).await;
     assert!(matches!(compared, Err(StoreError::Invalid { .. })), "{compared:?}");

@@ -159,9 +159,8 @@ async fn end(
                 stored::add(tx, report, now)?;
             }
             rows::save(tx, id, &job.record, job.progress.as_ref())?;
-            let passed = model.verdict.as_ref().is_some_and(|v| v.passed);
-            let gate = if passed { "gate passed" } else { "gate failed" };
-            audit(tx, &who, "job.done", &id.0.to_string(), &format!("{bundle}, {gate}"))?;
+            let gate = model.verdict.as_ref().map_or("not asked", |v| gate::word(v.outcome));
+            audit(tx, &who, "job.done", &id.0.to_string(), &format!("{bundle}, gate: {gate}"))?;
         }
         Ok(Ended::Taken(Box::new(models::get(tx, bundle)?)))
     });

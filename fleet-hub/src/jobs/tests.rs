@@ -3,6 +3,7 @@
 use fleetloop_models::bundle::Lineage;
 use fleetloop_protocol::api::datasets::{Dataset, Split};
 use fleetloop_protocol::api::jobs::{Base, Done, JobState, LEASE_S, LeftOut, Progress};
+use fleetloop_protocol::api::reports::GateRequest;
 use fleetloop_protocol::{BundleDigest, Digest, UnixMillis};
 
 use super::*;
@@ -61,7 +62,7 @@ async fn a_job_becomes_a_model_with_its_lineage_and_verdict() {
     renew(&hub.state, lease.job, sign, "w1").await.unwrap();
     let first = result(&hub, &lease, digest, &dataset, None, 3).await;
     let model = done(&hub.state, lease.job, first.clone(), "w1").await.unwrap();
-    assert!(model.verdict.as_ref().unwrap().passed);
+    assert!(model.verdict.as_ref().unwrap().passed());
     assert_eq!((model.dataset, model.run_record), (Some(digest), Some(first.run_record)));
     assert_eq!((model.job, model.created_by.as_str()), (Some(lease.job), "admin"));
     // The answer was lost, so it is told again.
@@ -75,11 +76,28 @@ async fn a_job_becomes_a_model_with_its_lineage_and_verdict() {
         let end = result(&hub, &lease, digest, &dataset, Some(model.bundle), wrong).await;
         let next = done(&hub.state, lease.job, end, "w1").await.unwrap();
         assert_eq!(next.base, Some(model.bundle));
-        assert_eq!(next.verdict.as_ref().unwrap().passed, passes);
+        assert_eq!(next.verdict.as_ref().unwrap().passed(), passes);
         // The verdict can be made again from the reports that were kept.
-        let again = crate::registry::judge(&hub.state, next.bundle, "admin").await.unwrap();
+        let again =
+            crate::registry::judge(&hub.state, next.bundle, GateRequest::default(), "admin")
+                .await
+                .unwrap();
         assert_eq!(Some(again), next.verdict);
+        let stated = GateRequest { floor: Some(1.0) };
+        let stated =
+            crate::registry::judge(&hub.state, next.bundle, stated, "admin").await.unwrap();
+        assert!(!stated.passed(), "nothing is always right");
     }
+    let wrong = GateRequest { floor: Some(90.0) };
+    let wrong = crate::registry::judge(&hub.state, model.bundle, wrong, "admin").await;
+    assert!(matches!(wrong, Err(StoreError::Invalid { .. })), "{wrong:?}");
+
+    // One figure for all versions, on the pictures that all were judged by.
+    let mut compared = crate::registry::compared(&hub.state).await.unwrap();
+    compared.sort_by_key(|one| one.version);
+    let found: Vec<_> = compared.iter().map(|one| (one.version, one.counts.good)).collect();
+    assert_eq!(found, [(1, 294), (2, 296), (3, 292)]);
+    assert!(compared.iter().all(|one| one.counts.of == 300 && one.interval.low > 0.9));
 }
 
 #[tokio::test]
@@ -165,8 +183,8 @@ async fn a_result_may_leave_out_what_nobody_can_read_and_nothing_else() {
     for (samples, words) in [
         (vec![gate[0]], "can be read"),
         (vec![Digest::of(b"unknown")], "has no item"),
-        // The payloads of the others are nowhere; four of thirty are more than one in ten.
-        (gate[1..5].to_vec(), "too many"),
+        // The payloads of the others are nowhere; 31 of 300 are more than one in ten.
+        (gate[1..32].to_vec(), "too many"),
     ] {
         let refused = done(&hub.state, lease.job, without(&samples), "w1").await.unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use askama::Template;
-use fleetloop_protocol::api::devices::{Device, DeviceState};
+use fleetloop_protocol::api::devices::{Device, DeviceState, Presence};
 use fleetloop_protocol::api::drift::FleetDrift;
 use fleetloop_protocol::api::findings::{Finding, Severity};
 use fleetloop_protocol::api::models::Model;
+use fleetloop_protocol::api::reports::Outcome;
 use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout};
 use fleetloop_protocol::api::samples::{Sample, SampleCounts};
 use fleetloop_protocol::drift::{Drift, Finding as Moved, Verdict};
@@ -31,10 +32,6 @@ const FINDINGS: u32 = 20;
 
 /// Models shown.
 const MODELS: usize = 10;
-
-/// A device that was silent for longer, in milliseconds, is shown as missing: it reports every
-/// minute, so it missed two reports.
-const SILENT_MS: u64 = 150_000;
 
 /// The login form.
 #[derive(Debug, Template)]
@@ -109,6 +106,7 @@ struct RolloutLine {
     proven: usize,
     started: String,
     by: String,
+    waits: Vec<String>,
     members: Vec<MemberLine>,
 }
 
@@ -192,10 +190,11 @@ impl Page {
         warnings: Vec<String>,
         drift: &FleetDrift,
     ) -> Result<Self, StoreError> {
-        let devices = devices::all(connection)?;
+        let devices = devices::all(connection, now)?;
         let mut models = store::registry::list(connection)?;
         models.sort_by_key(|model| std::cmp::Reverse(model.created_at_ms));
         let rollouts = store::rollouts::list(connection, ROLLOUTS)?;
+        let known = devices.iter().map(|d| (d.id.clone(), d.presence)).collect();
         let filter = Filter { group: Some("fleet".into()), limit: SAMPLES, ..Filter::default() };
         let samples = store::samples::list(connection, &filter)?;
         let counts = store::samples::counts(connection)?;
@@ -216,7 +215,7 @@ impl Page {
             findings: findings.iter().map(|f| finding(f, &names, now.0)).collect(),
             warnings,
             devices: devices.iter().map(|d| device(d, &names, now.0, drift)).collect(),
-            rollouts: rollouts.iter().map(|r| rollout(&r.to_api(), &names)).collect(),
+            rollouts: rollouts.iter().map(|r| rollout(&r.to_api(&known), &names, now.0)).collect(),
             models: models.iter().take(MODELS).map(model).collect(),
             counts: count(&counts),
             samples: samples.iter().map(|s| sample(s, &names, now.0)).collect(),
@@ -247,7 +246,7 @@ fn finding(finding: &Finding, names: &Names, now_ms: u64) -> FindingLine {
 fn device(device: &Device, names: &Names, now_ms: u64, drift: &FleetDrift) -> DeviceLine {
     let drift = met(device, drift);
     let revoked = device.state == DeviceState::Revoked;
-    let silent = device.last_seen_ms.is_none_or(|at| now_ms.saturating_sub(at) > SILENT_MS);
+    let is_away = device.presence != Presence::Online;
     let number = |of: fn(&Telemetry) -> u64| {
         device.telemetry.as_ref().map_or("-".into(), |t| of(t).to_string())
     };
@@ -256,8 +255,8 @@ fn device(device: &Device, names: &Names, now_ms: u64, drift: &FleetDrift) -> De
         name: device.name.clone(),
         state: words::standing(device),
         state_tone: if revoked || device.cloned_since_ms.is_some() { "bad" } else { "good" },
-        seen: device.last_seen_ms.map_or("never".into(), |at| human::ago(at, now_ms)),
-        seen_tone: if silent && !revoked { "bad" } else { "" },
+        seen: words::seen(device, now_ms),
+        seen_tone: if is_away && !revoked { "bad" } else { "" },
         running: names.bundle(device.running),
         desired: names.bundle(device.desired),
         update: match &device.update {
@@ -324,7 +323,7 @@ fn answered(telemetry: &Telemetry) -> String {
     format!("{} ({rate:.1}/s)", telemetry.frames_answered)
 }
 
-fn rollout(rollout: &Rollout, names: &Names) -> RolloutLine {
+fn rollout(rollout: &Rollout, names: &Names, now_ms: u64) -> RolloutLine {
     let members = rollout
         .members
         .iter()
@@ -335,7 +334,7 @@ fn rollout(rollout: &Rollout, names: &Names) -> RolloutLine {
             tone: match member.state {
                 MemberState::Proven => "good",
                 MemberState::Failed { .. } => "bad",
-                MemberState::Assigned => "busy",
+                MemberState::Assigned | MemberState::Late => "busy",
                 MemberState::Waiting => "",
             },
         })
@@ -343,7 +342,8 @@ fn rollout(rollout: &Rollout, names: &Names) -> RolloutLine {
     RolloutLine {
         id: rollout.id.0,
         bundle: names.bundle(Some(rollout.bundle)),
-        phase: rollouts::phase(&rollout.phase),
+        phase: rollouts::phase(rollout),
+        waits: rollout.waits.iter().map(|wait| rollouts::waiting(wait, now_ms)).collect(),
         tone: match rollout.phase {
             Phase::Done => "good",
             Phase::Halted { .. } => "bad",
@@ -358,6 +358,14 @@ fn rollout(rollout: &Rollout, names: &Names) -> RolloutLine {
     }
 }
 
+const fn outcome_tone(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "good",
+        Outcome::TooFew => "busy",
+        Outcome::Failed => "bad",
+    }
+}
+
 fn model(model: &Model) -> ModelLine {
     let checks = model.verdict.iter().flat_map(|verdict| &verdict.checks);
     ModelLine {
@@ -365,15 +373,23 @@ fn model(model: &Model) -> ModelLine {
         digest: model.bundle.to_string(),
         short: model.bundle.0.short(),
         verdict: models::verdict(model),
-        tone: match &model.verdict {
-            Some(verdict) if verdict.passed => "good",
-            Some(_) => "bad",
+        tone: match model.verdict.as_ref().map(|verdict| verdict.outcome) {
+            Some(outcome) => outcome_tone(outcome),
             None => "",
         },
         checks: checks
             .map(|check| CheckLine {
-                text: format!("{}: {:.4}, at least {:.4}", check.name, check.value, check.at_least),
-                tone: if check.passed { "" } else { "bad" },
+                text: format!(
+                    "{}: {:.4}, at least {:.4}. {}",
+                    check.name,
+                    check.value,
+                    check.at_least,
+                    models::basis(check)
+                ),
+                tone: match check.outcome {
+                    Outcome::Passed => "",
+                    outcome => outcome_tone(outcome),
+                },
             })
             .collect(),
         released: if model.released_as.is_empty() {

@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use fleetloop_protocol::BundleDigest;
-use fleetloop_protocol::api::models::{ImportModel, Model};
-use fleetloop_protocol::api::reports::Verdict;
+use fleetloop_protocol::api::models::{Compared, ImportModel, Model};
+use fleetloop_protocol::api::reports::{GateRequest, Verdict};
 
 use crate::AppState;
 use crate::api::auth::{AdminCaller, AnyCaller};
@@ -18,6 +18,7 @@ use crate::store::registry as rows;
 pub fn router() -> Router<AppState> {
     Router::new()
         .route("/models", get(list).post(import))
+        .route("/models/compared", get(compared))
         .route("/models/{digest}", get(show))
         .route("/models/{digest}/gate", post(judge))
 }
@@ -37,6 +38,13 @@ async fn show(
     Ok(axum::Json(state.store.read(move |c| rows::get(c, bundle)).await?))
 }
 
+async fn compared(
+    _caller: AnyCaller,
+    State(state): State<AppState>,
+) -> Result<axum::Json<Vec<Compared>>, Failure> {
+    Ok(axum::Json(super::compared(&state).await?))
+}
+
 async fn import(
     AdminCaller(caller): AdminCaller,
     State(state): State<AppState>,
@@ -50,6 +58,7 @@ async fn judge(
     AdminCaller(caller): AdminCaller,
     State(state): State<AppState>,
     Named(bundle): Named<BundleDigest>,
+    Json(request): Json<GateRequest>,
 ) -> Result<axum::Json<Verdict>, Failure> {
-    Ok(axum::Json(super::judge(&state, bundle, &caller.name).await?))
+    Ok(axum::Json(super::judge(&state, bundle, request, &caller.name).await?))
 }

@@ -8,11 +8,13 @@ pub mod http;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use fleetloop_models::bundle::{BundleError, Manifest, Role};
 use fleetloop_models::graph::Graph;
 use fleetloop_protocol::api::datasets::Dataset;
-use fleetloop_protocol::api::models::Model;
-use fleetloop_protocol::api::reports::{Report, Verdict};
+use fleetloop_protocol::api::models::{Compared, Model};
+use fleetloop_protocol::api::reports::{GateRequest, Report, ReportState, StoredReport, Verdict};
 use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
 use serde::Serialize;
@@ -27,6 +29,12 @@ use crate::store::{StoreError, audit, labels, registry as rows, reports};
 
 /// The largest dataset or report that is read into memory, in bytes: about a million items.
 const DOCUMENT_BYTES: u64 = 512 * 1024 * 1024;
+
+/// The most versions of a name that are compared, the newest.
+const COMPARED: usize = 20;
+
+/// The most reports that are looked through for that, the newest.
+const REPORTS: u32 = 200;
 
 /// A bundle whose manifest was read and whose files are all there.
 #[derive(Debug, Clone)]
@@ -161,13 +169,18 @@ pub async fn import(
 /// Judges a model again, by its last report and its base's on the same dataset.
 ///
 /// # Errors
-/// [`StoreError::Conflict`] when no worker has reported on it, or not on its base, or while such a
+/// [`StoreError::Invalid`] for a floor that is no share; [`StoreError::Conflict`] when no worker has reported on it, or not on its base, or while such a
 /// report is in dispute.
 pub async fn judge(
     state: &AppState,
     bundle: BundleDigest,
+    request: GateRequest,
     who: &str,
 ) -> Result<Verdict, StoreError> {
+    if let Some(floor) = request.floor.filter(|floor| !(0.0..=1.0).contains(floor)) {
+        let what = format!("cannot judge model {bundle}: the floor {floor} is not between 0 and 1");
+        return Err(StoreError::Invalid { what });
+    }
     let (model, report) = state
         .store
         .read(move |c| Ok((disputes::undisputed(c, bundle)?, reports::last(c, bundle, None)?)))
@@ -189,17 +202,54 @@ pub async fn judge(
         }
     };
     let report = read_report(&state.artefacts, report.digest).await?;
-    let verdict = gate::verdict(&report, base.as_ref(), &Policy::default());
+    let policy = Policy { floor: request.floor, ..Policy::default() };
+    let verdict = gate::verdict(&report, base.as_ref(), &policy);
     let (kept, who) = (verdict.clone(), who.to_owned());
     state
         .store
         .write(move |tx| {
             rows::judge(tx, bundle, &kept)?;
-            let passed = if kept.passed { "passed" } else { "failed" };
-            audit(tx, &who, "model.gate", &bundle.to_string(), passed)
+            let floor =
+                request.floor.map_or(String::new(), |floor| format!(", stated floor {floor}"));
+            let detail = format!("{}{floor}", gate::word(kept.outcome));
+            audit(tx, &who, "model.gate", &bundle.to_string(), &detail)
         })
         .await?;
     Ok(verdict)
+}
+
+/// What every model gets right of the items that all versions of its name were judged by; of a name with
+/// one version, of all its items. The most versions that are compared are the newest [`COMPARED`].
+///
+/// # Errors
+/// The database's, and the disk's.
+pub async fn compared(state: &AppState) -> Result<Vec<Compared>, StoreError> {
+    let read = state.store.read(|c| Ok((rows::list(c)?, reports::list(c, true, REPORTS)?)));
+    let (models, stored) = read.await?;
+    let mut names: BTreeMap<&str, Vec<&Model>> = BTreeMap::new();
+    for model in &models {
+        names.entry(&model.name).or_default().push(model);
+    }
+    let mut found = Vec::new();
+    for versions in names.values_mut() {
+        versions.sort_by_key(|model| std::cmp::Reverse(model.version));
+        versions.truncate(COMPARED);
+        let mut reports = Vec::new();
+        let counts = |report: &&StoredReport| report.state == ReportState::Counts;
+        for report in stored.iter().filter(counts) {
+            if versions.iter().any(|model| model.bundle == report.bundle) {
+                reports.push(read_report(&state.artefacts, report.digest).await?);
+            }
+        }
+        let figures = gate::comparable(&reports);
+        found.extend(versions.iter().filter_map(|model| {
+            let counts = *figures.get(&model.bundle).filter(|counts| counts.of > 0)?;
+            let interval = gate::statistics::wilson(counts);
+            let (bundle, name, version) = (model.bundle, model.name.clone(), model.version);
+            Some(Compared { bundle, name, version, counts, interval })
+        }));
+    }
+    Ok(found)
 }
 
 /// The frozen dataset of that digest.

@@ -105,6 +105,7 @@ impl Hub {
             running,
             update,
             addresses: 0,
+            stopping: false,
         };
         let (json, id) = (serde_json::to_string(&reported).unwrap(), device.to_string());
         let now = crate::store::as_sql(self.state.clock.now().0);
@@ -154,17 +155,17 @@ impl Hub {
 
     /// Freezes a dataset of two groups, as `dataset freeze` does.
     pub async fn dataset(&self) -> (Digest, Dataset) {
-        let item = |i: u8, split, group: &str| Item {
-            sample: Digest::of(&[i]),
-            payload: Digest::of(&[i, i]),
+        let item = |i: u16, split, group: &str| Item {
+            sample: Digest::of(&i.to_le_bytes()),
+            payload: Digest::of(&[i.to_le_bytes(), i.to_le_bytes()].concat()),
             media_type: MediaType::Png,
-            label: u16::from(i % 2),
+            label: i % 2,
             split,
             group: group.into(),
         };
-        let mut items: Vec<_> = (0..20).map(|i| item(i, Split::Gate, "import")).collect();
-        items.extend((20..30).map(|i| item(i, Split::Gate, "fleet")));
-        items.extend((30..40).map(|i| item(i, Split::Train, "fleet")));
+        let mut items: Vec<_> = (0..200).map(|i| item(i, Split::Gate, "import:a")).collect();
+        items.extend((200..300).map(|i| item(i, Split::Gate, "fleet")));
+        items.extend((300..310).map(|i| item(i, Split::Train, "fleet")));
         items.sort_by_key(|item| item.sample);
         let dataset = Dataset { name: "d".into(), labels: labels(), items };
         (self.put(serde_json::to_vec(&dataset).unwrap()).await, dataset)
@@ -220,7 +221,8 @@ pub fn graph(name: &str) -> Vec<u8> {
 }
 
 pub fn without_gate(bundle: BundleDigest) -> ReleaseRequest {
-    ReleaseRequest { bundle, channel: "dev".into(), without_gate: Some("a test".into()) }
+    let without_gate = Some("a test".into());
+    ReleaseRequest { bundle, channel: "dev".into(), without_gate, accept_few: false }
 }
 
 pub fn labels() -> Vec<String> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fleetloop_protocol::api::models::{Model, Release, ReleaseRequest};
+use fleetloop_protocol::api::reports::Outcome;
 use fleetloop_protocol::limits::shorten;
 use fleetloop_protocol::{BundleDigest, Digest};
 use tokio::sync::broadcast::error::RecvError;
@@ -73,7 +74,7 @@ pub async fn release(
         })
         .await?;
     let reason = request.without_gate.as_deref().map(|reason| shorten(reason.trim()));
-    let grounds = grounds(&model, disputed, reason.as_deref())?;
+    let grounds = grounds(&model, disputed, request.accept_few, reason.as_deref())?;
     let held = crate::registry::hold(&state.artefacts, bundle).await?;
     let release = Release {
         channel: CHANNEL.to_owned(),
@@ -115,11 +116,24 @@ pub async fn release(
 }
 
 /// Why a model may be released, in words for the audit log.
-fn grounds(model: &Model, disputed: bool, reason: Option<&str>) -> Result<String, ReleaseError> {
-    let finding = match &model.verdict {
+fn grounds(
+    model: &Model,
+    disputed: bool,
+    accept_few: bool,
+    reason: Option<&str>,
+) -> Result<String, ReleaseError> {
+    let outcome = model.verdict.as_ref().map(|verdict| verdict.outcome);
+    let finding = match outcome {
         _ if disputed => "a report that it was judged by is in dispute",
-        Some(verdict) if verdict.passed => return Ok("the gate passed".to_owned()),
-        Some(_) => "its gate failed",
+        Some(Outcome::Passed) => return Ok("the gate passed".to_owned()),
+        Some(Outcome::TooFew) if accept_few => {
+            return Ok("too few pictures to judge, which was accepted".to_owned());
+        }
+        Some(Outcome::TooFew) => {
+            "its gate has too few pictures to judge it (see 'fleet-hub model show'; label or import \
+             more of them, or accept that with --accept-few)"
+        }
+        Some(Outcome::Failed) => "its gate failed",
         None => "no gate has judged it",
     };
     match reason {

@@ -9,7 +9,7 @@ use crate::store::{StoreError, audit, labels as label_rows, registry, releases};
 use fleetloop_models::bundle::Description;
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::models::{Release, ReleaseRequest};
-use fleetloop_protocol::api::reports::Verdict;
+use fleetloop_protocol::api::reports::{Outcome, Verdict};
 
 async fn releases_of(hub: &Hub) -> Vec<(String, BundleDigest)> {
     let rows = hub.state.store.read(releases::list).await.unwrap();
@@ -41,6 +41,7 @@ async fn what_no_gate_let_pass_is_released_only_with_a_reason_that_is_kept() {
         bundle,
         channel: "dev".into(),
         without_gate: reason.map(str::to_owned),
+        accept_few: true,
     };
     for reason in [None, Some(""), Some("  ")] {
         let refused = release(&hub.state, plain(reason), "admin").await;
@@ -59,14 +60,27 @@ async fn what_no_gate_let_pass_is_released_only_with_a_reason_that_is_kept() {
 #[tokio::test]
 async fn a_verdict_decides_whether_a_reason_is_needed() {
     let hub = Hub::new().await;
-    for (version, passed) in [(1, true), (2, false)] {
+    for (version, outcome, accept_few, is_released) in [
+        (1, Outcome::Passed, false, true),
+        (2, Outcome::Failed, false, false),
+        (3, Outcome::Failed, true, false),
+        (4, Outcome::TooFew, false, false),
+        (5, Outcome::TooFew, true, true),
+    ] {
         let bundle = hub.bundle("wear", version, None).await;
         crate::registry::import(&hub.state, bundle, "admin").await.unwrap();
-        let verdict = Verdict { passed, checks: vec![] };
+        let verdict = Verdict { outcome, checks: vec![] };
         hub.state.store.write(move |tx| registry::judge(tx, bundle, &verdict)).await.unwrap();
-        let request = ReleaseRequest { bundle, channel: "dev".into(), without_gate: None };
-        assert_eq!(release(&hub.state, request, "admin").await.is_ok(), passed);
+        let channel = "dev".into();
+        let request = ReleaseRequest { bundle, channel, without_gate: None, accept_few };
+        let released = release(&hub.state, request, "admin").await;
+        assert_eq!(released.is_ok(), is_released, "{version}: {released:?}");
+        if let (Err(error), Outcome::TooFew) = (&released, outcome) {
+            assert!(error.to_string().contains("--accept-few"), "{error}");
+        }
     }
+    let lines = hub.state.store.read(|c| audit::last(c, 30)).await.unwrap();
+    assert!(lines.iter().any(|l| l.action == "release.intend" && l.detail.contains("accepted")));
 }
 
 async fn bundle_of(hub: &Hub, version: u32, labels: &[String]) -> BundleDigest {

@@ -6,18 +6,19 @@
 //! device reports an older generation. Events only say when to look: after a gap in them every
 //! device's last stored report is looked at.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use fleetloop_protocol::api::rollouts::{Rollout, RolloutId, RolloutRequest};
+use fleetloop_protocol::api::devices::Presence;
 use fleetloop_protocol::state::{Assignment, Desired, Reported};
 use fleetloop_protocol::{DeviceId, Generation, UnixMillis};
 use rusqlite::Transaction;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::machine::{Effect, Event, StartError, State, step};
+use super::machine::{Effect, Event, State, step};
+use crate::presence::SILENT_AFTER_MS;
 use crate::store::desired::{self, DesiredRow};
 use crate::store::rollouts::{self, Heard};
-use crate::store::{StoreError, audit, registry, releases};
+use crate::store::{StoreError, audit};
 use crate::{AppState, HubEvent};
 
 /// How often everything is looked at, whether or not something happened.
@@ -27,81 +28,10 @@ const LOOK: Duration = Duration::from_secs(30);
 const HAND_OVER: Duration = Duration::from_secs(5);
 
 /// Orders that were kept and are now to be told.
-type Orders = Vec<(DeviceId, Desired)>;
-
-/// Starts a rollout of a released bundle to every enrolled device.
-///
-/// # Errors
-/// [`StoreError::NotFound`] for a bundle the hub does not hold; [`StoreError::Conflict`] when it is
-/// not released, while another rollout is under way, or without devices; [`StoreError::Invalid`]
-/// for a canary that is no device.
-pub async fn start(
-    state: &AppState,
-    request: RolloutRequest,
-    who: &str,
-) -> Result<Rollout, StoreError> {
-    let (now, who) = (state.clock.now(), who.to_owned());
-    let (rollout, orders) = state.store.write(move |tx| start_in(tx, &request, &who, now)).await?;
-    tell(state, orders).await;
-    Ok(rollout)
-}
-
-fn start_in(
-    tx: &Transaction<'_>,
-    request: &RolloutRequest,
-    who: &str,
-    now: UnixMillis,
-) -> Result<(Rollout, Orders), StoreError> {
-    let model = registry::get(tx, request.bundle)?;
-    let order = releases::assignment(tx, request.bundle)?.ok_or_else(|| StoreError::Conflict {
-        what: format!(
-            "cannot start rollout: {} version {} is not released; release it with 'fleet-hub \
-             release publish'",
-            model.name, model.version
-        ),
-    })?;
-    let candidates = rollouts::candidates(tx)?;
-    let waiting =
-        State::new(order, candidates, request.canary.as_ref()).map_err(|error| match error {
-            StartError::NoDevice => StoreError::Conflict { what: error.to_string() },
-            StartError::Canary { .. } => StoreError::Invalid { what: error.to_string() },
-        })?;
-    let id = rollouts::insert(tx, &waiting, who, now)?;
-    let (begun, effects) = step(&waiting, &Event::Started, now);
-    rollouts::save(tx, id, &begun, &effects)?;
-    audit(tx, who, "rollout.start", &id.0.to_string(), &request.bundle.to_string())?;
-    Ok((rollouts::get(tx, id)?.to_api(), orders(effects)))
-}
-
-/// Ends a rollout; whoever was given the bundle is sent back. One that has ended stays as it is.
-///
-/// # Errors
-/// [`StoreError::NotFound`]; [`StoreError::Conflict`] when it has ended otherwise.
-pub async fn cancel(state: &AppState, id: RolloutId, who: &str) -> Result<Rollout, StoreError> {
-    let (now, who) = (state.clock.now(), who.to_owned());
-    let (rollout, orders) = state
-        .store
-        .write(move |tx| {
-            let stored = rollouts::get(tx, id)?;
-            if !stored.state.is_active() {
-                let what = format!(
-                    "cannot cancel rollout {}: it has ended; see 'fleet-hub rollout show'",
-                    id.0
-                );
-                return Err(StoreError::Conflict { what });
-            }
-            let (next, effects) = step(&stored.state, &Event::Cancelled, now);
-            let orders = keep(tx, &stored, &next, effects)?;
-            audit(tx, &who, "rollout.cancel", &id.0.to_string(), "")?;
-            Ok((rollouts::get(tx, id)?.to_api(), orders))
-        })
-        .await?;
-    tell(state, orders).await;
-    Ok(rollout)
-}
+pub(super) type Orders = Vec<(DeviceId, Desired)>;
 
 /// Keeps what was decided, if anything was.
-fn keep(
+pub(super) fn keep(
     tx: &Transaction<'_>,
     before: &rollouts::Stored,
     next: &State,
@@ -119,7 +49,7 @@ fn keep(
     Ok(orders(effects))
 }
 
-fn orders(effects: Vec<Effect>) -> Orders {
+pub(super) fn orders(effects: Vec<Effect>) -> Orders {
     let order = |effect| match effect {
         Effect::SetDesired { device, generation, assignment, at } => {
             (device, Desired { generation, at, assignment })
@@ -133,7 +63,7 @@ fn orders(effects: Vec<Effect>) -> Orders {
 /// # Errors
 /// The database failed; looking again later is enough.
 pub async fn look(state: &AppState, device: DeviceId) -> Result<(), StoreError> {
-    look_at(state, Some(device)).await
+    look_at(state, Some(device), Patience::Waits).await
 }
 
 /// Looks at every device, and whether the rollout can move on by itself.
@@ -141,19 +71,33 @@ pub async fn look(state: &AppState, device: DeviceId) -> Result<(), StoreError> 
 /// # Errors
 /// The database failed; looking again later is enough.
 pub async fn look_at_all(state: &AppState) -> Result<(), StoreError> {
-    look_at(state, None).await
+    look_at(state, None, Patience::GivesUp).await
 }
 
-async fn look_at(state: &AppState, only: Option<DeviceId>) -> Result<(), StoreError> {
+/// Whether a look may find that a device gave no answer in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// It may not: one device was looked at, or the hub was away itself and has yet to hear of them.
+    Waits,
+    /// It may.
+    GivesUp,
+}
+
+async fn look_at(
+    state: &AppState,
+    only: Option<DeviceId>,
+    patience: Patience,
+) -> Result<(), StoreError> {
     let now = state.clock.now();
     let orders = state
         .store
         .write(move |tx| {
             let heard = rollouts::heard(tx, only.as_ref())?;
             let mut orders = match rollouts::active(tx)? {
-                Some(active) => move_on(tx, &active, &heard, now)?,
+                Some(active) => move_on(tx, &active, &heard, patience, now)?,
                 None => Vec::new(),
             };
+            take_late(tx, &heard, now)?;
             let active = rollouts::active(tx)?;
             let is_member = |device: &DeviceId| {
                 active.as_ref().is_some_and(|a| a.state.members.iter().any(|m| m.device == *device))
@@ -177,16 +121,32 @@ fn move_on(
     tx: &Transaction<'_>,
     active: &rollouts::Stored,
     heard: &[Heard],
+    patience: Patience,
     now: UnixMillis,
 ) -> Result<Orders, StoreError> {
-    let events = heard.iter().filter_map(event_of);
-    let (mut state, mut effects) = step(&active.state, &Event::Tick, now);
-    for event in events {
+    let is_online = |heard: &&Heard| heard.presence(now) == Presence::Online;
+    // Time goes by after what was heard: a device that has answered is not late.
+    let tick = (patience == Patience::GivesUp).then(|| Event::Tick {
+        online: heard.iter().filter(is_online).map(|heard| heard.device.clone()).collect(),
+    });
+    let (mut state, mut effects) = (active.state.clone(), Vec::new());
+    for event in heard.iter().filter_map(event_of).chain(tick) {
         let (next, more) = step(&state, &event, now);
         state = next;
         effects.extend(more);
     }
     keep(tx, active, &state, effects)
+}
+
+/// Devices that were late in a rollout that has ended.
+fn take_late(tx: &Transaction<'_>, heard: &[Heard], now: UnixMillis) -> Result<(), StoreError> {
+    for heard in heard {
+        let Some(ended) = rollouts::late(tx, &heard.device)? else { continue };
+        let Some(event) = event_of(heard) else { continue };
+        let (next, effects) = step(&ended.state, &event, now);
+        keep(tx, &ended, &next, effects)?;
+    }
+    Ok(())
 }
 
 fn event_of(heard: &Heard) -> Option<Event> {
@@ -226,7 +186,7 @@ fn catch_up(
 
 /// Hands kept orders to the link. Losing one costs a minute, for the device's next report asks
 /// again, so a link that takes nothing is not waited for.
-async fn tell(state: &AppState, orders: Orders) {
+pub(super) async fn tell(state: &AppState, orders: Orders) {
     let hand_over = async {
         for (device, desired) in orders {
             state.desired.publish(device, desired).await;
@@ -241,6 +201,7 @@ async fn tell(state: &AppState, orders: Orders) {
 pub async fn run(state: AppState) {
     let mut events = state.events.subscribe();
     let mut stopping = state.stopping.clone();
+    let began = Instant::now();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -255,6 +216,9 @@ pub async fn run(state: AppState) {
                 look(&state, device).await
             }
             Ok(_) => Ok(()),
+            Err(RecvError::Lagged(_)) if began.elapsed().as_millis() < SILENT_AFTER_MS.into() => {
+                look_at(&state, None, Patience::Waits).await
+            }
             Err(RecvError::Lagged(_)) => look_at_all(&state).await,
             Err(RecvError::Closed) => return,
         };

@@ -1,9 +1,11 @@
 //! Rollouts through the store: what is kept, what is told, and what a restart finds.
 
 use fleetloop_protocol::BundleDigest;
-use fleetloop_protocol::api::rollouts::{MemberState, Phase};
+use fleetloop_protocol::api::rollouts::{MemberState, Phase, Rollout, RolloutId, RolloutRequest};
 use fleetloop_protocol::state::Update;
 
+use super::super::commands::{back, cancel, start};
+use super::super::waits;
 use super::*;
 use crate::release::fixture::Hub;
 use crate::store::devices;
@@ -81,7 +83,8 @@ async fn only_what_is_released_is_rolled_out_and_only_to_enrolled_devices() {
 #[tokio::test]
 async fn a_second_rollout_is_refused_naming_the_first() {
     let hub = Hub::new().await;
-    hub.enrol("dev-a").await;
+    let device = hub.enrol("dev-a").await;
+    hub.report(&device, Generation(0), None, Update::Idle).await;
     let (one, two) = (hub.released("wear", 1).await, hub.released("wear", 2).await);
     let first = start(&hub.state, request(one, None), "admin").await.unwrap();
     let refused = start(&hub.state, request(two, None), "admin").await.unwrap_err();
@@ -280,4 +283,121 @@ async fn a_place_is_taken_once_and_outside_a_rollout_too() {
     let unknown = replace(&hub, &"dev-x".parse().unwrap(), "dev-e").await;
     assert!(unknown.is_err());
     replace(&hub, &new, "dev-f").await.unwrap();
+}
+
+/// The device says that it stops, under the orders that it has.
+async fn stops(hub: &Hub, device: &DeviceId, running: Option<BundleDigest>) {
+    let generation = desired_of(hub, device).await.map_or(0, |(generation, _)| generation);
+    hub.report(device, Generation(generation), running, Update::Idle).await;
+    let id = device.to_string();
+    let sql = "UPDATE device SET reported = json_set(reported, '$.stopping', json('true'))
+        WHERE id = ?1";
+    hub.state.store.write(move |tx| Ok(tx.execute(sql, [id])?)).await.unwrap();
+}
+
+async fn shown_at(hub: &Hub, id: RolloutId) -> Rollout {
+    let now = hub.state.clock.now();
+    let read =
+        move |c: &rusqlite::Connection| Ok(rollouts::get(c, id)?.to_api(&rollouts::known(c, now)?));
+    hub.state.store.read(read).await.unwrap()
+}
+
+async fn later(hub: &Hub, ms: u64) {
+    hub.state.clock.set(UnixMillis(hub.state.clock.now().0 + ms));
+}
+
+#[tokio::test]
+async fn a_device_that_was_just_stopped_is_no_canary_and_ends_no_rollout_that_it_misses() {
+    let hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let [stopped, there] = &fleet;
+    let (old, new) = (hub.released("wear", 1).await, hub.released("wear", 2).await);
+    rolled_out(&hub, old, &fleet).await;
+    later(&hub, 1000).await;
+    stops(&hub, stopped, Some(old)).await;
+
+    let rollout = start(&hub.state, request(new, None), "admin").await.unwrap();
+    assert_eq!(rollout.members[0].device, *there, "it reported before the one that stopped");
+    obey(&hub, there).await;
+    let shown = shown_at(&hub, rollout.id).await;
+    assert_eq!(shown.phase, Phase::Everyone);
+    let wait = &shown.waits[0];
+    assert_eq!((&wait.device, wait.presence), (stopped, Presence::Stopped));
+    assert_eq!(wait.until_ms, Some(wait.since_ms + waits::AWAY_MS));
+    later(&hub, waits::AWAY_MS).await;
+    // A hub that was away itself has yet to hear of its devices.
+    look_at(&hub.state, None, Patience::Waits).await.unwrap();
+    assert_eq!(phase(&hub, rollout.id).await, Phase::Everyone);
+    look_at_all(&hub.state).await.unwrap();
+    let shown = shown_at(&hub, rollout.id).await;
+    assert_eq!((&shown.phase, shown.waits.len()), (&Phase::Done, 0));
+    assert_eq!(shown.members[1].state, MemberState::Late);
+
+    // A week later it is back, under the order that it was given.
+    later(&hub, 7 * 24 * 3600 * 1000).await;
+    assert_eq!(desired_of(&hub, stopped).await.unwrap().1, Some(new));
+    obey(&hub, stopped).await;
+    assert_eq!(shown_at(&hub, rollout.id).await.members[1].state, MemberState::Proven);
+}
+
+#[tokio::test]
+async fn a_canary_that_goes_away_is_replaced_and_another_rollout_may_begin_while_nobody_is_there() {
+    let hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let (old, new) = (hub.released("wear", 1).await, hub.released("wear", 2).await);
+    rolled_out(&hub, old, &fleet).await;
+    let rollout = start(&hub.state, request(new, Some(&fleet[0])), "admin").await.unwrap();
+    let refused = start(&hub.state, request(old, None), "admin").await;
+    assert!(
+        matches!(refused, Err(StoreError::Conflict { .. })),
+        "the canary is there: {refused:?}"
+    );
+    // Both are silent: nobody can go first, and nothing is taken back.
+    later(&hub, waits::AWAY_MS).await;
+    look_at_all(&hub.state).await.unwrap();
+    let shown = shown_at(&hub, rollout.id).await;
+    assert_eq!((&shown.phase, shown.waits[0].until_ms), (&Phase::Canary, None));
+    // The other one comes.
+    hub.report(&fleet[1], Generation(1), Some(old), Update::Idle).await;
+    look_at_all(&hub.state).await.unwrap();
+    let shown = shown_at(&hub, rollout.id).await;
+    assert_eq!(
+        (&shown.members[0].device, &shown.members[0].state),
+        (&fleet[1], &MemberState::Assigned)
+    );
+    assert_eq!(shown.members[1].state, MemberState::Late);
+    // And goes again: who wants to do something else may.
+    stops(&hub, &fleet[1], Some(old)).await;
+    let other = start(&hub.state, request(old, None), "admin").await.unwrap();
+    assert_eq!(phase(&hub, rollout.id).await, Phase::Cancelled);
+    assert_eq!(desired_of(&hub, &fleet[0]).await.unwrap().1, Some(old), "it was sent back");
+    assert_eq!(other.phase, Phase::Canary);
+}
+
+#[tokio::test]
+async fn going_back_gives_all_devices_what_they_ran_before() {
+    let hub = Hub::new().await;
+    let fleet = [hub.enrol("dev-a").await, hub.enrol("dev-b").await];
+    let refused = back(&hub.state, "admin").await.unwrap_err();
+    assert!(refused.to_string().contains("cannot go back"), "{refused}");
+    let (old, new) = (hub.released("wear", 1).await, hub.released("wear", 2).await);
+    rolled_out(&hub, old, &fleet).await;
+    assert!(back(&hub.state, "admin").await.is_err(), "there is one model only");
+    rolled_out(&hub, new, &fleet).await;
+
+    let going = back(&hub.state, "admin").await.unwrap();
+    assert_eq!((going.bundle, going.back, &going.phase), (old, true, &Phase::Everyone));
+    for device in &fleet {
+        assert_eq!(desired_of(&hub, device).await.unwrap().1, Some(old));
+        obey(&hub, device).await;
+    }
+    assert_eq!(phase(&hub, going.id).await, Phase::Done);
+    let late = hub.enrol("dev-c").await;
+    hub.report(&late, Generation(0), None, Update::Idle).await;
+    look(&hub.state, late.clone()).await.unwrap();
+    assert_eq!(desired_of(&hub, &late).await, Some((1, Some(old))), "a new device, too");
+    // One that is under way is ended instead.
+    let rollout = start(&hub.state, request(new, Some(&fleet[0])), "admin").await.unwrap();
+    let ended = back(&hub.state, "admin").await.unwrap();
+    assert_eq!((ended.id, ended.phase), (rollout.id, Phase::Cancelled));
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use fleetloop_protocol::api::rollouts::{Rollout, RolloutId, RolloutRequest};
 
-use super::driver;
+use super::commands;
 use crate::AppState;
 use crate::api::auth::{AdminCaller, AnyCaller};
 use crate::api::error::Failure;
@@ -20,6 +20,7 @@ const LISTED: u32 = 100;
 pub fn router() -> Router<AppState> {
     Router::new()
         .route("/rollouts", get(list).post(start))
+        .route("/rollouts/back", post(back))
         .route("/rollouts/{id}", get(show))
         .route("/rollouts/{id}/cancel", post(cancel))
 }
@@ -29,7 +30,7 @@ async fn start(
     State(state): State<AppState>,
     Json(request): Json<RolloutRequest>,
 ) -> Result<(StatusCode, axum::Json<Rollout>), Failure> {
-    let rollout = driver::start(&state, request, &caller.name).await?;
+    let rollout = commands::start(&state, request, &caller.name).await?;
     Ok((StatusCode::CREATED, axum::Json(rollout)))
 }
 
@@ -37,8 +38,17 @@ async fn list(
     _caller: AnyCaller,
     State(state): State<AppState>,
 ) -> Result<axum::Json<Vec<Rollout>>, Failure> {
-    let found = state.store.read(|c| rows::list(c, LISTED)).await?;
-    Ok(axum::Json(found.iter().map(rows::Stored::to_api).collect()))
+    let now = state.clock.now();
+    let read = state.store.read(move |c| Ok((rows::list(c, LISTED)?, rows::known(c, now)?)));
+    let (found, known) = read.await?;
+    Ok(axum::Json(found.iter().map(|rollout| rollout.to_api(&known)).collect()))
+}
+
+async fn back(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+) -> Result<axum::Json<Rollout>, Failure> {
+    Ok(axum::Json(commands::back(&state, &caller.name).await?))
 }
 
 async fn show(
@@ -46,7 +56,10 @@ async fn show(
     State(state): State<AppState>,
     Named(id): Named<RolloutId>,
 ) -> Result<axum::Json<Rollout>, Failure> {
-    Ok(axum::Json(state.store.read(move |c| rows::get(c, id)).await?.to_api()))
+    let now = state.clock.now();
+    let read = state.store.read(move |c| Ok((rows::get(c, id)?, rows::known(c, now)?)));
+    let (found, known) = read.await?;
+    Ok(axum::Json(found.to_api(&known)))
 }
 
 async fn cancel(
@@ -54,5 +67,5 @@ async fn cancel(
     State(state): State<AppState>,
     Named(id): Named<RolloutId>,
 ) -> Result<axum::Json<Rollout>, Failure> {
-    Ok(axum::Json(driver::cancel(&state, id, &caller.name).await?))
+    Ok(axum::Json(commands::cancel(&state, id, &caller.name).await?))
 }

@@ -1,10 +1,14 @@
 //! A rollout as a pure machine: one canary, then everyone, or back.
 //!
 //! ```text
-//!  Canary ──canary proven──► Everyone ──all proven──► Done
-//!     │                         │
-//!     └── a device failed ──────┴──► Halted     (an operator) ──► Cancelled
+//!  Canary ──canary proven──► Everyone ──all proven or late──► Done
+//!   │  └─ no answer in time: the next one that is there is the canary
+//!   └── a device failed (in Everyone too) ──► Halted     (an operator) ──► Cancelled
 //! ```
+//!
+//! No device holds a rollout up for ever. One that was asked and gives no answer in time ([`waits`]) is
+//! *late*: nobody waits for it, it keeps its order, and takes the bundle when it is back, also after the
+//! rollout has ended. A rollout *back* to an earlier bundle has no canary and is not halted.
 //!
 //! A device is proven by its own signed report, made under the order it was given (its generation)
 //! or a later one, that the bundle is what answers. Whoever was asked to take the bundle is sent
@@ -13,13 +17,17 @@
 //! as it is. A revoked device leaves the rollout, one that replaces another takes its place in it; a canary that leaves before it proved anything is
 //! followed by the next member.
 //!
-//! Invariants, each with a property test: nobody but the canary is given the bundle before a canary
-//! proved it; halting sends back every device that was asked; an event seen twice changes nothing
+//! Invariants, each with a property test: nobody but one canary after the other is given the bundle
+//! before one proved it; halting sends back every device that was asked; an event seen twice changes nothing
 //! the second time; the orders of a device count strictly upwards.
+
+use std::collections::BTreeSet;
 
 use fleetloop_protocol::api::rollouts::{MemberState, Phase};
 use fleetloop_protocol::state::{Assignment, Update};
 use fleetloop_protocol::{BundleDigest, DeviceId, Generation, UnixMillis};
+
+use super::waits;
 
 /// A device within a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +40,8 @@ pub struct Member {
     pub state: MemberState,
     /// The generation of its last order, this rollout's or an earlier one.
     pub generation: Generation,
+    /// When this rollout gave it that order; none before it did.
+    pub asked_at: Option<UnixMillis>,
 }
 
 /// A rollout, all that a decision depends on.
@@ -41,6 +51,8 @@ pub struct State {
     pub order: Assignment,
     /// Where it stands.
     pub phase: Phase,
+    /// Whether it goes back to an earlier bundle.
+    pub back: bool,
     /// The canary first, then the others by id.
     pub members: Vec<Member>,
 }
@@ -54,6 +66,8 @@ pub struct Candidate {
     pub before: Option<Assignment>,
     /// The generation of its last order.
     pub generation: Generation,
+    /// Whether it is there.
+    pub is_online: bool,
     /// When it last said what it runs.
     pub last_report: Option<UnixMillis>,
 }
@@ -87,9 +101,14 @@ pub enum Event {
         by: DeviceId,
     },
     /// Time went by, or the hub started again.
-    Tick,
+    Tick {
+        /// The devices that are there.
+        online: BTreeSet<DeviceId>,
+    },
     /// An operator ended it.
     Cancelled,
+    /// Another rollout begins: nobody waits for the devices that are left.
+    Superseded,
 }
 
 /// Something to be done, in the transaction that keeps the new state.
@@ -126,7 +145,7 @@ pub enum StartError {
 
 impl State {
     /// A rollout about to begin: every candidate waits, the canary stands first. Without a wish the
-    /// canary is the device that reported last, for one that is away would stop the rollout.
+    /// canary is a device that is there, of those the one that reported last.
     ///
     /// # Errors
     /// [`StartError`] without candidates, or with a canary that is none of them.
@@ -144,18 +163,25 @@ impl State {
             // Of equals the first by id: `max_by_key` keeps the last, so it looks backwards.
             None => (0..candidates.len())
                 .rev()
-                .max_by_key(|i| candidates[*i].last_report)
+                .max_by_key(|i| (candidates[*i].is_online, candidates[*i].last_report))
                 .ok_or(StartError::NoDevice)?,
         };
         candidates[..=first].rotate_right(1);
-        let member = |c: Candidate| Member {
-            device: c.device,
-            before: c.before,
-            state: MemberState::Waiting,
-            generation: c.generation,
-        };
-        let members = candidates.into_iter().map(member).collect();
-        Ok(Self { order, phase: Phase::Canary, members })
+        let members = candidates.into_iter().map(Member::of).collect();
+        Ok(Self { order, phase: Phase::Canary, back: false, members })
+    }
+
+    /// A rollout back, about to begin: everyone at once, for the fleet ran the bundle before.
+    ///
+    /// # Errors
+    /// [`StartError::NoDevice`] without candidates.
+    pub fn back(order: Assignment, mut candidates: Vec<Candidate>) -> Result<Self, StartError> {
+        if candidates.is_empty() {
+            return Err(StartError::NoDevice);
+        }
+        candidates.sort_by(|a, b| a.device.cmp(&b.device));
+        let members = candidates.into_iter().map(Member::of).collect();
+        Ok(Self { order, phase: Phase::Everyone, back: true, members })
     }
 
     /// Whether it can still change.
@@ -164,31 +190,112 @@ impl State {
     }
 }
 
+impl Member {
+    fn of(candidate: Candidate) -> Self {
+        let Candidate { device, before, generation, .. } = candidate;
+        Self { device, before, state: MemberState::Waiting, generation, asked_at: None }
+    }
+
+    /// Whether this rollout gave it an order that it may still follow.
+    pub fn is_asked(&self) -> bool {
+        matches!(self.state, MemberState::Assigned | MemberState::Proven | MemberState::Late)
+    }
+}
+
 /// What becomes of `state` when `event` happens at `now`, and what is to be done.
 pub fn step(state: &State, event: &Event, now: UnixMillis) -> (State, Vec<Effect>) {
     let mut next = state.clone();
     let mut effects = Vec::new();
     if !next.is_active() {
+        if let (Phase::Done, Event::Reported { device, generation, running, update }) =
+            (&next.phase, event)
+        {
+            catch_up(
+                &mut next,
+                device,
+                &Report { generation: *generation, running: *running, update },
+            );
+        }
         return (next, effects);
     }
     match event {
-        Event::Started | Event::Tick => {}
+        Event::Started => {}
+        Event::Tick { online } => give_up_waiting(&mut next, online, now),
         Event::Reported { device, generation, running, update } => {
             let report = Report { generation: *generation, running: *running, update };
-            if let Some(reason) = take_report(&mut next, device, &report) {
+            let failed = take_report(&mut next, device, &report, now, &mut effects);
+            if let Some(reason) = failed.filter(|_| !next.back) {
                 next.phase = Phase::Halted { device: device.clone(), reason };
             }
         }
         Event::DeviceRevoked { device } => next.members.retain(|m| m.device != *device),
         Event::DeviceReplaced { device, by } => replace(&mut next, device, by),
         Event::Cancelled => next.phase = Phase::Cancelled,
+        Event::Superseded => supersede(&mut next),
     }
     if next.is_active() {
         advance(&mut next, now, &mut effects);
-    } else {
+    } else if next.phase != Phase::Done {
         send_back(&mut next, now, &mut effects);
     }
     (next, effects)
+}
+
+/// A late device is back after the rollout has ended.
+fn catch_up(state: &mut State, device: &DeviceId, report: &Report<'_>) {
+    let bundle = state.order.bundle;
+    let is_late = |m: &&mut Member| m.device == *device && m.state == MemberState::Late;
+    for member in state.members.iter_mut().filter(is_late) {
+        if let Some(outcome) = outcome(member, report, bundle) {
+            member.state = outcome;
+        }
+    }
+}
+
+/// What became of the bundle at a member, if the report says so.
+fn outcome(member: &Member, report: &Report<'_>, bundle: BundleDigest) -> Option<MemberState> {
+    if report.generation < member.generation {
+        return None;
+    }
+    match report.update {
+        Update::Failed { bundle: failed, reason } if *failed == bundle => {
+            Some(MemberState::Failed { reason: reason.clone() })
+        }
+        _ => (report.running == Some(bundle)).then_some(MemberState::Proven),
+    }
+}
+
+/// Whoever gave no answer in time is late; a canary is followed by the next device that is there.
+fn give_up_waiting(state: &mut State, online: &BTreeSet<DeviceId>, now: UnixMillis) {
+    let is_there = |device: &DeviceId| online.contains(device);
+    if state.phase == Phase::Canary {
+        let is_overdue =
+            state.members.first().is_some_and(|m| waits::is_overdue(m, is_there(&m.device), now));
+        let next = state
+            .members
+            .iter()
+            .position(|m| m.state == MemberState::Waiting && is_there(&m.device));
+        if let (true, Some(next)) = (is_overdue, next) {
+            state.members[0].state = MemberState::Late;
+            state.members[..=next].rotate_right(1);
+        }
+        return;
+    }
+    for member in &mut state.members {
+        if waits::is_overdue(member, is_there(&member.device), now) {
+            member.state = MemberState::Late;
+        }
+    }
+}
+
+/// Ends as what it is: everyone has the bundle but those that are away, or no canary has proved it.
+fn supersede(state: &mut State) {
+    if state.phase == Phase::Canary {
+        state.phase = Phase::Cancelled;
+        return;
+    }
+    let open = |m: &&mut Member| m.state == MemberState::Assigned;
+    state.members.iter_mut().filter(open).for_each(|m| m.state = MemberState::Late);
 }
 
 struct Report<'a> {
@@ -198,7 +305,13 @@ struct Report<'a> {
 }
 
 /// Takes in what a device says of itself; the reason why the rollout must halt, if it must.
-fn take_report(state: &mut State, device: &DeviceId, report: &Report<'_>) -> Option<String> {
+fn take_report(
+    state: &mut State,
+    device: &DeviceId,
+    report: &Report<'_>,
+    now: UnixMillis,
+    effects: &mut Vec<Effect>,
+) -> Option<String> {
     let bundle = state.order.bundle;
     let member = state.members.iter_mut().find(|m| m.device == *device)?;
     if member.state == MemberState::Waiting {
@@ -208,23 +321,22 @@ fn take_report(state: &mut State, device: &DeviceId, report: &Report<'_>) -> Opt
         }
         return None;
     }
-    let asked = matches!(member.state, MemberState::Assigned | MemberState::Proven);
-    if !asked || report.generation < member.generation {
+    if !member.is_asked() || report.generation < member.generation {
         return None;
     }
-    match report.update {
-        Update::Failed { bundle: failed, reason } if *failed == bundle => {
-            member.state = MemberState::Failed { reason: reason.clone() };
-            return Some(reason.clone());
-        }
-        _ if report.running == Some(bundle) => member.state = MemberState::Proven,
+    let outcome = outcome(member, report, bundle);
+    if let Some(MemberState::Failed { reason }) = &outcome {
+        let reason = reason.clone();
+        member.state = MemberState::Failed { reason: reason.clone() };
+        return Some(reason);
+    }
+    if let Some(outcome) = outcome {
+        member.state = outcome;
+    } else if report.generation > member.generation && is_believable(report.generation) {
         // It heard orders that this hub, restored from a backup, no longer knows, and does not
         // listen to ours: it is asked again above them.
-        _ if report.generation > member.generation && is_believable(report.generation) => {
-            member.generation = report.generation;
-            member.state = MemberState::Waiting;
-        }
-        _ => {}
+        member.generation = report.generation;
+        assign(member, &state.order, now, effects);
     }
     None
 }
@@ -248,12 +360,14 @@ pub fn is_believable(generation: Generation) -> bool {
 /// Moves on as far as what is proven allows.
 fn advance(state: &mut State, now: UnixMillis, effects: &mut Vec<Effect>) {
     if state.phase == Phase::Canary {
+        // A canary that was late may be the one that proves it.
+        let is_proven = state.members.iter().any(|m| m.state == MemberState::Proven);
         match state.members.first_mut() {
             None => state.phase = Phase::Cancelled,
+            Some(_) if is_proven => state.phase = Phase::Everyone,
             Some(canary) if canary.state == MemberState::Waiting => {
                 assign(canary, &state.order, now, effects);
             }
-            Some(canary) if canary.state == MemberState::Proven => state.phase = Phase::Everyone,
             Some(_) => {}
         }
     }
@@ -261,7 +375,8 @@ fn advance(state: &mut State, now: UnixMillis, effects: &mut Vec<Effect>) {
         for member in state.members.iter_mut().filter(|m| m.state == MemberState::Waiting) {
             assign(member, &state.order, now, effects);
         }
-        if state.members.iter().all(|m| m.state == MemberState::Proven) {
+        let is_over = |m: &Member| !matches!(m.state, MemberState::Waiting | MemberState::Assigned);
+        if state.members.iter().all(is_over) {
             state.phase = Phase::Done;
         }
     }
@@ -269,6 +384,7 @@ fn advance(state: &mut State, now: UnixMillis, effects: &mut Vec<Effect>) {
 
 fn assign(member: &mut Member, order: &Assignment, now: UnixMillis, effects: &mut Vec<Effect>) {
     member.state = MemberState::Assigned;
+    member.asked_at = Some(now);
     effects.push(give(member, Some(order.clone()), now));
 }
 

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleetloop_protocol::Digest;
+use fleetloop_protocol::api::devices::Presence;
+use fleetloop_protocol::api::rollouts::Wait;
 use proptest::prelude::*;
 
+use super::super::waits::{ANSWERS_MS, AWAY_MS};
 use super::*;
 
 const NOW: UnixMillis = UnixMillis(1_000);
@@ -26,6 +29,7 @@ fn fleet(n: usize) -> Vec<Candidate> {
         device: device(i),
         before: (i % 3 != 2).then(|| assignment("old")),
         generation: Generation(i as u64),
+        is_online: false,
         last_report: None,
     };
     (0..n).map(candidate).collect()
@@ -43,6 +47,18 @@ fn reports(state: &State, i: usize, name: &str) -> Event {
         running: Some(bundle(name)),
         update: Update::Idle,
     }
+}
+
+fn tick(online: &[usize]) -> Event {
+    Event::Tick { online: online.iter().map(|i| device(*i)).collect() }
+}
+
+fn after(ms: u64) -> UnixMillis {
+    UnixMillis(NOW.0 + ms)
+}
+
+fn state_of(state: &State, i: usize) -> MemberState {
+    state.members.iter().find(|m| m.device == device(i)).expect("a member").state.clone()
 }
 
 fn fails(state: &State, i: usize) -> Event {
@@ -157,9 +173,93 @@ fn cancelling_sends_back_whoever_was_asked() {
 }
 
 #[test]
-fn the_canary_is_the_one_named_or_the_one_that_reported_last() {
+fn a_canary_that_is_away_is_followed_by_one_that_is_there_and_may_come_back() {
+    let (state, _) = run(rollout(3), &[|_| Event::Started]);
+    let there = tick(&[1, 2]);
+    assert_eq!(step(&state, &there, after(AWAY_MS - 1)), (state.clone(), vec![]), "in time");
+    let nobody = step(&state, &tick(&[]), after(AWAY_MS));
+    assert_eq!(nobody, (state.clone(), vec![]), "nobody else is there");
+    let (state, effects) = step(&state, &there, after(AWAY_MS));
+    assert_eq!(given(&effects), BTreeMap::from([(device(1), Some(bundle("new")))]));
+    assert_eq!((state.phase.clone(), state_of(&state, 0)), (Phase::Canary, MemberState::Late));
+    assert_eq!(state.members[0].device, device(1));
+    // The one that was away proves it first: that is as good.
+    let (back, _) = step(&state, &reports(&state, 0, "new"), after(AWAY_MS));
+    assert_eq!((back.phase.clone(), state_of(&back, 0)), (Phase::Everyone, MemberState::Proven));
+    // Or it could not take it: the rollout halts for it as for any other.
+    let (halted, effects) = step(&state, &fails(&state, 0), after(AWAY_MS));
+    assert!(matches!(halted.phase, Phase::Halted { .. }));
+    assert_eq!(given(&effects).len(), 2, "both that were asked");
+}
+
+#[test]
+fn a_canary_that_is_there_may_take_longer_than_one_that_is_away() {
+    let (state, _) = run(rollout(2), &[|_| Event::Started]);
+    let there = tick(&[0, 1]);
+    assert_eq!(step(&state, &there, after(ANSWERS_MS - 1)), (state.clone(), vec![]));
+    let (state, _) = step(&state, &there, after(ANSWERS_MS));
+    assert_eq!(state.members[0].device, device(1));
+}
+
+#[test]
+fn a_device_that_is_away_holds_nobody_up_and_follows_when_it_is_back() {
+    let (state, _) = run(rollout(3), &[|_| Event::Started, |s| reports(s, 0, "new")]);
+    let (state, _) = step(&state, &reports(&state, 1, "new"), NOW);
+    assert_eq!(state.phase, Phase::Everyone);
+    let waits = waits::of(&state, &BTreeMap::from([(device(2), Presence::Stopped)]));
+    let until_ms = Some(NOW.0 + AWAY_MS);
+    let presence = Presence::Stopped;
+    assert_eq!(waits, [Wait { device: device(2), presence, since_ms: NOW.0, until_ms }]);
+    let (state, effects) = step(&state, &tick(&[0, 1]), after(AWAY_MS));
+    assert_eq!((state.phase.clone(), effects), (Phase::Done, vec![]), "nobody is sent back");
+    assert_eq!(state_of(&state, 2), MemberState::Late);
+    let (proven, _) = step(&state, &reports(&state, 2, "new"), after(AWAY_MS * 1000));
+    assert_eq!(state_of(&proven, 2), MemberState::Proven);
+    let (failed, effects) = step(&state, &fails(&state, 2), after(AWAY_MS * 1000));
+    assert!(matches!(state_of(&failed, 2), MemberState::Failed { .. }));
+    assert_eq!((failed.phase, effects), (Phase::Done, vec![]), "it went back by itself");
+}
+
+#[test]
+fn a_rollout_that_waits_for_devices_that_are_away_makes_room_for_another() {
+    let known = |online: &[usize]| {
+        let presence = |i: usize| {
+            if online.contains(&i) { Presence::Online } else { Presence::Silent }
+        };
+        (0..3).map(|i| (device(i), presence(i))).collect::<BTreeMap<_, _>>()
+    };
+    let (state, _) = run(rollout(3), &[|_| Event::Started]);
+    assert!(waits::is_for_nobody(&state, &known(&[])));
+    assert!(!waits::is_for_nobody(&state, &known(&[2])), "that one may become the canary");
+    assert_eq!(waits::of(&state, &known(&[]))[0].until_ms, None, "nobody else may go first");
+    let (ended, effects) = step(&state, &Event::Superseded, NOW);
+    assert_eq!((ended.phase, given(&effects).len()), (Phase::Cancelled, 1));
+    let (state, _) = run(state, &[|s| reports(s, 0, "new"), |s| reports(s, 1, "new")]);
+    assert!(waits::is_for_nobody(&state, &known(&[0, 1])));
+    let (ended, effects) = step(&state, &Event::Superseded, NOW);
+    assert_eq!((ended.phase, effects), (Phase::Done, vec![]), "what is proven stays");
+}
+
+#[test]
+fn going_back_asks_all_at_once_and_one_that_cannot_does_not_send_the_others_forth_again() {
+    let state = State::back(assignment("new"), fleet(3)).expect("a fleet");
+    let (state, effects) = run(state, &[|_| Event::Started]);
+    assert_eq!(given(&effects).len(), 3);
+    let (state, effects) = run(state, &[|s| fails(s, 1)]);
+    assert_eq!((state.phase.clone(), effects), (Phase::Everyone, vec![]));
+    let (state, _) = run(state, &[|s| reports(s, 0, "new"), |s| reports(s, 2, "new")]);
+    assert_eq!(state.phase, Phase::Done);
+    assert_eq!(State::back(assignment("new"), vec![]), Err(StartError::NoDevice));
+}
+
+#[test]
+fn the_canary_is_the_one_named_or_of_those_that_are_there_the_one_that_reported_last() {
     let mut fleet = fleet(3);
     fleet[1].last_report = Some(UnixMillis(7));
+    // It reported later, to say that it stops.
+    fleet[2].last_report = Some(UnixMillis(8));
+    fleet[0].is_online = true;
+    fleet[1].is_online = true;
     let order = || assignment("new");
     let first = |s: &State| s.members.iter().map(|m| m.device.clone()).collect::<Vec<_>>();
     let state = State::new(order(), fleet.clone(), None).expect("a fleet");
@@ -174,8 +274,9 @@ fn the_canary_is_the_one_named_or_the_one_that_reported_last() {
 #[derive(Debug, Clone)]
 enum Happening {
     Started,
-    Tick,
+    Tick { online: Vec<usize>, later_ms: u64 },
     Cancelled,
+    Superseded,
     Revoked(usize),
     Runs { device: usize, new: bool, late_by: u64 },
     Ahead { device: usize, by: u64 },
@@ -185,8 +286,10 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         2 => Just(Happening::Started),
-        2 => Just(Happening::Tick),
+        4 => (prop::collection::vec(0..6_usize, 0..6), 0..ANSWERS_MS)
+            .prop_map(|(online, later_ms)| Happening::Tick { online, later_ms }),
         1 => Just(Happening::Cancelled),
+        1 => Just(Happening::Superseded),
         2 => (0..6_usize).prop_map(Happening::Revoked),
         12 => (0..6_usize, any::<bool>(), 0..3_u64)
             .prop_map(|(device, new, late_by)| Happening::Runs { device, new, late_by }),
@@ -199,8 +302,9 @@ fn happening() -> impl Strategy<Value = Happening> {
 fn event(state: &State, happening: &Happening) -> Event {
     match happening {
         Happening::Started => Event::Started,
-        Happening::Tick => Event::Tick,
+        Happening::Tick { online, .. } => tick(online),
         Happening::Cancelled => Event::Cancelled,
+        Happening::Superseded => Event::Superseded,
         Happening::Revoked(i) => Event::DeviceRevoked { device: device(*i) },
         Happening::Fails(i) => fails(state, *i),
         Happening::Ahead { device, by } => match reports(state, *device, "old") {
@@ -235,21 +339,26 @@ proptest! {
         let before: BTreeMap<_, _> = state.members.iter()
             .map(|m| (m.device.clone(), m.before.as_ref().map(|a| a.bundle))).collect();
         let new = Some(bundle("new"));
+        let mut now = NOW;
 
         for happening in &history {
+            if let Happening::Tick { later_ms, .. } = happening {
+                now = UnixMillis(now.0 + later_ms);
+            }
             let event = event(&state, happening);
-            if let (Event::Reported { device, generation, running, update: Update::Idle }, Some(canary)) =
-                (&event, state.members.first())
-            {
-                proven_by_a_canary |= state.phase == Phase::Canary && canary.device == *device
-                    && canary.state == MemberState::Assigned
-                    && *generation >= canary.generation && *running == new;
+            if let Event::Reported { device, generation, running, update: Update::Idle } = &event {
+                // Of several canaries, one after the other, each may prove it.
+                proven_by_a_canary |= state.phase == Phase::Canary && state.members.iter().any(|m| {
+                    m.device == *device && m.is_asked() && *generation >= m.generation
+                        && *running == new
+                });
             }
             let asked: BTreeSet<_> = state.members.iter()
                 .filter(|m| m.state != MemberState::Waiting).map(|m| m.device.clone()).collect();
             let was_active = state.is_active();
-            let (next, effects) = step(&state, &event, NOW);
-            prop_assert!(was_active || (effects.is_empty() && next == state), "what ended changed");
+            let was = state.phase.clone();
+            let (next, effects) = step(&state, &event, now);
+            prop_assert!(was_active || (effects.is_empty() && next.phase == was), "what ended changed");
 
             for Effect::SetDesired { device, generation, assignment, .. } in &effects {
                 let last = generations.insert(device.clone(), *generation);
@@ -258,7 +367,9 @@ proptest! {
                 desired.insert(device.clone(), assigned);
                 if assigned == new {
                     let is_canary = next.members[0].device == *device;
-                    prop_assert!(proven_by_a_canary || is_canary, "given before it was proven");
+                    // One that was asked before may be asked again, above orders that it heard elsewhere.
+                    let again = asked.contains(device);
+                    prop_assert!(proven_by_a_canary || is_canary || again, "given before it was proven");
                 }
             }
             if was_active && !next.is_active() && next.phase != Phase::Done {
@@ -272,8 +383,8 @@ proptest! {
                     }
                 }
             }
-            prop_assert_eq!(step(&next, &event, NOW), (next.clone(), vec![]), "not idempotent");
-            prop_assert_eq!(step(&next, &Event::Tick, NOW), (next.clone(), vec![]), "left undone");
+            prop_assert_eq!(step(&next, &event, now), (next.clone(), vec![]), "not idempotent");
+            prop_assert_eq!(step(&next, &Event::Started, now), (next.clone(), vec![]), "left undone");
             state = next;
         }
     }
@@ -288,5 +399,30 @@ proptest! {
             }
         }
         prop_assert_eq!(state.phase, Phase::Done);
+    }
+
+    #[test]
+    fn no_device_holds_a_rollout_up_for_ever(
+        n in 2..8_usize,
+        silent in prop::collection::vec(any::<bool>(), 8),
+        online in prop::collection::vec(any::<bool>(), 8),
+    ) {
+        let (mut state, _) = step(&rollout(n), &Event::Started, NOW);
+        // At least one device answers, and those that answer are there.
+        let answers = |i: usize| i == n - 1 || !silent[i];
+        let there: Vec<usize> = (0..n).filter(|i| answers(*i) || online[*i]).collect();
+        let mut now = NOW;
+        for _ in 0..=n {
+            for i in (0..n).filter(|i| answers(*i)) {
+                state = step(&state, &reports(&state, i, "new"), now).0;
+            }
+            now = UnixMillis(now.0 + ANSWERS_MS);
+            state = step(&state, &tick(&there), now).0;
+        }
+        prop_assert_eq!(&state.phase, &Phase::Done);
+        for i in 0..n {
+            let proven = state_of(&state, i) == MemberState::Proven;
+            prop_assert_eq!(proven, answers(i));
+        }
     }
 }

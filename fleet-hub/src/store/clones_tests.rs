@@ -25,6 +25,7 @@ async fn reports(hub: &Hub, device: &DeviceId, start: u64, epoch: u64, minute: u
         running: None,
         update: Update::Idle,
         addresses: 0,
+        stopping: false,
     };
     let (id, at) = (device.clone(), UnixMillis(NOW.0 + minute * 60_000));
     let stored = hub.state.store.write(move |tx| devices::set_reported(tx, &id, &reported, at));

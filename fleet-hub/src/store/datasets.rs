@@ -1,7 +1,7 @@
 //! Frozen datasets: what is labelled now, and what was frozen. The canonical bytes are artefacts.
 
 use fleetloop_protocol::Digest;
-use fleetloop_protocol::api::datasets::{DatasetSummary, Split};
+use fleetloop_protocol::api::datasets::{DatasetSummary, FLEET, Split, import_group};
 use fleetloop_protocol::sample::MediaType;
 use rusqlite::{Connection, Row, Transaction, params};
 
@@ -19,7 +19,7 @@ pub struct Labelled {
     pub media_type: MediaType,
     /// Index of its label.
     pub label: u16,
-    /// `fleet` or `import`.
+    /// `fleet`, or that of the source it was imported from.
     pub group: String,
     /// What it was imported for; none for one that a device sent.
     pub split: Option<Split>,
@@ -46,7 +46,7 @@ pub fn held(connection: &Connection) -> Result<u64, StoreError> {
 /// The database failed.
 pub fn labelled(connection: &Connection) -> Result<Vec<Labelled>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.sample, s.payload, s.media_type, s.grp, s.split, l.label
+        "SELECT s.sample, s.payload, s.media_type, s.source, s.split, l.label
          FROM sample s JOIN current_label l ON l.sample = s.id
          WHERE s.held IS NULL ORDER BY s.sample",
     )?;
@@ -57,7 +57,9 @@ pub fn labelled(connection: &Connection) -> Result<Vec<Labelled>, StoreError> {
             sample: digest_at(row, 0)?,
             payload: digest_at(row, 1)?,
             media_type: media_type_of(&row.get::<_, String>(2)?)?,
-            group: row.get(3)?,
+            group: row
+                .get::<_, Option<String>>(3)?
+                .map_or_else(|| FLEET.to_owned(), |source| import_group(&source)),
             split: match row.get::<_, Option<String>>(4)?.as_deref() {
                 None => None,
                 Some("train") => Some(Split::Train),

@@ -4,7 +4,7 @@
 //! row is never deleted, for samples and audit lines name it. What a device takes over from the one
 //! it replaces is in [`super::replace`].
 
-use fleetloop_protocol::api::devices::DeviceState;
+use fleetloop_protocol::api::devices::{DeviceState, Presence};
 use fleetloop_protocol::keys::PublicKey;
 use fleetloop_protocol::state::Reported;
 use fleetloop_protocol::telemetry::Telemetry;
@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::strangers::Stranger;
 use super::{StoreError, as_sql, audit, clones, from_sql, replace};
 use crate::limits::Limits;
+use crate::presence::presence;
 
 /// A device as stored.
 #[derive(Debug, Clone)]
@@ -58,6 +59,14 @@ pub struct DeviceRow {
     /// Messages that it still had to send when it was revoked, as far as it said, less those that were
     /// brought in a file since.
     pub left_behind: u64,
+}
+
+impl DeviceRow {
+    /// Whether it is there at `now`.
+    pub fn presence(&self, now: UnixMillis) -> Presence {
+        let is_stopping = self.reported.as_ref().is_some_and(|reported| reported.stopping);
+        presence(self.last_seen, is_stopping, now)
+    }
 }
 
 const COLUMNS: &str = "id, name, state, signing_key, certificate_pem, agent_version,

@@ -1,17 +1,13 @@
 //! The database in numbers, for [`mod@crate::status`].
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::api::status::HubStatus;
 use rusqlite::{Connection, Params};
 
 use super::{StoreError, as_sql, findings, from_sql, restores, samples};
-
-/// A device heard within this time counts as connected: three of its reports, whatever broker
-/// carries them.
-pub const HEARD_WITHIN: Duration = Duration::from_secs(180);
+use crate::presence::SILENT_AFTER_MS;
 
 /// What the database knows of a status; the other fields keep their defaults.
 ///
@@ -19,7 +15,7 @@ pub const HEARD_WITHIN: Duration = Duration::from_secs(180);
 /// The database failed.
 pub fn numbers(connection: &Connection, now: UnixMillis) -> Result<HubStatus, StoreError> {
     let one = |sql: &str| number(connection, sql, []);
-    let since = now.0.saturating_sub(HEARD_WITHIN.as_millis() as u64);
+    let since = now.0.saturating_sub(SILENT_AFTER_MS);
     let devices = by_name(connection, "SELECT state, count(*) FROM device GROUP BY state")?;
     let devices = |state: &str| devices.get(state).copied().unwrap_or(0);
     Ok(HubStatus {
@@ -33,7 +29,8 @@ pub fn numbers(connection: &Connection, now: UnixMillis) -> Result<HubStatus, St
         devices_revoked: devices("revoked"),
         devices_connected: number(
             connection,
-            "SELECT count(*) FROM device WHERE state = 'enrolled' AND last_seen_ms >= ?1",
+            "SELECT count(*) FROM device WHERE state = 'enrolled' AND last_seen_ms >= ?1
+             AND NOT coalesce(json_extract(reported, '$.stopping'), 0)",
             [as_sql(since)],
         )?,
         datasets: one("SELECT count(*) FROM dataset")?,

@@ -1,5 +1,8 @@
 //! Rollouts and their members: the machine's state, row by row.
 
+use std::collections::BTreeMap;
+
+use fleetloop_protocol::api::devices::Presence;
 use fleetloop_protocol::api::rollouts::{self as api, MemberState, Phase, RolloutId};
 use fleetloop_protocol::state::{Assignment, Reported};
 use fleetloop_protocol::{BundleDigest, DeviceId, Generation, UnixMillis};
@@ -7,7 +10,9 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::desired::{self, DesiredRow};
 use super::{StoreError, as_sql, digest_at, from_sql, releases};
+use crate::presence::presence;
 use crate::rollout::machine::{Candidate, Effect, Member, State};
+use crate::rollout::waits;
 
 /// A rollout as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,19 +27,36 @@ pub struct Stored {
     pub started_at: UnixMillis,
 }
 
+/// Which devices are there.
+pub type Known = BTreeMap<DeviceId, Presence>;
+
+/// Whether each device is there at `now`.
+///
+/// # Errors
+/// The database failed, or a row is damaged.
+pub fn known(connection: &Connection, now: UnixMillis) -> Result<Known, StoreError> {
+    let all = heard(connection, None)?.into_iter();
+    Ok(all.map(|heard| (heard.device.clone(), heard.presence(now))).collect())
+}
+
 impl Stored {
-    /// As the API shows it.
-    pub fn to_api(&self) -> api::Rollout {
+    /// As the API shows it, by what is [`known`].
+    pub fn to_api(&self, known: &Known) -> api::Rollout {
+        let is_active = self.state.is_active();
+        let presence = |m: &Member| known.get(&m.device).copied().unwrap_or(Presence::Never);
         let member = |m: &Member| api::Member {
             device: m.device.clone(),
             before: m.before.as_ref().map(|a| a.bundle),
             state: m.state.clone(),
+            presence: is_active.then(|| presence(m)),
         };
         api::Rollout {
             id: self.id,
             bundle: self.state.order.bundle,
             phase: self.state.phase.clone(),
+            back: self.state.back,
             members: self.state.members.iter().map(member).collect(),
+            waits: waits::of(&self.state, known),
             started_by: self.started_by.clone(),
             started_at_ms: self.started_at.0,
         }
@@ -61,14 +83,15 @@ pub fn insert(
         });
     }
     tx.prepare_cached(
-        "INSERT INTO rollout (bundle, target, phase, active, started_by, started_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO rollout (bundle, target, phase, active, back, started_by, started_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         state.order.bundle.0.as_bytes(),
         state.order.target,
         json(&state.phase)?,
         state.is_active().then_some(1),
+        state.back,
         started_by,
         as_sql(at.0)
     ])?;
@@ -105,8 +128,8 @@ fn write_members(
 ) -> Result<(), StoreError> {
     let mut statement = tx.prepare_cached(
         "INSERT INTO rollout_member
-         (rollout, position, device, before_bundle, before_target, state, generation)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+         (rollout, position, device, before_bundle, before_target, state, generation, asked_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     for (position, member) in (0_i64..).zip(members) {
         let before = member.before.as_ref();
@@ -117,7 +140,8 @@ fn write_members(
             before.map(|a| *a.bundle.0.as_bytes()),
             before.map(|a| a.target.as_str()),
             json(&member.state)?,
-            as_sql(member.generation.0)
+            as_sql(member.generation.0),
+            member.asked_at.map(|at| as_sql(at.0))
         ])?;
     }
     Ok(())
@@ -169,6 +193,35 @@ pub fn current(connection: &Connection) -> Result<Option<Assignment>, StoreError
     Ok(None)
 }
 
+/// The bundles of the rollouts that reached the fleet, the oldest first, and whether each went back.
+///
+/// # Errors
+/// The database failed.
+pub fn done(connection: &Connection) -> Result<Vec<(BundleDigest, bool)>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT phase, bundle, back FROM rollout ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut done = Vec::new();
+    while let Some(row) = rows.next()? {
+        let phase: Phase = from_json("rollout", &row.get::<_, String>(0)?)?;
+        if phase == Phase::Done {
+            done.push((BundleDigest(digest_at(row, 1)?), row.get(2)?));
+        }
+    }
+    Ok(done)
+}
+
+/// The last rollout that ended while `device` was late.
+///
+/// # Errors
+/// The database failed.
+pub fn late(connection: &Connection, device: &DeviceId) -> Result<Option<Stored>, StoreError> {
+    let late = json(&MemberState::Late)?;
+    let rest = "WHERE active IS NULL AND id = (SELECT max(rollout) FROM rollout_member
+        WHERE device = ?1 AND state = ?2)";
+    Ok(select(connection, rest, params![device.as_str(), late])?.pop())
+}
+
 /// What is known of a device that decides about its orders.
 #[derive(Debug, Clone)]
 pub struct Heard {
@@ -180,6 +233,14 @@ pub struct Heard {
     pub reported: Option<Reported>,
     /// When the hub last heard of it.
     pub last_seen: Option<UnixMillis>,
+}
+
+impl Heard {
+    /// Whether it is there at `now`; one that may not connect is not.
+    pub fn presence(&self, now: UnixMillis) -> Presence {
+        let is_stopping = self.reported.as_ref().is_some_and(|reported| reported.stopping);
+        presence(self.last_seen, is_stopping || self.is_revoked, now)
+    }
 }
 
 /// What is known of `only`, or of all devices by id.
@@ -210,7 +271,7 @@ pub fn heard(connection: &Connection, only: Option<&DeviceId>) -> Result<Vec<Hea
 ///
 /// # Errors
 /// The database failed, or a row is damaged.
-pub fn candidates(connection: &Connection) -> Result<Vec<Candidate>, StoreError> {
+pub fn candidates(connection: &Connection, now: UnixMillis) -> Result<Vec<Candidate>, StoreError> {
     let mut candidates = Vec::new();
     for heard in heard(connection, None)?.into_iter().filter(|heard| !heard.is_revoked) {
         let order = desired::get(connection, &heard.device)?;
@@ -222,6 +283,7 @@ pub fn candidates(connection: &Connection) -> Result<Vec<Candidate>, StoreError>
         candidates.push(Candidate {
             before,
             generation: desired::highest(order.as_ref(), reported),
+            is_online: heard.presence(now) == Presence::Online,
             last_report: reported.and(heard.last_seen),
             device: heard.device,
         });
@@ -234,8 +296,9 @@ fn select(
     rest: &str,
     params: impl rusqlite::Params,
 ) -> Result<Vec<Stored>, StoreError> {
-    let sql =
-        format!("SELECT id, bundle, target, phase, started_by, started_at_ms FROM rollout {rest}");
+    let sql = format!(
+        "SELECT id, bundle, target, phase, started_by, started_at_ms, back FROM rollout {rest}"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
@@ -243,7 +306,7 @@ fn select(
         let id = RolloutId(from_sql(row.get(0)?));
         let order = Assignment { bundle: BundleDigest(digest_at(row, 1)?), target: row.get(2)? };
         let phase = from_json("rollout", &row.get::<_, String>(3)?)?;
-        let state = State { order, phase, members: members(connection, id)? };
+        let state = State { order, phase, back: row.get(6)?, members: members(connection, id)? };
         let started_at = UnixMillis(from_sql(row.get(5)?));
         found.push(Stored { id, state, started_by: row.get(4)?, started_at });
     }
@@ -252,7 +315,7 @@ fn select(
 
 fn members(connection: &Connection, id: RolloutId) -> Result<Vec<Member>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT device, before_bundle, before_target, state, generation
+        "SELECT device, before_bundle, before_target, state, generation, asked_at_ms
          FROM rollout_member WHERE rollout = ?1 ORDER BY position",
     )?;
     let mut rows = statement.query([as_sql(id.0)])?;
@@ -275,6 +338,7 @@ fn member(row: &Row<'_>) -> Result<Member, StoreError> {
         before,
         state,
         generation: Generation(from_sql(row.get(4)?)),
+        asked_at: row.get::<_, Option<i64>>(5)?.map(|ms| UnixMillis(from_sql(ms))),
     })
 }
 

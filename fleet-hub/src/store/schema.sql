@@ -289,6 +289,8 @@ CREATE TABLE rollout (
     -- protocol's Phase, as JSON; `active` is 1 while it can still change
     phase           TEXT NOT NULL,
     active          INTEGER CHECK (active = 1),
+    -- 1: to an earlier bundle, all devices at once
+    back            INTEGER NOT NULL CHECK (back IN (0, 1)),
     started_by      TEXT NOT NULL,
     started_at_ms   INTEGER NOT NULL,
     -- NULLs are distinct: any number that ended, one that has not
@@ -304,6 +306,8 @@ CREATE TABLE rollout_member (
     -- protocol's MemberState, as JSON
     state           TEXT NOT NULL,
     generation      INTEGER NOT NULL,
+    -- when it was given its last order; NULL before the first
+    asked_at_ms     INTEGER,
     PRIMARY KEY (rollout, position),
     UNIQUE (rollout, device),
     CHECK ((before_bundle IS NULL) = (before_target IS NULL))

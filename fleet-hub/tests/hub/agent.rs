@@ -10,7 +10,7 @@ use edge_agent::config::OutboxConfig;
 use edge_agent::frames::FrameQueue;
 use edge_agent::identity::Identity;
 use edge_agent::infer::{self, Answer, Inference, Sink};
-use edge_agent::link::{self, LinkParts};
+use edge_agent::link::{self, LinkParts, LinkStatus};
 use edge_agent::outbox::{Draft, Outbox};
 use edge_agent::shutdown::{self, Shutdown};
 use edge_agent::supervise::Pulse;
@@ -77,6 +77,7 @@ impl Sink for Nobody {
 
 pub struct Agent {
     pub outbox: Outbox,
+    pub status: watch::Receiver<LinkStatus>,
     stop: watch::Sender<Shutdown>,
     link: tokio::task::JoinHandle<()>,
     _results: mpsc::Sender<Vec<u8>>,
@@ -85,8 +86,12 @@ pub struct Agent {
 impl Agent {
     /// Starts on `dir`, over the system's clock.
     pub fn start(dir: &Path) -> Self {
+        Self::start_at(dir, Clock::system(dir.join("clock.json")).unwrap())
+    }
+
+    /// Starts on `dir`, over another clock.
+    pub fn start_at(dir: &Path, clock: Clock) -> Self {
         let identity = Arc::new(Identity::load(dir).unwrap());
-        let clock = Clock::system(dir.join("clock.json")).unwrap();
         let device = identity.device().clone();
         let key = identity.signing_key();
         let outbox =
@@ -105,7 +110,7 @@ impl Agent {
         let (stop, shutdown) = shutdown::channel();
         let (results_tx, results) = mpsc::channel(1);
         let (_, telemetry) = mpsc::channel(1);
-        let (_, link) = link::start(LinkParts {
+        let (status, link) = link::start(LinkParts {
             data_dir: dir.to_owned(),
             identity,
             clock,
@@ -116,7 +121,7 @@ impl Agent {
             pulse: Pulse::default(),
             shutdown,
         });
-        Self { outbox, stop, link, _results: results_tx }
+        Self { outbox, status, stop, link, _results: results_tx }
     }
 
     /// Signs a sample with that payload.
@@ -134,7 +139,6 @@ impl Agent {
         self.outbox.append(draft).unwrap().await.unwrap().unwrap();
     }
 
-    /// Waits until the outbox is empty.
     /// Waits until every sample has its receipt.
     pub async fn emptied(&self) {
         let emptied = async {
@@ -145,11 +149,50 @@ impl Agent {
         tokio::time::timeout(PATIENCE, emptied).await.expect("the outbox was never emptied");
     }
 
-    /// Ends as on a signal.
+    /// Ends as on a signal that leaves time.
+    pub async fn drain(self) {
+        self.end(Shutdown::Drain).await;
+    }
+
+    /// Ends as on a signal that leaves none.
     pub async fn stop(self) {
-        self.stop.send_replace(Shutdown::Now);
+        self.end(Shutdown::Now).await;
+    }
+
+    async fn end(self, how: Shutdown) {
+        self.stop.send_replace(how);
         self.link.await.unwrap();
         tokio::task::spawn_blocking(move || self.outbox.close()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stopped_is_offline_at_the_hub_at_once_and_online_when_it_is_back() {
+    use fleetloop_protocol::api::devices::{Device, Presence};
+
+    let rig = Rig::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::system(dir.path().join("clock.json")).unwrap();
+    edge_agent::enroll::enroll_at(&rig.token().await, dir.path(), &clock).await.unwrap();
+    let until = async |wanted| {
+        let waiting = async {
+            loop {
+                let all: Vec<Device> = rig.admin().get("list devices", "/devices").await.unwrap();
+                if all[0].presence == wanted {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("never {wanted:?}"));
+    };
+    until(Presence::Never).await;
+    for _ in 0..2 {
+        let agent = Agent::start(dir.path());
+        until(Presence::Online).await;
+        agent.drain().await;
+        until(Presence::Stopped).await;
     }
 }
 

@@ -314,6 +314,7 @@ fn report(device: &Device, generation: u64) -> Vec<u8> {
         running: None,
         update: Update::Idle,
         addresses: 0,
+        stopping: false,
     };
     Signed::seal(&reported, &device.id, &device.signing).unwrap().into_bytes()
 }

@@ -32,9 +32,26 @@ pub struct Item {
     pub label: u16,
     /// What it is for.
     pub split: Split,
-    /// Where it came from, for weighting and for judging by group: `"import"` or `"fleet"`.
+    /// Where it came from, for weighting and for judging by group: `fleet`, or `import:` and the source
+    /// that it was imported from.
     pub group: String,
 }
+
+/// The group of what was imported from `source`.
+pub fn import_group(source: &str) -> String {
+    format!("{IMPORT}:{source}")
+}
+
+/// The kind of a group: `fleet` or `import`.
+pub fn kind_of(group: &str) -> &str {
+    group.split_once(':').map_or(group, |(kind, _)| kind)
+}
+
+/// The kind of groups that were imported.
+pub const IMPORT: &str = "import";
+
+/// The group of what devices sent.
+pub const FLEET: &str = "fleet";
 
 /// A frozen dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -92,6 +92,20 @@ pub enum DeviceState {
     Revoked,
 }
 
+/// Whether a device is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It has not reported since it enrolled.
+    Never,
+    /// It said that it stops, and has not reported since.
+    Stopped,
+    /// It was heard of, but not for longer than its reports are apart.
+    Silent,
+    /// It reports.
+    Online,
+}
+
 /// A device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Device {
@@ -109,6 +123,8 @@ pub struct Device {
     pub replaces: Option<DeviceId>,
     /// The device that took its place.
     pub replaced_by: Option<DeviceId>,
+    /// Whether it is there.
+    pub presence: Presence,
     /// When it was last heard, in milliseconds since 1970.
     pub last_seen_ms: Option<u64>,
     /// Its agent's version.

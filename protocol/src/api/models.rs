@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::jobs::JobId;
-use super::reports::Verdict;
+use super::reports::{Counts, Interval, Verdict};
 use crate::digest::Digest;
 use crate::ids::BundleDigest;
 
@@ -54,6 +54,25 @@ pub struct ReleaseRequest {
     /// in the audit log.
     #[serde(default)]
     pub without_gate: Option<String>,
+    /// Releases a bundle of which the gate says that too few items are known to judge it.
+    #[serde(default)]
+    pub accept_few: bool,
+}
+
+/// A model's accuracy on the items that every version of its name was judged by: the one figure that may
+/// be compared over versions. `GET /api/v1/models/compared`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The bundle.
+    pub bundle: BundleDigest,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// Items that it gets right, of those that all versions were judged by.
+    pub counts: Counts,
+    /// Where their share lies with 95 % confidence.
+    pub interval: Interval,
 }
 
 /// A released model.

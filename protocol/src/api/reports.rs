@@ -111,6 +111,74 @@ pub struct AcceptRequest {
     pub reason: String,
 }
 
+/// How many of how many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Good ones.
+    pub good: u64,
+    /// All.
+    pub of: u64,
+}
+
+impl Counts {
+    /// The share of good ones; 0 of nothing.
+    #[expect(clippy::cast_precision_loss, reason = "a dataset has far fewer than 2^52 items")]
+    pub fn share(self) -> f64 {
+        if self.of == 0 { 0.0 } else { self.good as f64 / self.of as f64 }
+    }
+}
+
+/// Where a value lies with 95 % confidence.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// From there.
+    pub low: f64,
+    /// To there.
+    pub high: f64,
+}
+
+/// What a check rests on: of each item it is known whether the answer is good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Basis {
+    /// What makes an answer good: `accuracy` counts those whose most probable class is the label.
+    pub metric: String,
+    /// The group of items; none for all.
+    pub group: Option<String>,
+    /// Good answers of the candidate.
+    pub counts: Counts,
+    /// Their share (Wilson's score interval).
+    pub interval: Interval,
+    /// The base's answers to the same items; none without a base.
+    pub paired: Option<Paired>,
+}
+
+/// A base and a candidate on the same items.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Paired {
+    /// Good answers of the base.
+    pub base: Counts,
+    /// Items that only the candidate answers well.
+    pub won: u64,
+    /// Items that only the base answers well.
+    pub lost: u64,
+    /// The change of the share (Newcombe's interval for pairs).
+    pub change: Interval,
+    /// How probable so uneven a division of won and lost is by chance alone (exact McNemar test).
+    pub p_value: f64,
+}
+
+/// What became of a check, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is reached.
+    Passed,
+    /// There are too few items to judge.
+    TooFew,
+    /// It is not reached.
+    Failed,
+}
+
 /// One thing a gate looked at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
@@ -121,14 +189,35 @@ pub struct Check {
     /// What it had to reach.
     pub at_least: f64,
     /// Whether it did.
-    pub passed: bool,
+    pub outcome: Outcome,
+    /// What that rests on; none of what is only counted.
+    pub basis: Option<Basis>,
 }
 
 /// What a gate decided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Whether the model may be released.
-    pub passed: bool,
+    /// The worst of its checks. A model that passed may be released; one of which too few items are
+    /// known may be, if somebody accepts that.
+    pub outcome: Outcome,
     /// All it looked at.
     pub checks: Vec<Check>,
+}
+
+impl Verdict {
+    /// Whether the model may be released.
+    pub fn passed(&self) -> bool {
+        self.outcome == Outcome::Passed
+    }
+}
+
+/// A question to the gate, the body of `POST /api/v1/models/{digest}/gate`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateRequest {
+    /// The accuracy over all items that the model must reach, from 0 to 1. Without it a model that has a
+    /// base is only compared with that, and one without must be better than always answering the most
+    /// frequent class.
+    #[serde(default)]
+    pub floor: Option<f64>,
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::devices::Presence;
 use crate::ids::{BundleDigest, DeviceId};
 
 /// A rollout's number.
@@ -28,7 +29,7 @@ pub enum Phase {
     Canary,
     /// All others follow.
     Everyone,
-    /// Every device proved it.
+    /// Every device proved it, but for those that were away or gave no answer in time.
     Done,
     /// A device could not; those that took the new model are sent back.
     Halted {
@@ -37,7 +38,7 @@ pub enum Phase {
         /// Why, in its words.
         reason: String,
     },
-    /// An operator ended it.
+    /// An operator ended it, or began another one while it waited for devices that are away.
     Cancelled,
 }
 
@@ -50,6 +51,22 @@ pub struct Member {
     pub before: Option<BundleDigest>,
     /// Where it stands.
     pub state: MemberState,
+    /// Whether it is there; none once the rollout has ended.
+    pub presence: Option<Presence>,
+}
+
+/// What a rollout waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// For whom.
+    pub device: DeviceId,
+    /// Whether it is there.
+    pub presence: Presence,
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// Until when at most, in milliseconds since 1970. None while no other device is there that could
+    /// go first instead.
+    pub until_ms: Option<u64>,
 }
 
 /// Where a device stands within a rollout.
@@ -62,6 +79,8 @@ pub enum MemberState {
     Assigned,
     /// Its signed report names the bundle as what answered.
     Proven,
+    /// It was asked and gave no answer in time: nobody waits for it. It takes the bundle when it is back.
+    Late,
     /// It went back by itself.
     Failed {
         /// Why, in its words.
@@ -78,8 +97,12 @@ pub struct Rollout {
     pub bundle: BundleDigest,
     /// Where it stands.
     pub phase: Phase,
+    /// Whether it goes back to an earlier bundle: all devices at once, and none halts it.
+    pub back: bool,
     /// The canary first, then the others by id.
     pub members: Vec<Member>,
+    /// What it waits for now; empty once it has ended.
+    pub waits: Vec<Wait>,
     /// Who began it.
     pub started_by: String,
     /// When, in milliseconds since 1970.

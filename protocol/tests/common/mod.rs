@@ -150,6 +150,7 @@ pub fn reported() -> Reported {
             reason: "golden case 3 is off by 0.12".to_owned(),
         },
         addresses: 1_790_000_002,
+        stopping: false,
     }
 }
 

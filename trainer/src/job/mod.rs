@@ -24,7 +24,7 @@ use fleetloop_models::preprocess::Preprocess;
 use fleetloop_models::reference::Reference;
 use fleetloop_models::session::{Runtime, Session, Threads};
 use fleetloop_models::statistics::observe;
-use fleetloop_protocol::api::datasets::{Dataset, Split};
+use fleetloop_protocol::api::datasets::{Dataset, IMPORT, Split, kind_of};
 use fleetloop_protocol::api::jobs::LeftOut;
 use fleetloop_protocol::api::reports::{Output, Report};
 use fleetloop_protocol::sketch::Sketch;
@@ -282,7 +282,8 @@ fn training_set(
     let manifest = Manifest::draft(about.clone())?;
     let values = pictures.inputs(&mut Preprocess::new(&manifest))?;
     let labels = pictures.items.iter().map(|i| usize::from(i.label)).collect();
-    let groups = pictures.items.iter().map(|i| i.group.clone()).collect();
+    // A recipe weighs what devices sent against what was imported, whatever its source.
+    let groups = pictures.items.iter().map(|i| kind_of(&i.group).to_owned()).collect();
     let shape =
         [about.input.channels, about.input.height, about.input.width].map(|d| d as usize).to_vec();
     let black = about
@@ -302,7 +303,7 @@ fn golden_payloads(
     judging: &Pictures<'_>,
     payloads: &Blobs,
 ) -> Result<Vec<(fleetloop_protocol::sample::MediaType, Vec<u8>)>, JobError> {
-    let imported: Vec<_> = judging.items.iter().filter(|i| i.group == "import").collect();
+    let imported: Vec<_> = judging.items.iter().filter(|i| kind_of(&i.group) == IMPORT).collect();
     let from = if imported.is_empty() { judging.items.iter().collect() } else { imported };
     let count = from.len().min(GOLDEN_CASES);
     (0..count)

@@ -123,9 +123,11 @@ impl Run<'_> {
         let verdict: Verdict = self.hub.admin(["model", "gate", &bundle])?;
         for check in &verdict.checks {
             let (name, value, least) = (&check.name, check.value, check.at_least);
-            self.progress.note(&format!("gate: {name} {value:.3}, at least {least:.3}"));
+            let counts = check.basis.as_ref().map(|basis| basis.counts);
+            let counts = counts.map_or(String::new(), |c| format!(" ({} of {})", c.good, c.of));
+            self.progress.note(&format!("gate: {name} {value:.3}{counts}, at least {least:.3}"));
         }
-        if !verdict.passed {
+        if !verdict.passed() {
             bail!("the gate refused model {bundle}: {:?}", verdict.checks);
         }
         let release: Release =
