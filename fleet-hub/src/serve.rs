@@ -143,7 +143,7 @@ impl Hub {
         let spans = export(&mut state, spans, ended.subscribe())?;
         publish(&state, &pki).await?;
         access_files::refresh(&state.config, &pki);
-        removal::erase_due(&state.store, &state.payloads).await?;
+        removal::erase_due(&state.store, &state.payloads, state.clock.now()).await?;
         let broker = match state.config.broker {
             BrokerKind::Embedded => Some(Broker::start(&state, &pki).await?),
             BrokerKind::External { .. } => None,

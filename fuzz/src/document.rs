@@ -7,11 +7,12 @@ use fleetloop_protocol::UnixMillis;
 use fleetloop_protocol::api::ApiError;
 use fleetloop_protocol::api::datasets::{Dataset, FreezeRequest};
 use fleetloop_protocol::api::devices::{TokenRequest, TokenResponse};
+use fleetloop_protocol::api::imports::{ImportRequest, Missing, Pictures};
 use fleetloop_protocol::api::jobs::{Done, JobFailed, Lease, LeaseRequest, Renew, TrainRequest};
 use fleetloop_protocol::api::labels::{LabelRequest, LabelSet};
 use fleetloop_protocol::api::models::{ImportModel, ReleaseRequest};
 use fleetloop_protocol::api::rollouts::RolloutRequest;
-use fleetloop_protocol::api::samples::{ImportRequest, Sample};
+use fleetloop_protocol::api::samples::Sample;
 use fleetloop_protocol::enrol::{EnrolRequest, EnrolResponse};
 use fleetloop_protocol::hub_addresses::HubAddresses;
 use fleetloop_protocol::hub_keys::{HubKeyUse, HubKeys};
@@ -24,7 +25,7 @@ use serde::de::DeserializeOwned;
 /// # Panics
 /// When a document that was read is written or read otherwise the second time.
 pub fn attempt(bytes: &[u8]) -> bool {
-    let documents: [fn(&[u8]) -> bool; 24] = [
+    let documents: [fn(&[u8]) -> bool; 26] = [
         // Between a device and the hub.
         read::<EnrolRequest>,
         read::<EnrolResponse>,
@@ -49,6 +50,8 @@ pub fn attempt(bytes: &[u8]) -> bool {
         read::<ImportModel>,
         read::<ReleaseRequest>,
         read::<RolloutRequest>,
+        read::<Missing>,
+        read::<Pictures>,
         read::<ImportRequest>,
         read::<Sample>,
         keys,

@@ -77,6 +77,14 @@ impl ApiClient {
         self.call(self.request(Method::POST, path).json(body), path).map(drop)
     }
 
+    /// `POST path` with a JSON body; the answer as JSON.
+    ///
+    /// # Errors
+    /// When the hub cannot be reached, does not say yes, or answers something else.
+    pub fn ask<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        parse(path, &self.call(self.request(Method::POST, path).json(body), path)?)
+    }
+
     /// Opens the hub's page on a connection of its own, without a token.
     ///
     /// # Errors

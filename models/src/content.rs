@@ -7,7 +7,9 @@
 //!
 //! Checked are the first bytes, the header with the picture's size, that every part ends within the
 //! file, and the end marker. Bytes after the end marker are allowed: cameras write them. What only
-//! decoding finds (damaged pixels) passes here; a job leaves such an item out and names it.
+//! decoding finds (damaged pixels, a part of them missing) passes here: an import, a freeze, a job and a
+//! bundle's golden cases decode in full ([`crate::picture::Frame::decode`]), and leave out or refuse such
+//! a picture by name.
 //!
 //! Cost: a few bytes a chunk for PNG; for JPEG one look at each byte of the picture.
 //!
@@ -15,6 +17,7 @@
 
 mod jpeg;
 mod png;
+mod scans;
 
 use fleetloop_protocol::sample::MediaType;
 
@@ -66,8 +69,8 @@ pub enum ContentError {
         /// What is wrong.
         what: &'static str,
     },
-    /// It ends before its end marker.
-    #[error("the {expected} picture is cut off: it ends before its end marker")]
+    /// It ends before its end marker, or its pixels do.
+    #[error("the {expected} picture is cut off: a part of it is missing")]
     Cut {
         /// The media type.
         expected: &'static str,
@@ -96,6 +99,22 @@ pub fn check(media_type: MediaType, bytes: &[u8]) -> Result<Header, ContentError
         return Err(ContentError::TooLarge { width, height });
     }
     Ok(header)
+}
+
+/// The EXIF data of a picture that [`check`] took, if it has some.
+pub(crate) fn exif(media_type: MediaType, bytes: &[u8]) -> Option<&[u8]> {
+    match media_type {
+        MediaType::Png => png::exif(bytes),
+        MediaType::Jpeg => jpeg::exif(bytes),
+    }
+}
+
+/// Looks that a JPEG that [`check`] took holds all of its pixels, whatever its end marker says.
+///
+/// # Errors
+/// [`ContentError::Cut`].
+pub(crate) fn whole_scans(jpeg: &[u8]) -> Result<(), ContentError> {
+    scans::whole(jpeg)
 }
 
 /// The media type that the first bytes belong to, if it is one of ours. A file's name says less.

@@ -1,4 +1,4 @@
-//! Golden cases: payloads with the logits they gave where the model was made.
+//! Golden cases: payloads with the output they gave where the model was made.
 //!
 //! `golden.json` is [`GoldenCases`] as JSON. A device runs the cases through its own decoder,
 //! preprocessing and runtime before a bundle may answer; one that cannot reproduce them within the
@@ -23,19 +23,19 @@ const TOLERANCE: f32 = 0.1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenCases {
-    /// The largest absolute difference of a logit.
+    /// The largest absolute difference of an output's value.
     tolerance: f32,
     cases: Vec<GoldenCase>,
 }
 
-/// One payload and its logits.
+/// One payload and what the graph gave for it, as it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GoldenCase {
     media_type: MediaType,
     /// Base64.
     payload: String,
-    logits: Vec<f32>,
+    output: Vec<f32>,
 }
 
 /// How close a session came.
@@ -43,7 +43,7 @@ struct GoldenCase {
 pub struct GoldenReport {
     /// How many cases were run.
     pub cases: usize,
-    /// The largest difference of a logit.
+    /// The largest difference of a value.
     pub largest_difference: f32,
     /// The largest that was allowed.
     pub tolerance: f32,
@@ -84,7 +84,7 @@ pub enum GoldenError {
     Missed {
         /// Which, from 0.
         case: usize,
-        /// The largest difference of a logit; infinite when the model gave no number.
+        /// The largest difference of a value; infinite when the model gave no number.
         difference: f32,
         /// The largest that was allowed.
         tolerance: f32,
@@ -103,11 +103,11 @@ impl GoldenCases {
     ) -> Result<Self, GoldenError> {
         let mut cases = Vec::with_capacity(payloads.len());
         for (case, (media_type, payload)) in payloads.iter().enumerate() {
-            let logits = logits(session, case, *media_type, payload)?;
+            let output = output(session, case, *media_type, payload)?;
             cases.push(GoldenCase {
                 media_type: *media_type,
                 payload: STANDARD.encode(payload),
-                logits,
+                output,
             });
         }
         Self { tolerance, cases }.validated()
@@ -129,7 +129,7 @@ impl GoldenCases {
     /// The cases as JSON.
     ///
     /// # Errors
-    /// [`GoldenError::Format`] when a logit is not a number.
+    /// [`GoldenError::Format`] when a value is not a number.
     pub fn to_json(&self) -> Result<Vec<u8>, GoldenError> {
         serde_json::to_vec(self).map_err(|error| GoldenError::Format { reason: error.to_string() })
     }
@@ -142,6 +142,11 @@ impl GoldenCases {
     /// Never: a valid set has a case.
     pub fn is_empty(&self) -> bool {
         self.cases.is_empty()
+    }
+
+    /// What the graph gave, case by case.
+    pub fn outputs(&self) -> Vec<Vec<f32>> {
+        self.cases.iter().map(|case| case.output.clone()).collect()
     }
 
     /// The payloads of the cases, decoded.
@@ -164,8 +169,8 @@ impl GoldenCases {
         let tolerance = self.tolerance;
         let mut largest_difference = 0f32;
         for (case, golden) in self.cases.iter().enumerate() {
-            let found = logits(session, case, golden.media_type, &golden.bytes(case)?)?;
-            let difference = difference(&found, &golden.logits);
+            let found = output(session, case, golden.media_type, &golden.bytes(case)?)?;
+            let difference = difference(&found, &golden.output);
             if difference > tolerance {
                 return Err(GoldenError::Missed { case, difference, tolerance });
             }
@@ -182,8 +187,8 @@ impl GoldenCases {
         if !(self.tolerance > 0.0 && self.tolerance <= TOLERANCE) {
             return refuse(format!("tolerance {} is not in (0, {TOLERANCE}]", self.tolerance));
         }
-        if self.cases.iter().any(|case| !case.logits.iter().all(|x| x.is_finite())) {
-            return refuse("a logit is not a number".to_owned());
+        if self.cases.iter().any(|case| !case.output.iter().all(|x| x.is_finite())) {
+            return refuse("a value of an output is not a number".to_owned());
         }
         Ok(self)
     }
@@ -197,7 +202,7 @@ impl GoldenCase {
     }
 }
 
-fn logits(
+fn output(
     session: &mut Session,
     case: usize,
     media_type: MediaType,
@@ -205,7 +210,7 @@ fn logits(
 ) -> Result<Vec<f32>, GoldenError> {
     let frame = Frame::decode(media_type, payload)
         .map_err(|source| GoldenError::Payload { case, source })?;
-    session.logits(&frame).map_err(|source| GoldenError::Run { case, source })
+    session.outputs(&frame).map_err(|source| GoldenError::Run { case, source })
 }
 
 /// The largest absolute difference; infinite when lengths differ or a value is not a number.

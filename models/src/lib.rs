@@ -12,6 +12,8 @@
 
 pub mod bundle;
 pub mod content;
+pub mod figures;
+pub mod folder;
 pub mod golden;
 pub mod graph;
 pub mod idx;

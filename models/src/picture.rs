@@ -1,14 +1,11 @@
 //! Frames: pictures as inference sees them, and how they are encoded for the road.
 
-use std::io::Cursor;
+mod decode;
 
 use fleetloop_protocol::sample::MediaType;
-use image::{
-    DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder as _, ImageFormat,
-    ImageReader, Limits,
-};
+use image::{ExtendedColorType, ImageEncoder as _};
 
-use crate::content::{self, ContentError};
+use crate::content::ContentError;
 
 /// The most pixels a frame may have; a larger picture is refused before it is decoded. A fuzzer looks
 /// for what is wrong at a limit, not for how long it takes to get there.
@@ -74,14 +71,14 @@ pub enum PictureError {
         /// In pixels.
         height: u32,
     },
-    /// Not a picture of that format.
-    #[error("cannot decode picture as {format}")]
+    /// Its pixels are damaged, or not of that format.
+    #[error("cannot decode picture as {format}: its pixels are damaged")]
     Decode {
         /// The media type.
         format: &'static str,
         /// What the decoder met.
         #[source]
-        source: image::ImageError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The encoder failed.
     #[error("cannot encode picture as image/png")]
@@ -126,35 +123,19 @@ impl Frame {
         &self.pixels
     }
 
-    /// Decodes a payload. Pictures with one grey channel stay grey; all others become RGB, and
-    /// transparency is dropped.
+    /// Decodes a payload, every pixel of it, and turns the frame upright. Pictures with one grey channel
+    /// stay grey, all others become RGB with 8 bits a value; transparency is dropped.
     ///
     /// # Errors
-    /// [`PictureError`] when it is too large or not of that format.
+    /// [`PictureError`] when it is too large, damaged or not of that format.
     pub fn decode(media_type: MediaType, bytes: &[u8]) -> Result<Self, PictureError> {
-        content::check(media_type, bytes)?;
-        let format = media_type.as_str();
-        let failed = |source| PictureError::Decode { format, source };
-        let kind = match media_type {
-            MediaType::Png => ImageFormat::Png,
-            MediaType::Jpeg => ImageFormat::Jpeg,
-        };
-        let mut reader = ImageReader::with_format(Cursor::new(bytes), kind);
-        let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(DECODED_BYTES);
-        reader.limits(limits);
-        let decoder = reader.into_decoder().map_err(failed)?;
-        let (width, height) = decoder.dimensions();
-        let too_large = u64::from(width) * u64::from(height) > FRAME_PIXELS;
-        if too_large || decoder.total_bytes() > DECODED_BYTES {
-            return Err(PictureError::TooLarge { width, height });
-        }
-        match DynamicImage::from_decoder(decoder).map_err(failed)? {
-            DynamicImage::ImageLuma8(grey) => {
-                Self::new(width, height, Channels::Grey, grey.into_raw())
-            }
-            other => Self::new(width, height, Channels::Rgb, other.into_rgb8().into_raw()),
-        }
+        decode::decode(media_type, bytes)
+    }
+
+    /// Whether EXIF says that the pixels of a payload lie turned or mirrored; what shows the bytes as they are
+    /// may not turn them.
+    pub fn is_turned(media_type: MediaType, bytes: &[u8]) -> bool {
+        decode::orientation(media_type, bytes) != image::metadata::Orientation::NoTransforms
     }
 
     /// Encodes the frame as PNG, without loss: decoding gives the same frame.
@@ -177,6 +158,7 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content;
 
     #[test]
     fn png_loses_nothing() {

@@ -1,14 +1,41 @@
-//! From logits to an answer: softmax, the most probable classes, and how unsure the model is.
+//! From a model's output to an answer: probabilities, the most probable classes, and how unsure the
+//! model is.
+//!
+//! | output | probabilities | unsure |
+//! |---|---|---|
+//! | logits | their softmax | entropy |
+//! | softmax | as they are | entropy |
+//! | sigmoid | as they are, each its own yes or no | how far it is from one yes and no besides |
 
 use fleetloop_protocol::sample::Prediction;
+
+use crate::graph::output::{OutputKind, SHARE_OFF};
 
 /// What a classifier made of one frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classification {
     probabilities: Vec<f32>,
+    /// Whether each is its own yes or no.
+    apart: bool,
 }
 
 impl Classification {
+    /// The answer that `values` are, which a model's output of that kind holds. What is no probability
+    /// where one is due is no number here.
+    pub fn of(output: OutputKind, values: &[f32]) -> Self {
+        let share = |value: &f32| {
+            let near = (-SHARE_OFF..=1.0 + SHARE_OFF).contains(value);
+            if near { value.clamp(0.0, 1.0) } else { f32::NAN }
+        };
+        match output {
+            OutputKind::Logits => Self::from_logits(values),
+            OutputKind::Softmax | OutputKind::Sigmoid => Self {
+                probabilities: values.iter().map(share).collect(),
+                apart: output == OutputKind::Sigmoid,
+            },
+        }
+    }
+
     /// The softmax of `logits`, shifted by their maximum so that nothing overflows.
     pub fn from_logits(logits: &[f32]) -> Self {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -17,7 +44,7 @@ impl Classification {
         for p in &mut probabilities {
             *p /= sum;
         }
-        Self { probabilities }
+        Self { probabilities, apart: false }
     }
 
     /// The probability of each class, in the order of the labels.
@@ -51,18 +78,53 @@ impl Classification {
         all.reduce(better).unwrap_or((0, f32::NAN))
     }
 
-    /// Shannon's entropy of the probabilities over that of equal ones: 0 is sure, 1 is no idea.
-    /// `−Σ p ln p / ln n` (Settles, "Active Learning Literature Survey", 2009, §3.1).
+    /// How unsure the model is: 0 is sure, 1 is no idea. Shannon's entropy of the probabilities over
+    /// that of equal ones, `−Σ p ln p / ln n` (Settles, "Active Learning Literature Survey", 2009,
+    /// §3.1). Where each is its own yes or no, the largest entropy of the answers "this one" and "not
+    /// that one"; an answer that its probability contradicts is no idea.
     pub fn entropy(&self) -> f32 {
+        if self.apart {
+            let (best, _) = self.best();
+            let answers = self.probabilities.iter().enumerate();
+            let right = answers.map(|(class, p)| if class == best { *p } else { 1.0 - p });
+            return right.map(|p| if p > 0.5 { yes_or_no(p) } else { 1.0 }).fold(0.0, f32::max);
+        }
         let n = self.probabilities.len() as f32;
         let sum: f32 = self.probabilities.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum();
         (sum / n.ln()).clamp(0.0, 1.0)
     }
 }
 
+/// The entropy of yes with probability `p`, in bits.
+fn yes_or_no(p: f32) -> f32 {
+    let term = |p: f32| if p > 0.0 { -p * p.log2() } else { 0.0 };
+    (term(p) + term(1.0 - p)).clamp(0.0, 1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probabilities_are_not_made_probabilities_again() {
+        let soft = Classification::of(OutputKind::Softmax, &[0.991, 0.009]);
+        assert_eq!((soft.best(), soft.probabilities()), ((0, 0.991), &[0.991, 0.009][..]));
+        assert!(soft.entropy() < 0.1, "{}", soft.entropy());
+        let apart = Classification::of(OutputKind::Sigmoid, &[0.97, 0.9, 0.01]);
+        assert_eq!(apart.probabilities(), [0.97, 0.9, 0.01]);
+        let rounded = Classification::of(OutputKind::Softmax, &[1.0004, -0.0001]);
+        assert_eq!(rounded.probabilities(), [1.0, 0.0]);
+        assert!(!Classification::of(OutputKind::Softmax, &[3.0, -2.0]).is_finite());
+    }
+
+    #[test]
+    fn one_yes_is_sure_and_none_or_two_are_not() {
+        let unsure = |values: &[f32]| Classification::of(OutputKind::Sigmoid, values).entropy();
+        assert!(unsure(&[0.99, 0.01, 0.02]) < 0.2);
+        assert_eq!(unsure(&[0.02, 0.01, 0.01]), 1.0, "none of them");
+        assert_eq!(unsure(&[0.99, 0.98, 0.01]), 1.0, "two of them");
+        assert!(unsure(&[0.6, 0.01, 0.01]) > 0.9);
+    }
 
     #[test]
     fn softmax_adds_up_and_does_not_overflow() {

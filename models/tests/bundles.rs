@@ -62,19 +62,10 @@ fn recorded_cases_are_met_and_survive_json() {
 }
 
 #[test]
-fn a_batch_gives_what_its_frames_give_alone() {
+fn an_input_of_another_length_is_refused() {
     let bundle = Bundle::open(&dir(1), None).unwrap();
     let mut session = session(&bundle).unwrap();
-    let mut preprocess = fleetloop_models::preprocess::Preprocess::new(bundle.manifest());
-    let (mut batch, mut alone) = (Vec::new(), Vec::new());
-    let frames = bundle.golden().frames().unwrap();
-    for frame in &frames {
-        preprocess.apply(frame, &mut batch).unwrap();
-        alone.extend(session.logits(frame).unwrap());
-    }
-    let together = session.run(frames.len(), &batch).unwrap();
-    assert!(together.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-5));
-    assert!(matches!(session.run(3, &batch), Err(SessionError::Batch { .. })));
+    assert!(matches!(session.run(&[0.0; 783]), Err(SessionError::Length { .. })));
 }
 
 #[test]
@@ -83,7 +74,7 @@ fn a_frame_of_another_size_and_colour_is_brought_to_the_input() {
     let mut session = session(&bundle).unwrap();
     let grey = Frame::new(28, 28, Channels::Grey, vec![90; 784]).unwrap();
     let rgb = Frame::new(57, 101, Channels::Rgb, vec![90; 57 * 101 * 3]).unwrap();
-    let (a, b) = (session.logits(&grey).unwrap(), session.logits(&rgb).unwrap());
+    let (a, b) = (session.outputs(&grey).unwrap(), session.outputs(&rgb).unwrap());
     assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?} {b:?}");
 }
 
@@ -111,6 +102,7 @@ fn described(manifest: &Manifest) -> Description {
         name: manifest.name.clone(),
         version: manifest.version,
         labels: manifest.labels.clone(),
+        output: manifest.output,
         input: manifest.input.clone(),
         preprocess: manifest.preprocess.clone(),
         lineage: manifest.lineage.clone(),

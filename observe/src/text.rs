@@ -8,6 +8,7 @@
 //! doors where people give names.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt::Write as _;
 
 /// Whether `c` is not seen as itself: controls (C0, DEL, C1), line and paragraph separators,
@@ -37,6 +38,17 @@ pub fn visible(text: &str) -> Cow<'_, str> {
         push_visible(&mut out, c);
     }
     Cow::Owned(out)
+}
+
+/// An error and its causes in one line: `what failed: why: why that`. It is not made visible.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// [`visible`], and no longer than `chars` characters: a longer text ends in `…`.

@@ -45,6 +45,14 @@ impl Digest {
         &self.0
     }
 
+    /// Where in 0 to 1 it lies: its first eight bytes, big endian, over 2^64. What is chosen by it is chosen
+    /// by content, and stays chosen.
+    pub fn fraction(&self) -> f64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.as_bytes()[..8]);
+        u64::from_be_bytes(head) as f64 / 2f64.powi(64)
+    }
+
     /// The first 12 hexadecimal digits, for people.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()

@@ -5,6 +5,7 @@
 //! damaged one is removed. Writes are atomic but not fsynced: whatever is lost in a power cut is
 //! fetched again.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use thiserror::Error;
 #[derive(Debug, Clone)]
 pub struct Blobs {
     folder: PathBuf,
+    /// Files of other names, which are only read: a person's own.
+    files: HashMap<Digest, PathBuf>,
 }
 
 /// Why a file cannot be read or written.
@@ -36,6 +39,12 @@ pub enum BlobError {
         /// The file.
         digest: Digest,
     },
+    /// A person's file is not what it was.
+    #[error("cannot read {path}: it changed meanwhile; give the command again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The disk failed.
     #[error("cannot use the folder {folder}")]
     Disk {
@@ -53,9 +62,14 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Disk`].
     pub fn open(folder: &Path) -> Result<Self, BlobError> {
-        let blobs = Self { folder: folder.to_owned() };
+        let blobs = Self { folder: folder.to_owned(), files: HashMap::new() };
         fs::create_dir_all(folder).map_err(|e| blobs.disk(e))?;
         Ok(blobs)
+    }
+
+    /// A person's own files in `folder`, under their digests. They are only read.
+    pub fn of_files(folder: &Path, files: HashMap<Digest, PathBuf>) -> Self {
+        Self { folder: folder.to_owned(), files }
     }
 
     /// Whether a file of that name is there.
@@ -77,6 +91,9 @@ impl Blobs {
             Err(e) => return Err(self.disk(e)),
         };
         if Digest::of(&bytes) != digest {
+            if self.files.contains_key(&digest) {
+                return Err(BlobError::Changed { path });
+            }
             fs::remove_file(&path).map_err(|e| self.disk(e))?;
             return Err(BlobError::Damaged { digest });
         }
@@ -138,7 +155,7 @@ impl Blobs {
     }
 
     fn path(&self, digest: Digest) -> PathBuf {
-        self.folder.join(digest.to_string())
+        self.files.get(&digest).cloned().unwrap_or_else(|| self.folder.join(digest.to_string()))
     }
 
     fn disk(&self, source: io::Error) -> BlobError {

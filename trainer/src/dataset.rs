@@ -1,8 +1,10 @@
 //! Frozen datasets: reading one, and turning its pictures into what a model takes.
 //!
 //! On disk a dataset is a folder with `dataset.json` (the canonical bytes, whose SHA-256 is the
-//! dataset's digest) and `payloads/`, one file a picture, named by its SHA-256. Pictures go through
-//! the same decoding and preprocessing as on a device.
+//! dataset's digest), `payloads/`, one file a picture, named by its SHA-256, and, where samples were
+//! removed at the hub since, `removed.json`, a list of their digests. `fleet-hub dataset export` writes
+//! it; docs/training.md describes it. Pictures go through the same decoding and preprocessing as on a
+//! device.
 //!
 //! An item whose payload was removed at the hub, or that cannot be read as a picture, is left out and
 //! named. More than a tenth of a split that cannot be read ([`UNREADABLE_SHARE`]), and more than one
@@ -29,6 +31,9 @@ const NAMED: usize = 3;
 
 /// The name of a dataset's file in its folder.
 pub const DATASET_FILE: &str = "dataset.json";
+
+/// The name of the file beside it that says what was removed since.
+pub const REMOVED_FILE: &str = "removed.json";
 
 /// Why a dataset cannot be used.
 #[derive(Debug, Error)]
@@ -124,13 +129,33 @@ pub fn parse(bytes: &[u8]) -> Result<(Dataset, Digest), DatasetError> {
 ///
 /// # Errors
 /// [`DatasetError`].
-pub fn open(folder: &Path) -> Result<(Dataset, Digest, Blobs), DatasetError> {
+pub fn open(folder: &Path) -> Result<Opened, DatasetError> {
     let path = folder.join(DATASET_FILE);
     let bytes = std::fs::read(&path).map_err(|source| DatasetError::Read { path, source })?;
     let (dataset, digest) = parse(&bytes)?;
     let payloads =
         Blobs::open(&folder.join("payloads")).map_err(|e| DatasetError::Format(e.to_string()))?;
-    Ok((dataset, digest, payloads))
+    let path = folder.join(REMOVED_FILE);
+    let removed = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeSet::new(),
+        Err(source) => return Err(DatasetError::Read { path, source }),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| DatasetError::Format(format!("{REMOVED_FILE}: {e}")))?,
+    };
+    Ok(Opened { dataset, digest, payloads, removed })
+}
+
+/// A dataset that was read from its folder.
+#[derive(Debug)]
+pub struct Opened {
+    /// The dataset.
+    pub dataset: Dataset,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its pictures.
+    pub payloads: Blobs,
+    /// Samples that were removed at the hub since.
+    pub removed: BTreeSet<Digest>,
 }
 
 /// Decoded pictures of one split with their items.

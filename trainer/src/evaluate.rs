@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use fleetloop_models::postprocess::Classification;
+use fleetloop_models::figures::Figures;
+use fleetloop_models::graph::output::OutputError;
 use fleetloop_models::session::{Session, SessionError};
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::Item;
 use fleetloop_protocol::api::reports::Output;
 use serde::Serialize;
 use thiserror::Error;
+
+/// How many samples are run between two looks at whether to go on.
+pub const WATCHED_EVERY: usize = 64;
 
 /// Why a model cannot be evaluated.
 #[derive(Debug, Error)]
@@ -29,18 +33,19 @@ pub enum EvaluateError {
     NotFiniteAt(usize),
     /// The output is not what the loss compares.
     #[error(
-        "cannot evaluate the model: its output for {samples} samples has shape {found:?}, the loss {loss} compares {wanted} values a sample; choose another model or loss (--loss, in a recipe when training), or look at y: integers are classes, other numbers are to be reached, and without y the input is"
+        "cannot evaluate the model: its output for a sample has shape {found:?}, the loss {loss} compares {wanted} values a sample; choose another model or loss (--loss, in a recipe when training), or look at y: integers are classes, other numbers are to be reached, and without y the input is"
     )]
     Output {
         /// Its shape.
         found: Vec<usize>,
-        /// Samples given.
-        samples: usize,
         /// Values wanted a sample.
         wanted: usize,
         /// The loss that wants them.
         loss: crate::train::Loss,
     },
+    /// It cannot be said what the output means.
+    #[error("cannot evaluate the model")]
+    Meaning(#[from] OutputError),
     /// Someone asked it to stop.
     #[error("evaluation cancelled")]
     Cancelled,
@@ -64,10 +69,12 @@ pub struct Summary {
     pub overall: Accuracy,
     /// By group.
     pub groups: BTreeMap<String, Accuracy>,
+    /// AUC, figures by class, the confusion matrix, and what no model at all would score.
+    pub figures: Figures,
 }
 
-/// The output for every item, in their order. `inputs` are preprocessed, one after another;
-/// `batch` at a time are run.
+/// The output for every item, in their order. `inputs` are preprocessed, one after another; they are
+/// run one by one, as on a device.
 ///
 /// # Errors
 /// [`EvaluateError`]; `watch` returns false to cancel.
@@ -75,30 +82,24 @@ pub fn outputs(
     session: &mut Session,
     items: &[&Item],
     inputs: &[f32],
-    batch: usize,
     mut watch: impl FnMut(usize, usize) -> bool,
 ) -> Result<Vec<Output>, EvaluateError> {
-    let per_item = inputs.len() / items.len().max(1);
+    let per_item = (inputs.len() / items.len().max(1)).max(1);
     let mut outputs = Vec::with_capacity(items.len());
-    for (items_now, inputs_now) in items.chunks(batch).zip(inputs.chunks((batch * per_item).max(1)))
-    {
-        if !watch(outputs.len(), items.len()) {
+    for (item, input) in items.iter().zip(inputs.chunks_exact(per_item)) {
+        if outputs.len().is_multiple_of(WATCHED_EVERY) && !watch(outputs.len(), items.len()) {
             return Err(EvaluateError::Cancelled);
         }
-        let logits = session.run(items_now.len(), inputs_now)?;
-        for (item, row) in items_now.iter().zip(logits.chunks_exact(logits.len() / items_now.len()))
-        {
-            let answer = Classification::from_logits(row);
-            if !answer.is_finite() {
-                return Err(EvaluateError::NotFinite(item.sample));
-            }
-            outputs.push(Output {
-                sample: item.sample,
-                label: item.label,
-                group: item.group.clone(),
-                probabilities: answer.probabilities().to_vec(),
-            });
+        let answer = session.answer(input)?;
+        if !answer.is_finite() {
+            return Err(EvaluateError::NotFinite(item.sample));
         }
+        outputs.push(Output {
+            sample: item.sample,
+            label: item.label,
+            group: item.group.clone(),
+            probabilities: answer.probabilities().to_vec(),
+        });
     }
     Ok(outputs)
 }
@@ -116,7 +117,9 @@ pub fn summary(outputs: &[Output]) -> Summary {
     for counted in groups.values_mut().chain([&mut overall]) {
         counted.share = counted.correct as f64 / counted.total.max(1) as f64;
     }
-    Summary { overall, groups }
+    let classes = outputs.first().map_or(0, |output| output.probabilities.len());
+    let rows = outputs.iter().map(|o| (usize::from(o.label), o.probabilities.as_slice()));
+    Summary { overall, groups, figures: Figures::of(classes, rows) }
 }
 
 #[cfg(test)]
@@ -139,5 +142,7 @@ mod tests {
         assert_eq!((summary.overall.correct, summary.overall.total), (2, 3));
         assert_eq!(summary.groups["fleet"].share, 1.0);
         assert_eq!(summary.groups["import"].share, 0.5);
+        assert_eq!(summary.figures.confusion, [[1, 0], [1, 1]]);
+        assert_eq!(summary.figures.largest_class, 2.0 / 3.0);
     }
 }

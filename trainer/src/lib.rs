@@ -18,6 +18,7 @@ pub mod cli;
 pub mod dataset;
 pub mod durable;
 pub mod evaluate;
+pub mod folder;
 pub mod graph;
 pub mod job;
 pub mod kernels;

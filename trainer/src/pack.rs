@@ -1,8 +1,9 @@
 //! From a graph to a bundle: golden cases and reference are recorded with the very file that ships.
 
-use fleetloop_models::bundle::{Bundle, Description, Files, InputSpec, Manifest, Role};
+use fleetloop_models::bundle::{Bundle, Description, Files, InputSpec, Manifest, OutputKind, Role};
 use fleetloop_models::golden::GoldenCases;
 use fleetloop_models::graph::Graph;
+use fleetloop_models::picture::Frame;
 use fleetloop_models::reference::Reference;
 use fleetloop_models::session::{Runtime, Session, SessionError, Threads};
 use fleetloop_protocol::sample::MediaType;
@@ -45,9 +46,9 @@ impl Draft {
         Ok(Self { about, graph, manifest, session, _limited: limited })
     }
 
-    /// The graph's file, how it is preprocessed for, and the session that runs it.
-    pub fn parts(&mut self) -> (&[u8], &Manifest, &mut Session) {
-        (self.graph.bytes(), &self.manifest, &mut self.session)
+    /// How pictures are preprocessed, and the session that runs the graph.
+    pub fn parts(&mut self) -> (&Manifest, &mut Session) {
+        (&self.manifest, &mut self.session)
     }
 
     /// The bundle, with what the graph makes of `golden` as its golden cases.
@@ -70,6 +71,26 @@ impl Draft {
     }
 }
 
+/// Finds out what the output of `model` is and notes it in `about`: by its graph, by what somebody
+/// says, and by what it gives for `frames`.
+///
+/// # Errors
+/// [`JobError`] when the graph is refused or does not run, or it stays unclear.
+pub fn settle(
+    about: &mut Description,
+    model: &[u8],
+    said: Option<OutputKind>,
+    frames: &[&Frame],
+    (runtime, threads): (&Runtime, usize),
+) -> Result<(), JobError> {
+    // Rows are the graph's own, whatever the draft says of the output.
+    let mut draft = Draft::open(about.clone(), model.to_vec(), runtime, threads)?;
+    let (_, session) = draft.parts();
+    let rows: Result<Vec<_>, _> = frames.iter().map(|frame| session.outputs(frame)).collect();
+    about.output = draft.graph.reading().settle(said, &rows?)?;
+    Ok(())
+}
+
 /// The picture input that a graph declares: batch × channels × height × width of floats, with 1 or
 /// 3 channels and fixed sizes but for the batch.
 ///
@@ -90,7 +111,9 @@ pub fn declared_input(model: &[u8]) -> Result<InputSpec, JobError> {
         fixed.collect()
     });
     match sizes.as_deref() {
-        Some(&[channels @ (1 | 3), height, width]) if input.element() == Ok(Element::F32) => {
+        Some(&[channels @ (1 | 3), height, width])
+            if input.element().is_ok_and(Element::is_float) =>
+        {
             Ok(InputSpec { name: input.name.clone(), channels, height, width })
         }
         _ => Err(mismatch()),

@@ -69,6 +69,8 @@ pub struct Reproducible {
 pub enum JudgedBy {
     /// This share of the file, by content; it is not learned from.
     Share(f64),
+    /// These groups of the file, whole; they are not learned from.
+    Groups(Vec<String>),
     /// Another file.
     File(Digest),
 }

@@ -1,6 +1,7 @@
 //! Datasets: freeze what is labelled, list, fetch, and what was removed since.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use axum::Router;
 use axum::extract::State;
@@ -13,17 +14,22 @@ use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::{
     Dataset, DatasetSummary, FreezeRequest, Frozen, Item, Split, kind_of,
 };
+use fleetloop_protocol::api::jobs::LeftOut;
 
 use super::auth::{AdminCaller, AnyCaller, WorkerCaller};
 use super::error::Failure;
 use super::extract::{Json, Named};
+use super::imports::decode_all;
 use crate::AppState;
 use crate::registry;
 use crate::store::datasets::{self, Labelled};
-use crate::store::{labels, removal};
+use crate::store::{StoreError, imports, labels, removal};
 
 /// The longest name, in bytes.
 pub const NAME_BYTES: usize = 100;
+
+/// Payloads in memory at once while they are decoded.
+const DECODED_AT_ONCE: usize = 16;
 
 /// The endpoints.
 pub fn router() -> Router<AppState> {
@@ -37,13 +43,12 @@ pub fn router() -> Router<AppState> {
 /// endian, over 2^64, are below the share. So a picture is for the gate in every dataset of that
 /// share, or never, however often a device sent it.
 pub fn is_gate(payload: Digest, share: f64) -> bool {
-    let mut head = [0; 8];
-    head.copy_from_slice(&payload.as_bytes()[..8]);
-    (u64::from_be_bytes(head) as f64) / 2f64.powi(64) < share
+    payload.fraction() < share
 }
 
-/// The dataset of what is labelled. Pure: the same samples and labels give the same bytes. What it
-/// keeps to judge by it does not learn from, whichever of its samples show the same picture.
+/// The dataset of what is labelled. Pure: the same samples and labels give the same bytes. It holds each
+/// picture once, with the newest of its labels, whichever of its samples that was given to; a picture
+/// that one of them keeps to judge by is not learned from.
 ///
 /// # Errors
 /// [`Failure`] 400 for a name or share that cannot be, 409 when a split would be empty.
@@ -69,18 +74,32 @@ pub fn assemble(
             "cannot freeze dataset {name:?}: there is no group {group:?}, only fleet and import"
         )));
     }
-    let mut items: Vec<Item> = labelled
-        .into_iter()
-        .filter(|one| {
-            request.groups.is_empty()
-                || request.groups.iter().any(|group| group == kind_of(&one.group))
-        })
-        .map(|one| Item {
-            split: one.split.unwrap_or(if is_gate(one.payload, request.gate_share) {
-                Split::Gate
-            } else {
-                Split::Train
-            }),
+    let chosen = |one: &Labelled| {
+        request.groups.is_empty() || request.groups.iter().any(|group| group == kind_of(&one.group))
+    };
+    let mut pictures: BTreeMap<Digest, (Labelled, bool)> = BTreeMap::new();
+    for one in labelled.into_iter().filter(chosen) {
+        let gate = match one.split {
+            Some(split) => split == Split::Gate,
+            None => is_gate(one.payload, request.gate_share),
+        };
+        match pictures.entry(one.payload) {
+            Entry::Vacant(new) => {
+                new.insert((one, gate));
+            }
+            Entry::Occupied(mut known) => {
+                let (newest, judges) = known.get_mut();
+                *judges |= gate;
+                if one.given > newest.given {
+                    *newest = one;
+                }
+            }
+        }
+    }
+    let mut items: Vec<Item> = pictures
+        .into_values()
+        .map(|(one, gate)| Item {
+            split: if gate { Split::Gate } else { Split::Train },
             sample: one.sample,
             payload: one.payload,
             media_type: one.media_type,
@@ -88,9 +107,6 @@ pub fn assemble(
             group: one.group,
         })
         .collect();
-    let judged_by: HashSet<Digest> =
-        items.iter().filter(|item| item.split == Split::Gate).map(|item| item.payload).collect();
-    items.retain(|item| item.split == Split::Gate || !judged_by.contains(&item.payload));
     items.sort_by_key(|item| item.sample);
     let has = |split| items.iter().any(|item| item.split == split);
     for (split, word, remedy) in [
@@ -125,6 +141,7 @@ async fn freeze(
             Ok((labels::set(connection)?, labelled, datasets::held(connection)?))
         })
         .await?;
+    let (labelled, unreadable) = readable(&state, labelled).await?;
     let dataset = assemble(&request, set.labels, labelled)?;
     let bytes =
         serde_json::to_vec(&dataset).map_err(|e| Failure::internal("write a dataset", &e))?;
@@ -143,7 +160,60 @@ async fn freeze(
     for item in &dataset.items {
         tracing::debug!(digest = %item.sample, dataset = %digest, "frozen into a dataset");
     }
-    Ok(axum::Json(Frozen { dataset: stored, held }))
+    Ok(axum::Json(Frozen { dataset: stored, held, unreadable }))
+}
+
+/// Those whose payloads can be decoded in full, and the others with the reason. What was decoded once is
+/// noted and not decoded again.
+async fn readable(
+    state: &AppState,
+    labelled: Vec<Labelled>,
+) -> Result<(Vec<Labelled>, Vec<LeftOut>), Failure> {
+    let (labelled, unknown) = state
+        .store
+        .read(move |connection| {
+            let mut unknown = Vec::new();
+            for one in &labelled {
+                if imports::decoded(connection, one.payload)?.is_none() {
+                    unknown.push((one.payload, one.media_type));
+                }
+            }
+            unknown.sort_unstable_by_key(|(payload, _)| *payload);
+            unknown.dedup_by_key(|(payload, _)| *payload);
+            Ok((labelled, unknown))
+        })
+        .await?;
+    for some in unknown.chunks(DECODED_AT_ONCE) {
+        let mut pictures = Vec::new();
+        for (payload, media_type) in some {
+            match state.payloads.get(*payload).await {
+                Ok(bytes) => pictures.push((*media_type, bytes)),
+                Err(StoreError::NotFound { .. } | StoreError::Mismatch { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let notes =
+            decode_all(pictures).await?.into_iter().map(|(note, _)| note).collect::<Vec<_>>();
+        let now = state.clock.now();
+        state.store.write(move |tx| imports::note(tx, &notes, now)).await?;
+    }
+    let sorted = state.store.read(move |connection| {
+        let (mut whole, mut left_out) = (Vec::new(), Vec::new());
+        for one in labelled {
+            let reason = match imports::decoded(connection, one.payload)? {
+                Some(found) => found.fault,
+                None => {
+                    Some("its picture is not on the hub's disk, or is damaged there".to_owned())
+                }
+            };
+            match reason {
+                None => whole.push(one),
+                Some(reason) => left_out.push(LeftOut { sample: one.sample, reason }),
+            }
+        }
+        Ok((whole, left_out))
+    });
+    Ok(sorted.await?)
 }
 
 async fn list(

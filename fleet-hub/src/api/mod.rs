@@ -13,6 +13,7 @@ pub mod drift;
 pub mod error;
 pub mod extract;
 pub mod findings;
+pub mod imports;
 pub mod labels;
 pub mod payloads;
 pub mod reports;
@@ -20,6 +21,8 @@ pub mod samples;
 pub mod status;
 pub mod tokens;
 
+#[cfg(test)]
+mod import_tests;
 #[cfg(test)]
 mod removal_tests;
 #[cfg(test)]
@@ -46,6 +49,7 @@ pub fn router(state: AppState) -> Router {
         .merge(drift::router())
         .merge(findings::router())
         .merge(samples::router())
+        .merge(imports::router())
         .merge(payloads::router())
         .merge(reports::router())
         .merge(labels::router())

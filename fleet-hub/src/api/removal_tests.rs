@@ -1,15 +1,13 @@
-//! What is taken back: labels withdrawn, samples removed, pictures that are none.
+//! What is taken back: labels withdrawn, samples removed.
 
 use axum::http::StatusCode;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::{DatasetSummary, FreezeRequest, Split};
 use fleetloop_protocol::api::labels::{ClearRequest, LabelQueue, LabelRequest};
-use fleetloop_protocol::api::samples::{ImportResponse, RemoveRequest, Sample, SampleCounts};
+use fleetloop_protocol::api::samples::{RemoveRequest, Sample, SampleCounts};
 use fleetloop_protocol::sample::Selection;
 
-use super::testing::{Hub, NOW, import, picture};
+use super::testing::{Hub, NOW, picture};
 use crate::store::{audit, labels, removal};
 
 const UNSURE: Selection = Selection::Uncertain { score: 0.8 };
@@ -83,7 +81,7 @@ async fn a_removed_sample_loses_its_picture_and_keeps_its_proof() {
     for one in [sample, kept] {
         label(&hub, one, "boot").await;
     }
-    hub.post("/api/v1/samples/import", &import(Split::Gate, 9, &["boot"])).await;
+    hub.import(Split::Gate, 9, &["boot"]).await;
     let freeze = FreezeRequest { name: "d".into(), gate_share: 0.0, groups: vec![] };
     let before: DatasetSummary = hub.post("/api/v1/datasets", &freeze).await.json();
     assert_eq!(before.train, 2);
@@ -149,38 +147,8 @@ async fn what_a_crash_left_unerased_is_erased_at_the_next_start_unless_it_is_nee
         .unwrap();
     // The hub was killed here; before it came to the files a sample of the second picture came.
     hub.sample(&mut device, &picture(2), UNSURE).await;
-    removal::erase_due(&hub.state.store, &hub.state.payloads).await.unwrap();
+    removal::erase_due(&hub.state.store, &hub.state.payloads, NOW).await.unwrap();
     assert!(!hub.state.payloads.exists(Digest::of(&picture(1))).await.unwrap());
     assert!(hub.state.payloads.exists(Digest::of(&picture(2))).await.unwrap());
     assert_eq!(column::<i64>(&hub, "SELECT count(*) FROM erasure"), 0);
-}
-
-#[tokio::test]
-async fn an_import_names_what_is_no_picture_and_takes_the_rest() {
-    let hub = Hub::new().await;
-    let mut request = import(Split::Train, 1, &["boot", "bag", "coat", "boot"]);
-    request.items[0].payload = STANDARD.encode(b"<html>no</html>");
-    request.items[1].payload = String::new();
-    let cut = picture(3);
-    request.items[2].payload = STANDARD.encode(&cut[..cut.len() - 1]);
-    let done: ImportResponse = hub.post("/api/v1/samples/import", &request).await.json();
-    assert_eq!((done.stored, done.refused.len()), (1, 3));
-    let told: Vec<(usize, &str)> =
-        done.refused.iter().map(|one| (one.item, one.reason.as_str())).collect();
-    assert!(told[0].0 == 0 && told[0].1.contains("HTML"), "{told:?}");
-    assert!(told[1].0 == 1 && told[1].1.contains("empty"), "{told:?}");
-    assert!(told[2].0 == 2 && told[2].1.contains("cut off"), "{told:?}");
-}
-
-#[tokio::test]
-async fn an_imported_picture_that_was_removed_stays_removed_when_it_is_imported_again() {
-    let hub = Hub::new().await;
-    let request = import(Split::Train, 1, &["boot"]);
-    hub.post("/api/v1/samples/import", &request).await;
-    let all: Vec<Sample> = hub.get("/api/v1/samples?group=import").await.json();
-    remove(&hub, &[all[0].sample]).await;
-    let again: ImportResponse = hub.post("/api/v1/samples/import", &request).await.json();
-    assert_eq!((again.stored, again.known), (0, 1));
-    assert!(!hub.state.payloads.exists(Digest::of(&picture(1))).await.unwrap());
-    assert_eq!(payload(&hub, &picture(1)).await, 410);
 }

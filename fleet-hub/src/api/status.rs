@@ -49,7 +49,8 @@ async fn scrape_devices(
     _caller: LabelCaller,
     State(state): State<AppState>,
 ) -> Result<impl IntoResponse, Failure> {
-    let devices = state.store.read(super::devices::all).await?;
+    let now = state.clock.now();
+    let devices = state.store.read(move |connection| super::devices::all(connection, now)).await?;
     let text = metrics::devices::text(devices)
         .map_err(|e| Failure::internal("write the devices' metrics", &e))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))

@@ -1,6 +1,7 @@
 //! A hub for tests: the real store in a temporary folder, the real router, tokens of each role, and
 //! devices that really sign.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::Bytes;
 use fleetloop_models::picture::{Channels, Frame};
-use fleetloop_protocol::api::samples::{ImportItem, ImportRequest};
+use fleetloop_protocol::api::imports::{ImportRequest, Imported, Picture, Pictures, Taken};
 use fleetloop_protocol::api::{ApiError, Role, datasets::Split};
 use fleetloop_protocol::gap::Gap;
 use fleetloop_protocol::keys::SigningKey;
@@ -172,6 +173,26 @@ impl Hub {
         self.ask(Method::POST, &self.admin, path, body).await
     }
 
+    /// Sends pictures and imports them.
+    pub(crate) async fn imports(
+        &self,
+        split: Split,
+        source: &str,
+        pictures: &[(Vec<u8>, &str)],
+    ) -> Imported {
+        let items = pictures.iter().map(|(bytes, _)| sent(bytes, MediaType::Png)).collect();
+        let taken: Taken = self.post("/api/v1/imports/pictures", &Pictures { items }).await.json();
+        assert_eq!(taken, Taken::default());
+        self.post("/api/v1/imports", &import(split, source, pictures)).await.json()
+    }
+
+    /// Imports one picture for each label, shades from `first` on.
+    pub(crate) async fn import(&self, split: Split, first: u8, names: &[&str]) -> Imported {
+        let pictures: Vec<_> =
+            names.iter().zip(first..).map(|(label, shade)| (picture(shade), *label)).collect();
+        self.imports(split, "test pictures", &pictures).await
+    }
+
     /// Enrols a device of that id and name, below HTTP.
     pub(crate) async fn device(&self, id: &str, name: &str) -> Device {
         let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().unwrap()).unwrap();
@@ -292,17 +313,17 @@ pub(crate) fn picture(shade: u8) -> Vec<u8> {
     frame.encode_png().unwrap()
 }
 
-/// An import of one picture for each label, shades from `first` on.
-pub(crate) fn import(split: Split, first: u8, names: &[&str]) -> ImportRequest {
+/// What a payload is sent as for an import.
+pub(crate) fn sent(payload: &[u8], media_type: MediaType) -> Picture {
     use base64::Engine as _;
-    let items = names
-        .iter()
-        .zip(first..)
-        .map(|(label, shade)| ImportItem {
-            payload: base64::engine::general_purpose::STANDARD.encode(picture(shade)),
-            media_type: MediaType::Png,
-            label: (*label).to_owned(),
-        })
-        .collect();
-    ImportRequest { source: "test pictures".into(), split, items }
+    Picture { payload: base64::engine::general_purpose::STANDARD.encode(payload), media_type }
+}
+
+/// An import of pictures with their labels; their payloads have to be sent before.
+pub(crate) fn import(split: Split, source: &str, pictures: &[(Vec<u8>, &str)]) -> ImportRequest {
+    let mut classes: BTreeMap<String, Vec<Digest>> = BTreeMap::new();
+    for (payload, label) in pictures {
+        classes.entry((*label).to_owned()).or_default().push(Digest::of(payload));
+    }
+    ImportRequest { source: source.into(), split, classes }
 }

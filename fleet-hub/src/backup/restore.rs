@@ -12,6 +12,8 @@
 //!
 //! The folder is marked as unfinished until the last step, as by `init`.
 
+use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
@@ -176,6 +178,19 @@ async fn artefacts_missing(config: &Config, store: &Store) -> Result<Vec<String>
     Ok(missing)
 }
 
+/// Makes a file or folder its owner's alone, and says what it is.
+fn give(path: &Path, owner: &Metadata) -> std::io::Result<Metadata> {
+    let found = std::fs::symlink_metadata(path)?;
+    if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) {
+        lchown(path, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    let mode = if found.is_dir() { 0o700 } else { 0o600 };
+    if found.permissions().mode() & 0o7777 != mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    Ok(found)
+}
+
 /// Everything belongs to the owner of the data directory, and is readable by nobody else.
 fn give_to_owner(data: &Path) -> Result<(), RestoreError> {
     let failed = |path: &Path, source| RestoreError::Owner { path: path.to_owned(), source };
@@ -184,16 +199,11 @@ fn give_to_owner(data: &Path) -> Result<(), RestoreError> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).map_err(|source| failed(&folder, source))? {
             let path = entry.map_err(|source| failed(&folder, source))?.path();
-            let found = std::fs::symlink_metadata(&path).map_err(|source| failed(&path, source))?;
-            if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) {
-                lchown(&path, Some(owner.uid()), Some(owner.gid()))
-                    .map_err(|source| failed(&path, source))?;
-            }
-            let mode = if found.is_dir() { 0o700 } else { 0o600 };
-            if found.permissions().mode() & 0o7777 != mode {
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
-                    .map_err(|source| failed(&path, source))?;
-            }
+            let found = match give(&path, &owner) {
+                // The database's shared memory goes by itself when its last connection is closed.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                found => found.map_err(|source| failed(&path, source))?,
+            };
             if found.is_dir() {
                 folders.push(path);
             }

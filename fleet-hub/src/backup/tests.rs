@@ -13,7 +13,7 @@ use fleetloop_protocol::sample::Selection;
 use super::key::{self, Identities};
 use super::restore::{RestoreError, RestoreOptions, Restored, restore};
 use super::unpack::{UnpackError, unpack};
-use crate::api::testing::{Hub, NOW, import, picture};
+use crate::api::testing::{Hub, NOW, picture};
 use crate::clock::Clock;
 use crate::store::tokens::{self, Shown};
 use crate::store::{Store, samples};
@@ -43,7 +43,7 @@ impl Backed {
         write(&data.join("tuf/dev/timestamp.json"), b"{}");
         write(&data.join("tuf/dev/1.root.json"), b"{}");
         write(&data.join("tuf/dev/2.snapshot.json.tmp"), b"half");
-        hub.post("/api/v1/samples/import", &import(Split::Train, 0, &["boot", "bag"])).await;
+        hub.import(Split::Train, 0, &["boot", "bag"]).await;
         let mut device = hub.device("dev-a", "press 7").await;
         hub.sample(&mut device, &picture(9), Selection::Random { rate: 0.1 }).await;
         let token = hub

@@ -88,6 +88,22 @@ impl Connect {
         }
     }
 
+    /// What ends a session when its client id has connected again, as bytes: the older protocol has no
+    /// words for it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn taken_over(&self) -> Result<BytesMut, NoConnect> {
+        match self {
+            Self::V3(_) => Ok(BytesMut::new()),
+            Self::V5(_) => {
+                let reason_code = v5::DisconnectReasonCode::SessionTakenOver;
+                let why = v5::Disconnect { reason_code, ..v5::Disconnect::default() };
+                write(v5_codec(), MqttPacket::V5(v5::Packet::Disconnect(why)))
+            }
+        }
+    }
+
     /// The answer "not authorised", as bytes.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! Nothing here is durable: devices keep what has no receipt.
 
 pub mod greeting;
+mod newest;
 mod relay;
 pub mod rules;
 mod sessions;
@@ -112,7 +113,12 @@ impl Broker {
             state.config.mqtt_listen,
             tls::server(pki, ClientCertificates::Required, &state.clock)?,
             state.vitals.gate.clone(),
-            Relay { store: state.store.clone(), broker: address, secret },
+            Relay {
+                store: state.store.clone(),
+                broker: address,
+                secret,
+                newest: newest::Newest::default(),
+            },
         )?;
         let server = MqttServer::new(context).listener_by_id(private, LISTENER).build();
         let server = tokio::spawn(async move {

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::greeting::{Connect, Greeting, NoConnect};
+use super::newest::Newest;
 use super::rules::Peer;
 use crate::listeners::accept::Serve;
 use crate::listeners::gate::Connection;
@@ -53,6 +54,7 @@ pub(super) struct Relay {
     pub(super) store: Store,
     pub(super) broker: SocketAddr,
     pub(super) secret: Secret,
+    pub(super) newest: Newest,
 }
 
 /// Why there is no session.
@@ -108,6 +110,9 @@ impl Relay {
         }
         connection.enter(Phase::Connect);
         let (connect, rest) = greeting(stream).await?;
+        // Before the broker hears of this session, for it ends the one before it then.
+        let turn = self.newest.begin(name);
+        let taken_over = connect.taken_over()?;
         let mut first = connect.introduced(name, &self.secret.0)?;
         first.unsplit(rest);
         connection.enter(Phase::Session);
@@ -115,7 +120,7 @@ impl Relay {
         broker.set_nodelay(true)?;
         broker.write_all(&first).await?;
         drop(first);
-        between(stream, broker).await;
+        between(stream, broker, || if turn.is_over() { &taken_over[..] } else { &[] }).await;
         Ok(())
     }
 
@@ -143,8 +148,9 @@ async fn greeting(stream: &mut Stream) -> Result<(Connect, BytesMut), NoSession>
     }
 }
 
-/// Carries bytes until one side ends; the broker then has a moment for its last ones.
-async fn between(stream: &mut Stream, mut broker: TcpStream) {
+/// Carries bytes until one side ends; the broker then has a moment for its last ones, and when it has ended
+/// the session, the client hears what `why` says of it.
+async fn between<'a>(stream: &mut Stream, mut broker: TcpStream, why: impl Fn() -> &'a [u8]) {
     let (mut from_client, mut to_client) = tokio::io::split(stream);
     let (mut from_broker, mut to_broker) = broker.split();
     let mut up = std::pin::pin!(async {
@@ -153,6 +159,7 @@ async fn between(stream: &mut Stream, mut broker: TcpStream) {
     });
     let mut down = std::pin::pin!(async {
         let _ = tokio::io::copy(&mut from_broker, &mut to_client).await;
+        let _ = to_client.write_all(why()).await;
         let _ = to_client.shutdown().await;
     });
     // Cancel-safe: when the broker has ended the session, what the client still sends is for nobody.

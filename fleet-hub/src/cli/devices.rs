@@ -10,6 +10,7 @@ use fleetloop_protocol::state::Update;
 
 use super::client::Client;
 use super::human;
+use super::resolve;
 use super::table::{Table, facts};
 use crate::clock::Clock;
 
@@ -32,14 +33,14 @@ pub enum Command {
     List,
     /// Shows one device.
     Show {
-        /// Its id.
-        device: DeviceId,
+        /// Its id, the beginning of it, or its name.
+        device: String,
     },
     /// Makes an enrolment token for a device that takes another's place: its orders, its part in
     /// the rollout, and its name. The old device is shut out when the new one enrols.
     Replace {
-        /// The old device's id.
-        old: DeviceId,
+        /// The old device: its id, the beginning of it, or its name.
+        old: String,
         /// What people call the new device; without it, what they called the old one.
         #[arg(long)]
         name: Option<String>,
@@ -61,15 +62,15 @@ pub enum Command {
     /// Shows the epochs of a device, one for each life of its outbox, and what of them is kept out of
     /// datasets.
     Epochs {
-        /// Its id.
-        device: DeviceId,
+        /// Its id, the beginning of it, or its name.
+        device: String,
     },
     /// Decides which samples of a cloned device count, after the copy was found and stopped. Only
     /// samples that are held are decided about; the others of them stay out of datasets for good.
     #[command(group(clap::ArgGroup::new("which").required(true)))]
     Keep {
-        /// Its id.
-        device: DeviceId,
+        /// Its id, the beginning of it, or its name.
+        device: String,
         /// An epoch whose held samples count, as 'device epochs' shows it; may be given again.
         #[arg(long = "epoch", group = "which", value_name = "EPOCH")]
         epochs: Vec<String>,
@@ -82,8 +83,8 @@ pub enum Command {
     },
     /// Shuts a device out for good: its sessions end and its certificate is worth nothing.
     Revoke {
-        /// Its id.
-        device: DeviceId,
+        /// Its id, the beginning of it, or its name.
+        device: String,
     },
 }
 
@@ -104,11 +105,13 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             output.print(&devices, |all| list(all, Clock::system().now().0))
         }
         Command::Show { device } => {
+            let device = resolve::device(client, &device).await?;
             let found: Device =
                 client.get(&format!("show device {device}"), &format!("/devices/{device}")).await?;
             output.print(&found, |one| show(one, Clock::system().now().0))
         }
         Command::Replace { old, name, valid_hours } => {
+            let old = resolve::device(client, &old).await?;
             let operation = format!("replace device {old}");
             let request = ReplaceRequest { name, valid_s: valid_hours * 3600 };
             let path = format!("/devices/{old}/replace");
@@ -128,12 +131,14 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             output.print(&found, |one| format!("{} ({}) is enrolled again\n", one.id, one.name))
         }
         Command::Epochs { device } => {
+            let device = resolve::device(client, &device).await?;
             let path = format!("/devices/{device}/epochs");
             let all: Vec<EpochSummary> =
                 client.get(&format!("show the epochs of device {device}"), &path).await?;
             output.print(&all, |all| epochs(all))
         }
         Command::Keep { device, epochs: kept, all, none: _ } => {
+            let device = resolve::device(client, &device).await?;
             let path = format!("/devices/{device}/epochs");
             let request = KeepRequest { epochs: (!all).then_some(kept) };
             let decided: Vec<EpochSummary> = client
@@ -142,6 +147,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             output.print(&decided, |all| epochs(all))
         }
         Command::Revoke { device } => {
+            let device = resolve::device(client, &device).await?;
             let operation = format!("revoke device {device}");
             let path = format!("/devices/{device}/revoke");
             let found: Device = client.post(&operation, &path, &serde_json::json!({})).await?;

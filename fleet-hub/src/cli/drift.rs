@@ -1,7 +1,6 @@
 //! `fleet-hub drift`
 
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::drift::FleetDrift;
 use fleetloop_protocol::drift::{Against, Drift, Finding, Measure};
 
@@ -12,9 +11,9 @@ use super::table::Table;
 /// What to compare.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// One device only.
+    /// One device only: its id, the beginning of it, or its name.
     #[arg(long)]
-    device: Option<DeviceId>,
+    device: Option<String>,
     /// One model only: its digest, the beginning of it, or name/version.
     #[arg(long)]
     model: Option<String>,
@@ -32,8 +31,12 @@ pub async fn run(client: &Client, output: Output, args: Args) -> anyhow::Result<
         Some(text) => Some(resolve::bundle(client, &text).await?),
         None => None,
     };
+    let device = match args.device {
+        Some(text) => Some(resolve::device(client, &text).await?),
+        None => None,
+    };
     let query = query(&[
-        ("device", args.device.map(|device| device.to_string())),
+        ("device", device.map(|device| device.to_string())),
         ("model", model.map(|model| model.to_string())),
         ("hours", Some(args.hours.to_string())),
     ]);

@@ -1,11 +1,11 @@
 //! `fleet-hub finding …`
 
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::DeviceId;
 use fleetloop_protocol::api::findings::{AcknowledgeRequest, Finding};
 
 use super::client::{Client, query};
 use super::human;
+use super::resolve;
 use super::table::Table;
 use crate::clock::Clock;
 
@@ -14,9 +14,9 @@ use crate::clock::Clock;
 pub enum Command {
     /// Lists findings: alarms first, then the last seen first.
     List {
-        /// Of one device only.
+        /// Of one device only: its id, the beginning of it, or its name.
         #[arg(long)]
-        device: Option<DeviceId>,
+        device: Option<String>,
         /// Acknowledged ones too.
         #[arg(long)]
         all: bool,
@@ -42,6 +42,10 @@ pub enum Command {
 pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List { device, all, limit } => {
+            let device = match device {
+                Some(text) => Some(resolve::device(client, &text).await?),
+                None => None,
+            };
             let query = query(&[
                 ("device", device.map(|device| device.to_string())),
                 ("all", all.then(|| "true".to_owned())),

@@ -2,12 +2,11 @@
 
 use fleetloop_observe::names::Names;
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::labels::{ClearRequest, LabelQueue, LabelRequest, LabelSet};
 use fleetloop_protocol::api::samples::Sample;
 
 use super::client::Client;
-use super::samples;
+use super::{resolve, samples};
 
 /// What can be done with labels.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -20,16 +19,16 @@ pub enum Command {
     },
     /// Says what a sample shows. Saying it again replaces the label; the history is kept.
     Set {
-        /// The sample's digest.
-        sample: Digest,
+        /// The sample: its digest, or the beginning of it.
+        sample: String,
         /// One of the hub's labels.
         label: String,
     },
     /// Withdraws the labels of samples: they have none then. The history is kept.
     Clear {
-        /// The samples' digests.
+        /// The samples: their digests, or the beginnings of them.
         #[arg(required = true)]
-        samples: Vec<Digest>,
+        samples: Vec<String>,
     },
     /// Lists the hub's labels, or adds some at the end.
     Names {
@@ -51,6 +50,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             output.print(&queue, show_queue)
         }
         Command::Set { sample, label } => {
+            let sample = resolve::sample(client, &sample).await?;
             let operation = format!("label sample {}", sample.short());
             let request = LabelRequest { sample, label };
             let sample: Sample = client.post(&operation, "/labels", &request).await?;
@@ -60,6 +60,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             })
         }
         Command::Clear { samples } => {
+            let samples = resolve::samples(client, &samples).await?;
             let request = ClearRequest { samples };
             let cleared: Vec<Sample> =
                 client.post("clear labels", "/labels/clear", &request).await?;

@@ -10,10 +10,13 @@ pub mod collect;
 pub mod datasets;
 pub mod devices;
 pub mod drift;
+pub mod fetch;
 pub mod findings;
 pub mod hosts;
 pub mod human;
 pub mod import;
+pub mod imports;
+pub mod insight;
 pub mod keys;
 pub mod labels;
 pub mod models;
@@ -68,6 +71,9 @@ pub enum Command {
     /// Samples: what devices sent, what was imported.
     #[command(subcommand)]
     Sample(samples::Command),
+    /// Imports: what 'sample import' brought, and taking it back.
+    #[command(subcommand)]
+    Import(imports::Command),
     /// Labels: what to label next, what a sample shows.
     #[command(subcommand)]
     Label(labels::Command),
@@ -131,6 +137,7 @@ pub async fn run(access: Access, command: Command) -> anyhow::Result<()> {
         Command::Finding(command) => findings::run(&client, output, command).await,
         Command::Drift(args) => drift::run(&client, output, args).await,
         Command::Sample(command) => samples::run(&client, output, command).await,
+        Command::Import(command) => imports::run(&client, output, command).await,
         Command::Label(command) => labels::run(&client, output, command).await,
         Command::Dataset(command) => datasets::run(&client, output, command).await,
         Command::Train(command) => training::run(&client, output, command).await,

@@ -1,12 +1,18 @@
-//! Names for people: wherever the API wants a digest, the beginning of one will do, and so will a
-//! dataset's name or a model's `name/version`, as long as exactly one thing is meant.
+//! Names for people: wherever the API wants an id or a digest, the beginning of one will do, and so will
+//! the name of a device, a token or a dataset, or a model's `name/version`, as long as exactly one thing
+//! is meant. A model's name alone means its newest version.
+
+use std::fmt::Display;
 
 use fleetloop_protocol::api::datasets::DatasetSummary;
+use fleetloop_protocol::api::devices::Device;
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::api::reports::StoredReport;
-use fleetloop_protocol::{BundleDigest, Digest};
+use fleetloop_protocol::api::samples::Sample;
+use fleetloop_protocol::api::tokens::{ApiToken, TokenId, TokenState};
+use fleetloop_protocol::{BundleDigest, DeviceId, Digest};
 
-use super::client::Client;
+use super::client::{Client, query};
 
 /// A text that means nothing, or more than one thing.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,9 @@ pub async fn bundle(client: &Client, text: &str) -> anyhow::Result<BundleDigest>
         return Ok(BundleDigest(digest));
     }
     let all: Vec<Model> = client.get("list models", "/models").await?;
+    if let Some(newest) = all.iter().filter(|m| m.name == text).max_by_key(|m| m.version) {
+        return Ok(newest.bundle);
+    }
     let name = |m: &Model| format!("{}/{}", m.name, m.version);
     let known = all.iter().map(|m| (m.bundle.0, name(m))).collect::<Vec<_>>();
     Ok(BundleDigest(one("bundle", "fleet-hub model list", text, &known)?))
@@ -57,23 +66,93 @@ pub async fn report(client: &Client, text: &str) -> anyhow::Result<Digest> {
     Ok(one("report", "fleet-hub report list", text, &known)?)
 }
 
-fn one(kind: &str, list: &str, text: &str, known: &[(Digest, String)]) -> Result<Digest, Unclear> {
-    let by_digest = text.len() >= LEAST_DIGITS;
-    let meant: Vec<&(Digest, String)> = known
-        .iter()
-        .filter(|(digest, name)| {
-            name == text || (by_digest && digest.to_string().starts_with(text))
-        })
-        .collect();
+/// The samples that `texts` mean, in their order: digests, or beginnings of them.
+///
+/// # Errors
+/// None or several are meant by one, or the hub cannot be asked.
+pub async fn samples(client: &Client, texts: &[String]) -> anyhow::Result<Vec<Digest>> {
+    let mut found = Vec::with_capacity(texts.len());
+    for text in texts {
+        found.push(sample(client, text).await?);
+    }
+    Ok(found)
+}
+
+/// The sample that `text` means.
+///
+/// # Errors
+/// As [`samples`].
+pub async fn sample(client: &Client, text: &str) -> anyhow::Result<Digest> {
+    if let Ok(digest) = text.parse() {
+        return Ok(digest);
+    }
+    let hexadecimal = text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    let known = if hexadecimal && text.len() >= LEAST_DIGITS {
+        let query = query(&[("starts", Some(text.to_owned())), ("limit", Some("3".to_owned()))]);
+        let all: Vec<Sample> = client.get("list samples", &format!("/samples{query}")).await?;
+        // A sample has no name that it could be called by.
+        all.iter().map(|one| (one.sample, String::new())).collect()
+    } else {
+        Vec::new()
+    };
+    Ok(one("sample", "fleet-hub sample list", text, &known)?)
+}
+
+/// The device that `text` means: its id, the beginning of it, or its name.
+///
+/// # Errors
+/// None or several are meant, or the hub cannot be asked.
+pub async fn device(client: &Client, text: &str) -> anyhow::Result<DeviceId> {
+    // `dev-` and ten more, as the hub gives them.
+    if let (true, 14, Ok(id)) = (text.starts_with("dev-"), text.len(), text.parse()) {
+        return Ok(id);
+    }
+    let all: Vec<Device> = client.get("list devices", "/devices").await?;
+    let known = all.into_iter().map(|d| (d.id, d.name)).collect::<Vec<_>>();
+    Ok(one("device", "fleet-hub device list", text, &known)?)
+}
+
+/// The token that `text` means: its id, the beginning of it, or the name of a live one.
+///
+/// # Errors
+/// None or several are meant, or the hub cannot be asked.
+pub async fn token(client: &Client, text: &str) -> anyhow::Result<TokenId> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let all: Vec<ApiToken> = client.get("list tokens", "/tokens").await?;
+    let live = all.into_iter().filter(|token| matches!(token.state, TokenState::Live));
+    let known = live.map(|token| (token.id, token.name)).collect::<Vec<_>>();
+    Ok(one("token", "fleet-hub token list", text, &known)?)
+}
+
+/// What `text` means among what is `known` by id and name. A name goes before the beginning of an id.
+fn one<T: Clone + Display>(
+    kind: &str,
+    list: &str,
+    text: &str,
+    known: &[(T, String)],
+) -> Result<T, Unclear> {
+    let called = |name: &String| !name.is_empty() && name == text;
+    let mut meant: Vec<&(T, String)> =
+        known.iter().filter(|(id, name)| called(name) || id.to_string() == text).collect();
+    if meant.is_empty() && text.len() >= LEAST_DIGITS {
+        meant = known.iter().filter(|(id, _)| id.to_string().starts_with(text)).collect();
+    }
     match meant.as_slice() {
-        [(digest, _)] => Ok(*digest),
+        [(id, _)] => Ok(id.clone()),
         [] => Err(Unclear(format!("no {kind} is called {text:?}; see '{list}'"))),
         several => Err(Unclear(format!(
-            "{text:?} may mean {} {kind}s ({}); write more of the digest, see '{list}'",
+            "{text:?} may mean {} {kind}s ({}); write more of the id, see '{list}'",
             several.len(),
-            several.iter().map(|(d, _)| d.short()).collect::<Vec<_>>().join(", ")
+            several.iter().map(|(id, _)| short(id)).collect::<Vec<_>>().join(", ")
         ))),
     }
+}
+
+/// The beginning of an id that is enough for people.
+fn short<T: Display>(id: &T) -> String {
+    id.to_string().chars().take(16).collect()
 }
 
 #[cfg(test)]
@@ -88,5 +167,17 @@ mod tests {
         assert_eq!(one("dataset", "l", &a.short(), &known).unwrap(), a);
         assert!(one("dataset", "l", &a.to_string()[..3], &known).is_err());
         assert!(one("dataset", "l", "line 4", &known).unwrap_err().0.contains("no dataset"));
+    }
+
+    #[test]
+    fn a_name_goes_before_the_beginning_of_an_id() {
+        let known = [("dev-aaaa", "press 7"), ("dev-aabb", "dev-aa"), ("dev-cccc", "line 3")];
+        let known = known.map(|(id, name)| (id.to_owned(), name.to_owned()));
+        let found = |text: &str| one("device", "l", text, &known).map_err(|error| error.0);
+        assert_eq!(found("press 7").unwrap(), "dev-aaaa");
+        assert_eq!(found("dev-aa").unwrap(), "dev-aabb");
+        assert_eq!(found("dev-c").unwrap(), "dev-cccc");
+        assert!(found("dev-").unwrap_err().contains("3 devices"));
+        assert!(found("").is_err());
     }
 }

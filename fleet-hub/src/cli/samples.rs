@@ -1,7 +1,6 @@
 //! `fleet-hub sample …`
 
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::labels::LabelSet;
 use fleetloop_protocol::api::samples::{RemoveRequest, Sample, SampleCounts};
 use fleetloop_protocol::sample::{Prediction, Selection};
@@ -10,6 +9,7 @@ use super::client::{Client, query};
 use super::collect;
 use super::human;
 use super::import;
+use super::resolve;
 use super::table::{Table, facts};
 
 /// What can be done with samples.
@@ -26,23 +26,24 @@ pub enum Command {
         /// How many.
         #[arg(long, default_value_t = 50)]
         limit: u32,
-        /// Only those stored before the sample of this digest: the last of the page before.
+        /// Only those stored before this sample (its digest, or the beginning of it): the last of the page
+        /// before.
         #[arg(long)]
-        before: Option<Digest>,
+        before: Option<String>,
     },
     /// Shows one sample.
     Show {
-        /// Its digest.
-        sample: Digest,
+        /// Its digest, or the beginning of it.
+        sample: String,
     },
     /// Counts samples, repeats, refusals and gaps.
     Count,
     /// Removes samples for good: their pictures are erased and nothing is learned from them any more.
     /// Their signed headers and receipts stay as proof.
     Remove {
-        /// The samples' digests.
+        /// The samples: their digests, or the beginnings of them.
         #[arg(required = true)]
-        samples: Vec<Digest>,
+        samples: Vec<String>,
         /// Why, in words; kept with each, and in the audit log.
         #[arg(long)]
         reason: String,
@@ -50,7 +51,8 @@ pub enum Command {
     /// Brings what a replaced device could not send, from a file that 'edge-agent outbox export' wrote.
     /// Running it again brings nothing twice.
     Collect(collect::Args),
-    /// Imports labelled pictures from IDX files. Running it again imports nothing twice.
+    /// Imports labelled pictures from a folder by class, or from IDX files: all or none. Running it again
+    /// goes on where it was, and imports nothing twice.
     Import(import::Args),
 }
 
@@ -61,6 +63,10 @@ pub enum Command {
 pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::Result<()> {
     match command {
         Command::List { group, labelled, limit, before } => {
+            let before = match before {
+                Some(text) => Some(resolve::sample(client, &text).await?),
+                None => None,
+            };
             let query = query(&[
                 ("group", group),
                 ("labelled", labelled.map(|yes| yes.to_string())),
@@ -73,6 +79,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             output.print(&samples, |all| list(all, &labels))
         }
         Command::Show { sample } => {
+            let sample = resolve::sample(client, &sample).await?;
             let operation = format!("show sample {}", sample.short());
             let found: Sample = client.get(&operation, &format!("/samples/{sample}")).await?;
             let labels = names(client).await?;
@@ -83,6 +90,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             output.print(&counts, count)
         }
         Command::Remove { samples, reason } => {
+            let samples = resolve::samples(client, &samples).await?;
             let request = RemoveRequest { samples, reason };
             let removed: Vec<Sample> =
                 client.post("remove samples", "/samples/remove", &request).await?;
@@ -102,15 +110,14 @@ async fn names(client: &Client) -> anyhow::Result<Vec<String>> {
     Ok(set.labels)
 }
 
-/// Samples as a table; their digests in full, for they are what `label set` wants. `labels` are
-/// the names of the classes.
+/// Samples as a table. `labels` are the names of the classes.
 pub fn list(samples: &[Sample], labels: &[String]) -> String {
     let mut table =
         Table::new(&["sample", "from", "stored (UTC)", "chosen", "prediction", "label"]);
     for sample in samples {
         table.row([
-            sample.sample.to_string(),
-            sample.id.as_ref().map_or_else(|| sample.group.clone(), |id| id.device.to_string()),
+            sample.sample.short(),
+            from(sample),
             human::time(sample.stored_at_ms),
             sample.selection.as_ref().map_or("-".into(), selection),
             sample.predictions.first().map_or("-".into(), |p| prediction(p, labels)),
@@ -146,6 +153,7 @@ fn show(sample: &Sample, labels: &[String]) -> String {
     facts(&[
         ("sample", sample.sample.to_string()),
         ("from", sample.group.clone()),
+        ("source", sample.source.clone().unwrap_or_else(|| "-".into())),
         ("identity", identity),
         ("payload", sample.payload.to_string()),
         ("picture", format!("{}, {size}", sample.media_type.as_str())),
@@ -156,6 +164,15 @@ fn show(sample: &Sample, labels: &[String]) -> String {
         ("label", sample.label.clone().unwrap_or_else(|| "-".into())),
         ("removed", removed.unwrap_or_else(|| "-".into())),
     ])
+}
+
+/// Where a sample comes from: the device, or what was said when it was imported.
+fn from(sample: &Sample) -> String {
+    match (&sample.id, &sample.source) {
+        (Some(id), _) => id.device.to_string(),
+        (None, Some(source)) => format!("{}: {source}", sample.group),
+        (None, None) => sample.group.clone(),
+    }
 }
 
 /// A sample's label in a list, or that it was removed.

@@ -6,12 +6,12 @@ use anyhow::Context as _;
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::api::Role;
 use fleetloop_protocol::api::tokens::{
-    ApiToken, LastAdmin, MadeApiToken, NewApiToken, RevokeApiToken, RotateApiToken, TokenId,
-    TokenState,
+    ApiToken, LastAdmin, MadeApiToken, NewApiToken, RevokeApiToken, RotateApiToken, TokenState,
 };
 
 use super::client::Client;
 use super::human;
+use super::resolve;
 use super::table::Table;
 use crate::clock::Clock;
 use crate::durable::{self, Access};
@@ -41,8 +41,8 @@ pub enum Command {
     /// Makes a token that takes another's place, with its name and role; the old one works on for a
     /// while. The access file of the hub's own data directory that holds the old one is written anew.
     Rotate {
-        /// The old token's id.
-        token: TokenId,
+        /// The old token: its id, the beginning of it, or its name.
+        token: String,
         /// How many hours the old token works on.
         #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(0..=720))]
         overlap_hours: u64,
@@ -52,8 +52,8 @@ pub enum Command {
     },
     /// Ends a token, and the page's logins with it.
     Revoke {
-        /// Its id.
-        token: TokenId,
+        /// Its id, the beginning of it, or its name.
+        token: String,
         /// Revokes it even if no other admin token is left that does not end by itself.
         #[arg(long)]
         lock_out_all_admins: bool,
@@ -91,6 +91,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             show(client, output, &made, write.write.as_deref())
         }
         Command::Rotate { token, overlap_hours, write } => {
+            let token = resolve::token(client, &token).await?;
             let request = RotateApiToken { overlap_s: overlap_hours * 3600 };
             let path = format!("/tokens/{token}/rotate");
             let operation = format!("rotate token {token}");
@@ -98,6 +99,7 @@ pub async fn run(client: &Client, output: Output, command: Command) -> anyhow::R
             show(client, output, &made, write.write.as_deref())
         }
         Command::Revoke { token, lock_out_all_admins } => {
+            let token = resolve::token(client, &token).await?;
             let last_admin = if lock_out_all_admins { LastAdmin::LockOut } else { LastAdmin::Keep };
             let path = format!("/tokens/{token}/revoke");
             let operation = format!("revoke token {token}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use fleetloop_observe::output::Output;
-use fleetloop_protocol::api::jobs::{Base, Job, JobId, JobState, TrainRequest};
+use fleetloop_protocol::api::jobs::{Base, Job, JobId, JobKind, JobState, TrainRequest};
 
 use super::Usage;
 use super::client::Client;
@@ -24,7 +24,7 @@ const RECIPE_BYTES: usize = 64 * 1024;
 pub enum Command {
     /// Asks for a model to be trained; a worker takes the job.
     Start(Start),
-    /// Lists the jobs, the newest first.
+    /// Lists the jobs, evaluations too, the newest first.
     List,
     /// Shows one job.
     Show {
@@ -110,6 +110,14 @@ async fn begin(client: &Client, output: Output, start: Start) -> anyhow::Result<
         job = wait(client, job.id).await?;
     }
     output.print(&job, show)?;
+    ended_well(&job)
+}
+
+/// That a job did not fail and is not held.
+///
+/// # Errors
+/// Why it did, or is.
+pub(super) fn ended_well(job: &Job) -> anyhow::Result<()> {
     match &job.state {
         JobState::Failed { reason } => bail!("job {} failed: {reason}", job.id.0),
         JobState::Held { reason } => bail!("job {} is held: {reason}", job.id.0),
@@ -117,7 +125,11 @@ async fn begin(client: &Client, output: Output, start: Start) -> anyhow::Result<
     }
 }
 
-async fn wait(client: &Client, id: JobId) -> anyhow::Result<Job> {
+/// Waits for the end of a job.
+///
+/// # Errors
+/// The hub was not reached.
+pub(super) async fn wait(client: &Client, id: JobId) -> anyhow::Result<Job> {
     const STEPS: u64 = 1000;
     let mut progress = Progress::new("waits for a worker", STEPS);
     loop {
@@ -170,7 +182,10 @@ fn list(jobs: &[Job]) -> String {
             job.id.0.to_string(),
             format!("{}/{}", job.spec.model, job.spec.version),
             job.spec.dataset.short(),
-            state(job),
+            match (job.spec.kind, state(job)) {
+                (JobKind::Train, state) => state,
+                (JobKind::Evaluate, state) => format!("evaluation {state}"),
+            },
             progress(job),
             job.attempts.to_string(),
             job.requested_by.clone(),
@@ -179,7 +194,12 @@ fn list(jobs: &[Job]) -> String {
     table.render("no jobs yet; start one with 'fleet-hub train start MODEL'")
 }
 
-fn show(job: &Job) -> String {
+/// A job for people.
+pub(super) fn show(job: &Job) -> String {
+    let (kind, from) = match job.spec.kind {
+        JobKind::Train => ("train", "starts from"),
+        JobKind::Evaluate => ("evaluate", "evaluates"),
+    };
     let base = match &job.spec.base {
         Base::Starter { kind, input } => {
             let sizes: Vec<String> = input.iter().map(ToString::to_string).collect();
@@ -189,8 +209,9 @@ fn show(job: &Job) -> String {
     };
     let mut pairs = vec![
         ("job", job.id.0.to_string()),
+        ("kind", kind.to_owned()),
         ("model", format!("{}/{}", job.spec.model, job.spec.version)),
-        ("starts from", base),
+        (from, base),
         ("dataset", job.spec.dataset.to_string()),
         ("seed", job.spec.seed.to_string()),
         ("state", state(job)),

@@ -85,7 +85,13 @@ pub const BODIES: &[Body] = &[
     body("PUT", "/api/v1/labels/set", Bytes::Fixed(LABELS_BYTES), "an admin"),
     body(
         "POST",
-        "/api/v1/samples/import",
+        "/api/v1/imports",
+        Bytes::Limit("limits.request_bytes", |limits| limits.request_bytes as u64),
+        "an admin",
+    ),
+    body(
+        "POST",
+        "/api/v1/imports/pictures",
         Bytes::Limit("limits.request_bytes", |limits| limits.request_bytes as u64),
         "an admin",
     ),

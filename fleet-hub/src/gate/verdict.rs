@@ -4,7 +4,8 @@
 //! |---|---|
 //! | surely less than allowed (its whole interval) | failed |
 //! | may be more than [`Policy::margin`] less than allowed (a part of its interval) | too few |
-//! | otherwise, as found | passed, or failed |
+//! | found less than allowed, and not surely so | too few |
+//! | otherwise | passed |
 //!
 //! A source that is a part of what was imported is judged for harm only: it fails a model that is surely
 //! worse on it, with the significance divided by the number of sources (Bonferroni), and never says "too
@@ -143,12 +144,10 @@ fn judge(found: f64, interval: Interval, at_least: f64, margin: f64) -> Outcome 
     const HAIR: f64 = 1e-9;
     if interval.high + HAIR < at_least {
         Outcome::Failed
-    } else if interval.low + HAIR < at_least - margin {
+    } else if interval.low + HAIR < at_least - margin || found + HAIR < at_least {
         Outcome::TooFew
-    } else if found + HAIR >= at_least {
-        Outcome::Passed
     } else {
-        Outcome::Failed
+        Outcome::Passed
     }
 }
 

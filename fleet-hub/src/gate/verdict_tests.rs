@@ -35,7 +35,9 @@ fn first_model(items: usize, larger: usize, right: usize) -> Report {
 fn one_and_a_half_points_may_be_lost_on_imported_items_and_no_more() {
     let base = report(&share(1000, 840), &share(200, 80));
     assert_eq!(judged(&report(&share(1000, 825), &share(200, 80)), Some(&base)), Outcome::Passed);
-    assert_eq!(judged(&report(&share(1000, 824), &share(200, 180)), Some(&base)), Outcome::Failed);
+    // Not surely more, and surely more.
+    assert_eq!(judged(&report(&share(1000, 824), &share(200, 180)), Some(&base)), Outcome::TooFew);
+    assert_eq!(judged(&report(&share(1000, 790), &share(200, 180)), Some(&base)), Outcome::Failed);
 }
 
 #[test]
@@ -49,7 +51,9 @@ fn nothing_may_be_lost_on_what_the_fleet_sent() {
         .filter(|c| c.outcome != Outcome::Passed)
         .map(|c| c.name.as_str())
         .collect();
-    assert_eq!((failed, worse.outcome), (vec!["accuracy on group fleet"], Outcome::Failed));
+    assert_eq!((failed, worse.outcome), (vec!["accuracy on group fleet"], Outcome::TooFew));
+    let surely = report(&share(200, 200), &share(400, 130));
+    assert_eq!(judged(&surely, Some(&base)), Outcome::Failed);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! A job's result: held against what was asked, then a model.
 
-use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::datasets::Dataset;
-use fleetloop_protocol::api::jobs::{Base, Done, JobId, TrainJob};
+use fleetloop_protocol::api::jobs::{Base, Done, JobId, JobKind, JobSpec};
 use fleetloop_protocol::api::models::Model;
 use fleetloop_protocol::api::reports::Report;
+use fleetloop_protocol::{BundleDigest, Digest};
 
 use super::disputes::{self, Compared};
 use super::lease::{Claim, Heard};
@@ -29,8 +29,8 @@ enum Ended {
     Moved,
 }
 
-/// Ends a job with the bundle that a worker made: checks it, compares its reports with stored ones,
-/// lists the model, lets the gate judge it. Telling it again gives the same answer. A result whose
+/// Ends a job with the bundle that a worker made or evaluated: checks it, compares its reports with stored
+/// ones, lists a new model and lets the gate judge it. Telling it again gives the same answer. A result whose
 /// report contradicts a stored one is held: nothing of it is listed or judged until an operator decides.
 ///
 /// # Errors
@@ -75,8 +75,9 @@ pub async fn done(
 /// A result that is what was asked for, ready to be stored.
 struct Examined {
     id: JobId,
-    model: Model,
-    listing: Listing,
+    bundle: BundleDigest,
+    /// The new model; none of an evaluation.
+    made: Option<(Model, Listing)>,
     reports: Vec<NewReport>,
     /// The whole result as an artefact, for when it is held.
     document: Digest,
@@ -90,18 +91,21 @@ async fn examine(
     who: &str,
 ) -> Result<Examined, StoreError> {
     let id = job.id;
+    let refused = |reason: String| StoreError::Invalid {
+        what: format!("cannot take the result of job {}: {reason}", id.0),
+    };
     let held = registry::admit(&state.artefacts, result.bundle).await?;
     let dataset = registry::dataset(&state.artefacts, job.spec.dataset).await?;
     let dataset = left_out::without(state, dataset, &result.left_out).await?;
-    check(&job.spec, &held, &dataset, result).map_err(|reason| StoreError::Invalid {
-        what: format!("cannot take the result of job {}: {reason}", id.0),
-    })?;
-    if !state.artefacts.exists(result.run_record).await? {
-        let what = format!(
-            "cannot take the result of job {}: run record {} is not stored; upload it first",
-            id.0, result.run_record
-        );
-        return Err(StoreError::Invalid { what });
+    match job.spec.kind {
+        JobKind::Train => {
+            check(&job.spec, &held, &dataset, result).map_err(refused)?;
+            let record = result.run_record.ok_or_else(|| refused("it has no run record".into()))?;
+            if !state.artefacts.exists(record).await? {
+                return Err(refused(format!("run record {record} is not stored; upload it first")));
+            }
+        }
+        JobKind::Evaluate => check_evaluation(&job.spec, &dataset, result).map_err(refused)?,
     }
     let mut reports = Vec::new();
     for report in std::iter::once(&result.report).chain(&result.base_report) {
@@ -109,24 +113,32 @@ async fn examine(
         reports.push(new_report(report, digest, id, who));
     }
     let document = registry::store_document(&state.artefacts, result).await?;
+    let made = match job.spec.kind {
+        JobKind::Train => Some((model(state, job, result), held.listing())),
+        JobKind::Evaluate => None,
+    };
+    Ok(Examined { id, bundle: result.bundle, made, reports, document })
+}
+
+/// The new model, judged.
+fn model(state: &AppState, job: &rows::Stored, result: &Done) -> Model {
     let verdict = gate::verdict(&result.report, result.base_report.as_ref(), &Policy::default());
-    let model = Model {
+    Model {
         bundle: result.bundle,
         name: job.spec.model.clone(),
         version: job.spec.version,
         base: base_of(&job.spec),
         dataset: Some(job.spec.dataset),
-        run_record: Some(result.run_record),
-        job: Some(id),
+        run_record: result.run_record,
+        job: Some(job.id),
         verdict: Some(verdict),
         released_as: Vec::new(),
         created_by: job.requested_by.clone(),
         created_at_ms: state.clock.now().0,
-    };
-    Ok(Examined { id, model, listing: held.listing(), reports, document })
+    }
 }
 
-/// Lists the model and ends the job, or holds the result, in one transaction with the reports.
+/// Lists a new model and ends the job, or holds the result, in one transaction with the reports.
 async fn end(
     state: &AppState,
     examined: &Examined,
@@ -134,8 +146,8 @@ async fn end(
     who: &str,
     compared: Compared,
 ) -> Result<Ended, StoreError> {
-    let Examined { id, model, listing, reports, document } = examined;
-    let (id, model, listing) = (*id, model.clone(), listing.clone());
+    let Examined { id, bundle, made, reports, document } = examined;
+    let (id, bundle, made) = (*id, *bundle, made.clone());
     let (reports, document) = (reports.clone(), *document);
     let (lease, who, now) = (result.lease.clone(), who.to_owned(), state.clock.now());
     let write = state.store.write(move |tx| {
@@ -143,7 +155,7 @@ async fn end(
             return Ok(Ended::Moved);
         }
         let mut job = rows::get(tx, id)?;
-        let (claim, bundle) = (Claim { lease: &lease, holder: &who }, model.bundle);
+        let claim = Claim { lease: &lease, holder: &who };
         if let Some(dispute) = &compared.dispute {
             let heard = job.record.hold(claim, bundle, document, &dispute.why);
             if heard.map_err(|e| conflict(id, &e))? == Heard::New {
@@ -154,12 +166,18 @@ async fn end(
             return Ok(Ended::Held(dispute.why.clone()));
         }
         if job.record.done(claim, bundle).map_err(|e| conflict(id, &e))? == Heard::New {
-            models::insert(tx, &model, &listing)?;
+            if let Some((model, listing)) = &made {
+                models::insert(tx, model, listing)?;
+            }
             for report in &reports {
                 stored::add(tx, report, now)?;
             }
             rows::save(tx, id, &job.record, job.progress.as_ref())?;
-            let gate = model.verdict.as_ref().map_or("not asked", |v| gate::word(v.outcome));
+            let verdict = made.as_ref().map(|(model, _)| model.verdict.as_ref());
+            let gate = match verdict {
+                Some(verdict) => verdict.map_or("not asked", |v| gate::word(v.outcome)),
+                None => "evaluated only",
+            };
             audit(tx, &who, "job.done", &id.0.to_string(), &format!("{bundle}, gate: {gate}"))?;
         }
         Ok(Ended::Taken(Box::new(models::get(tx, bundle)?)))
@@ -168,7 +186,7 @@ async fn end(
 }
 
 /// Whether the result is what was asked for; the first thing that is not.
-fn check(spec: &TrainJob, held: &Held, dataset: &Dataset, result: &Done) -> Result<(), String> {
+fn check(spec: &JobSpec, held: &Held, dataset: &Dataset, result: &Done) -> Result<(), String> {
     let manifest = &held.manifest;
     if (manifest.name.as_str(), manifest.version) != (spec.model.as_str(), spec.version) {
         return Err(format!(
@@ -200,7 +218,21 @@ fn check(spec: &TrainJob, held: &Held, dataset: &Dataset, result: &Done) -> Resu
     }
 }
 
-fn base_of(spec: &TrainJob) -> Option<fleetloop_protocol::BundleDigest> {
+/// Whether the result is the evaluation that was asked for; the first thing that is not.
+fn check_evaluation(spec: &JobSpec, dataset: &Dataset, result: &Done) -> Result<(), String> {
+    if base_of(spec) != Some(result.bundle) {
+        return Err(format!("asked for was another bundle than {}", result.bundle));
+    }
+    if result.report.bundle != result.bundle {
+        return Err(format!("the report is about bundle {}", result.report.bundle));
+    }
+    if result.base_report.is_some() || result.run_record.is_some() {
+        return Err("an evaluation has one report and no run record".to_owned());
+    }
+    gate::covers(&result.report, spec.dataset, dataset).map_err(|e| e.to_string())
+}
+
+fn base_of(spec: &JobSpec) -> Option<BundleDigest> {
     match spec.base {
         Base::Starter { .. } => None,
         Base::Bundle { bundle } => Some(bundle),

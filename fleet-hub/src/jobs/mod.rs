@@ -1,8 +1,10 @@
-//! Training jobs: asked for by people, leased by workers, ended by a bundle or by a reason.
+//! Jobs, training and evaluations: asked for by people, leased by workers, ended by a bundle or by a
+//! reason.
 //!
 //! What a worker says is held against what was asked ([`done`]): name and version, base and
 //! dataset, every file stored, the report complete, and no contradiction to a stored report
-//! ([`disputes`]). Then the model is listed and the gate judges it, in one transaction with the job's end. A worker may die at any moment and so may the hub:
+//! ([`disputes`]). Then the model is listed and the gate judges it, or the report on it is stored, in one
+//! transaction with the job's end. A worker may die at any moment and so may the hub:
 //! the state is in the database, [`mod@lease`] decides, and every answer may be asked for again.
 
 pub mod disputes;
@@ -13,7 +15,10 @@ mod left_out;
 
 use std::time::Duration;
 
-use fleetloop_protocol::api::jobs::{Base, Job, JobFailed, JobId, Lease, Renew, TrainRequest};
+use fleetloop_protocol::BundleDigest;
+use fleetloop_protocol::api::jobs::{
+    Base, EvaluateRequest, Job, JobFailed, JobId, JobKind, JobSpec, Lease, Renew, TrainRequest,
+};
 use fleetloop_protocol::keys::random_bytes;
 use fleetloop_protocol::limits::shorten;
 
@@ -54,6 +59,50 @@ pub async fn request(
             Ok(job.to_api(now))
         })
         .await
+}
+
+/// Queues an evaluation of a model by a dataset's gate items.
+///
+/// # Errors
+/// [`StoreError::NotFound`] for a model or dataset that the hub does not hold, [`StoreError::Conflict`]
+/// when their labels differ.
+pub async fn evaluate(
+    state: &AppState,
+    bundle: BundleDigest,
+    request: EvaluateRequest,
+    who: &str,
+) -> Result<Job, StoreError> {
+    let model = state.store.read(move |c| models::get(c, bundle)).await?;
+    let held = registry::hold(&state.artefacts, bundle).await?;
+    let dataset = registry::dataset(&state.artefacts, request.dataset).await?;
+    if held.manifest.labels != dataset.labels {
+        let what = format!(
+            "cannot evaluate {}/{} on dataset {}: its labels are {}, the dataset's {}",
+            model.name,
+            model.version,
+            request.dataset.short(),
+            held.manifest.labels.join(", "),
+            dataset.labels.join(", ")
+        );
+        return Err(StoreError::Conflict { what });
+    }
+    let spec = JobSpec {
+        kind: JobKind::Evaluate,
+        model: model.name,
+        version: model.version,
+        base: Base::Bundle { bundle },
+        dataset: request.dataset,
+        recipe: String::new(),
+        seed: 0,
+    };
+    let (now, who) = (state.clock.now(), who.to_owned());
+    let queued = state.store.write(move |tx| {
+        let job = rows::add(tx, spec, &who, now)?;
+        let what = format!("evaluate {} version {}", job.spec.model, job.spec.version);
+        audit(tx, &who, "job.request", &job.id.0.to_string(), &what)?;
+        Ok(job.to_api(now))
+    });
+    queued.await
 }
 
 async fn check(state: &AppState, request: &TrainRequest) -> Result<(), StoreError> {

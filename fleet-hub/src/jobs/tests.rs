@@ -2,7 +2,9 @@
 
 use fleetloop_models::bundle::Lineage;
 use fleetloop_protocol::api::datasets::{Dataset, Split};
-use fleetloop_protocol::api::jobs::{Base, Done, JobState, LEASE_S, LeftOut, Progress};
+use fleetloop_protocol::api::jobs::{
+    Base, Done, EvaluateRequest, JobKind, JobState, LEASE_S, LeftOut, Progress,
+};
 use fleetloop_protocol::api::reports::GateRequest;
 use fleetloop_protocol::{BundleDigest, Digest, UnixMillis};
 
@@ -38,7 +40,7 @@ pub(super) async fn result(
     Done {
         lease: lease.lease.clone(),
         bundle,
-        run_record: hub.put(format!("run {}", lease.lease)).await,
+        run_record: Some(hub.put(format!("run {}", lease.lease)).await),
         report: report(bundle, digest, dataset, wrong),
         base_report: base.map(|base| report(base, digest, dataset, 3)),
         left_out: Vec::new(),
@@ -48,6 +50,45 @@ pub(super) async fn result(
 pub(super) async fn leased(hub: &Hub, request: TrainRequest) -> Lease {
     super::request(&hub.state, request, "admin").await.unwrap();
     super::lease(&hub.state, "w1", "w1").await.unwrap().expect("a job")
+}
+
+#[tokio::test]
+async fn an_imported_model_is_evaluated_and_then_judged() {
+    let hub = Hub::new().await;
+    let (digest, dataset) = hub.dataset().await;
+    let bundle = hub.bundle("wear", 3, None).await;
+    crate::registry::import(&hub.state, bundle, "admin").await.unwrap();
+    let unjudged = crate::registry::judge(&hub.state, bundle, GateRequest::default(), "admin")
+        .await
+        .unwrap_err();
+    assert!(unjudged.to_string().contains("no worker has reported on it"), "{unjudged}");
+    let request = EvaluateRequest { dataset: digest };
+    let job = evaluate(&hub.state, bundle, request.clone(), "admin").await.unwrap();
+    assert_eq!((job.spec.kind, job.spec.version), (JobKind::Evaluate, 3));
+    let lease = super::lease(&hub.state, "w1", "w1").await.unwrap().expect("a job");
+    assert_eq!(lease.spec.base, Base::Bundle { bundle });
+    let result = Done {
+        lease: lease.lease.clone(),
+        bundle,
+        run_record: None,
+        report: report(bundle, digest, &dataset, 2),
+        base_report: None,
+        left_out: Vec::new(),
+    };
+    let other = hub.bundle("wear", 4, None).await;
+    let wrong =
+        Done { bundle: other, report: report(other, digest, &dataset, 2), ..result.clone() };
+    let refused = done(&hub.state, job.id, wrong, "w1").await.unwrap_err();
+    assert!(refused.to_string().contains("another bundle"), "{refused}");
+    let model = done(&hub.state, job.id, result.clone(), "w1").await.unwrap();
+    assert_eq!((model.bundle, model.verdict, model.job), (bundle, None, None));
+    let again = done(&hub.state, job.id, result, "w1").await.unwrap();
+    assert_eq!(again.bundle, bundle);
+    // A version is a training's; any number of evaluations may name it.
+    evaluate(&hub.state, bundle, request, "admin").await.unwrap();
+    let verdict =
+        crate::registry::judge(&hub.state, bundle, GateRequest::default(), "admin").await.unwrap();
+    assert!(!verdict.checks.is_empty());
 }
 
 #[tokio::test]
@@ -63,7 +104,7 @@ async fn a_job_becomes_a_model_with_its_lineage_and_verdict() {
     let first = result(&hub, &lease, digest, &dataset, None, 3).await;
     let model = done(&hub.state, lease.job, first.clone(), "w1").await.unwrap();
     assert!(model.verdict.as_ref().unwrap().passed());
-    assert_eq!((model.dataset, model.run_record), (Some(digest), Some(first.run_record)));
+    assert_eq!((model.dataset, model.run_record), (Some(digest), first.run_record));
     assert_eq!((model.job, model.created_by.as_str()), (Some(lease.job), "admin"));
     // The answer was lost, so it is told again.
     assert_eq!(done(&hub.state, lease.job, first, "w1").await.unwrap(), model);
@@ -130,7 +171,7 @@ async fn a_result_that_is_not_what_was_asked_for_is_refused_and_the_job_goes_on(
     wrong.push(("manifest", of(&good, BundleDigest(hub.put("no manifest").await))));
     wrong.push(("not uploaded", of(&good, BundleDigest(Digest::of(b"nothing")))));
     let mut other = good.clone();
-    other.run_record = Digest::of(b"no such record");
+    other.run_record = Some(Digest::of(b"no such record"));
     wrong.push(("run record", other));
     let mut other = good.clone();
     other.report.outputs.pop();

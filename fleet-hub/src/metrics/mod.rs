@@ -51,7 +51,7 @@ const METRICS: &[Metric<HubStatus>] = &[
     counter("labels", None, "labels given, superseded ones included", |s| one(s.labels)),
     gauge("devices", None, "devices, by state: enrolled or revoked",
         |s| by("state", [("enrolled", s.devices_enrolled), ("revoked", s.devices_revoked)])),
-    gauge("devices_connected", None, "enrolled devices heard within three minutes",
+    gauge("devices_connected", None, "enrolled devices that are online: heard within 150 s, and not stopped",
         |s| one(s.devices_connected)),
     counter("credentials_wrong", None, "wrong credentials, by door: login, bearer, session, enrol, renew, certificate",
         |s| all("door", &s.credentials_wrong)),

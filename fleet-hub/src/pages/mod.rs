@@ -112,7 +112,7 @@ async fn picture(
     if visitor.is_none() {
         return Err(Failure::unauthorized("cannot show the picture: log in first"));
     }
-    payloads::answer(&state, digest).await
+    payloads::upright(&state, digest).await
 }
 
 async fn style() -> Response {

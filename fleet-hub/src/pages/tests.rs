@@ -230,3 +230,26 @@ async fn labelling_needs_a_login_and_this_hubs_own_form() {
     assert_eq!(send(&hub, Method::GET, "/label", &[], "").await.status.as_u16(), 303);
     assert_eq!(label_of(&hub, sample).await, None);
 }
+
+#[tokio::test]
+async fn a_picture_that_exif_turns_is_shown_upright() {
+    use fleetloop_models::picture::Frame;
+    use fleetloop_protocol::Digest;
+    use fleetloop_protocol::api::datasets::Split;
+    use fleetloop_protocol::sample::MediaType;
+
+    let turned: &[u8] = include_bytes!("../../../models/tests/data/pictures/exif6.png");
+    let hub = Hub::new().await;
+    hub.imports(Split::Train, "s", &[(turned.to_vec(), "boot")]).await;
+    let cookie = log_in(&hub, &hub.annotator).await;
+    let path = format!("/pictures/{}", Digest::of(turned));
+    let shown = send(&hub, Method::GET, &path, &[("cookie", cookie.as_str())], "").await;
+    assert_eq!(shown.headers["content-type"], "image/png");
+    assert!(!Frame::is_turned(MediaType::Png, &shown.body), "no browser turns it again");
+    let frame = Frame::decode(MediaType::Png, &shown.body).unwrap();
+    assert_eq!((frame.width(), frame.height()), (32, 24));
+    assert_eq!((frame.pixels()[0], frame.pixels()[23 * 32]), (220, 30), "the bar is at the top");
+    // Whoever asks for the payload gets the bytes that the digest names.
+    let payload = hub.get(&format!("/api/v1/payloads/{}", Digest::of(turned))).await;
+    assert_eq!(payload.body, turned);
+}

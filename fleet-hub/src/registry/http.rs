@@ -1,10 +1,11 @@
-//! Models over HTTP: the list, one, an import, and asking the gate again.
+//! Models over HTTP: the list, one, an import, an evaluation, and asking the gate again.
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use fleetloop_protocol::BundleDigest;
+use fleetloop_protocol::api::jobs::{EvaluateRequest, Job};
 use fleetloop_protocol::api::models::{Compared, ImportModel, Model};
 use fleetloop_protocol::api::reports::{GateRequest, Verdict};
 
@@ -12,6 +13,7 @@ use crate::AppState;
 use crate::api::auth::{AdminCaller, AnyCaller};
 use crate::api::error::Failure;
 use crate::api::extract::{Json, Named};
+use crate::jobs;
 use crate::store::registry as rows;
 
 /// The endpoints.
@@ -21,6 +23,7 @@ pub fn router() -> Router<AppState> {
         .route("/models/compared", get(compared))
         .route("/models/{digest}", get(show))
         .route("/models/{digest}/gate", post(judge))
+        .route("/models/{digest}/evaluate", post(evaluate))
 }
 
 async fn list(
@@ -50,8 +53,18 @@ async fn import(
     State(state): State<AppState>,
     Json(request): Json<ImportModel>,
 ) -> Result<(StatusCode, axum::Json<Model>), Failure> {
-    let model = super::import(&state, request.bundle, &caller.name).await?;
+    let model = super::import(&state, request, &caller.name).await?;
     Ok((StatusCode::CREATED, axum::Json(model)))
+}
+
+async fn evaluate(
+    AdminCaller(caller): AdminCaller,
+    State(state): State<AppState>,
+    Named(bundle): Named<BundleDigest>,
+    Json(request): Json<EvaluateRequest>,
+) -> Result<(StatusCode, axum::Json<Job>), Failure> {
+    let job = jobs::evaluate(&state, bundle, request, &caller.name).await?;
+    Ok((StatusCode::CREATED, axum::Json(job)))
 }
 
 async fn judge(

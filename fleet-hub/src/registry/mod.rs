@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use fleetloop_models::bundle::{BundleError, Manifest, Role};
 use fleetloop_models::graph::Graph;
 use fleetloop_protocol::api::datasets::Dataset;
-use fleetloop_protocol::api::models::{Compared, Model};
+use fleetloop_protocol::api::models::{Compared, ImportModel, Model};
 use fleetloop_protocol::api::reports::{GateRequest, Report, ReportState, StoredReport, Verdict};
 use fleetloop_protocol::limits::MANIFEST_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
@@ -93,8 +93,8 @@ pub async fn hold(artefacts: &Blobs, bundle: BundleDigest) -> Result<Held, Store
     Ok(Held { manifest, bytes })
 }
 
-/// Holds a bundle that comes from outside: [`hold`], and its graph is checked. A device or a worker
-/// would run it.
+/// Holds a bundle that comes from outside: [`hold`], its graph is checked, and the manifest says of
+/// the output what the graph shows. A device or a worker would run it.
 ///
 /// # Errors
 /// As [`hold`]; [`StoreError::Invalid`] when the graph is refused, see [`fleetloop_models::graph`].
@@ -106,7 +106,11 @@ pub async fn admit(artefacts: &Blobs, bundle: BundleDigest) -> Result<Held, Stor
     let Some(model) = held.manifest.file(Role::Model) else { return Ok(held) };
     let _one = ONE.acquire().await;
     let bytes = artefacts.get(model.sha256).await?;
-    let checked = tokio::task::spawn_blocking(move || Graph::check(bytes.into()).map(drop));
+    let output = held.manifest.output;
+    let checked = tokio::task::spawn_blocking(move || {
+        let graph = Graph::check(bytes.into()).map_err(|error| error.to_string())?;
+        graph.reading().admits(output, &[]).map_err(|error| error.to_string())
+    });
     match checked.await {
         Ok(Ok(())) => Ok(held),
         Ok(Err(error)) => {
@@ -119,25 +123,35 @@ pub async fn admit(artefacts: &Blobs, bundle: BundleDigest) -> Result<Held, Stor
     }
 }
 
-/// Adds a bundle that was brought from outside; its artefacts were uploaded before. Nothing is
-/// known of where it came from, and no gate has judged it.
+/// Adds a bundle that was brought from outside; its artefacts were uploaded before. Where it came from is
+/// what its manifest says, and no gate has judged it.
 ///
 /// # Errors
-/// As [`admit`]; [`StoreError::Conflict`] when its name and version are another bundle's, or its
+/// As [`admit`]; [`StoreError::Invalid`] when its run record was not uploaded; [`StoreError::Conflict`] when its name and version are another bundle's, or its
 /// labels are not the first of the hub's: a label is known by its place.
 pub async fn import(
     state: &AppState,
-    bundle: BundleDigest,
+    what: impl Into<ImportModel>,
     who: &str,
 ) -> Result<Model, StoreError> {
+    let ImportModel { bundle, run_record } = what.into();
     let held = admit(&state.artefacts, bundle).await?;
+    if let Some(record) = run_record
+        && !state.artefacts.exists(record).await?
+    {
+        let what = format!(
+            "cannot import bundle {bundle}: run record {record} is not stored; upload it first"
+        );
+        return Err(StoreError::Invalid { what });
+    }
+    let lineage = held.manifest.lineage.as_ref();
     let model = Model {
         bundle,
         name: held.manifest.name.clone(),
         version: held.manifest.version,
-        base: None,
-        dataset: None,
-        run_record: None,
+        base: lineage.and_then(|lineage| lineage.base),
+        dataset: lineage.and_then(|lineage| lineage.dataset),
+        run_record,
         job: None,
         verdict: None,
         released_as: Vec::new(),

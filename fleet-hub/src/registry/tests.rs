@@ -43,6 +43,20 @@ async fn no_hostile_model_is_imported() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_says_otherwise_than_its_graph_is_not_imported() {
+    use fleetloop_models::bundle::{Description, OutputKind};
+    let hub = Hub::new().await;
+    let soft = build::with_extra().message(1, &build::node("Softmax", &["product"], &["logits"]));
+    let soft = build::model(&soft);
+    let of = |output| Description { output, ..about("wear", 1, None) };
+    let bundle = upload(&hub, of(OutputKind::Logits), &soft.0).await;
+    let error = import(&hub.state, bundle, "admin").await.unwrap_err().to_string();
+    assert!(error.contains("is softmax as the graph shows, not logits"), "{error}");
+    let bundle = upload(&hub, of(OutputKind::Softmax), &soft.0).await;
+    import(&hub.state, bundle, "admin").await.unwrap();
+}
+
+#[tokio::test]
 async fn no_hostile_model_comes_in_as_a_jobs_result_and_the_job_goes_on() {
     let hub = Hub::new().await;
     let (digest, dataset) = hub.dataset().await;
@@ -65,7 +79,7 @@ async fn no_hostile_model_comes_in_as_a_jobs_result_and_the_job_goes_on() {
     let result = |bundle| Done {
         lease: lease.lease.clone(),
         bundle,
-        run_record,
+        run_record: Some(run_record),
         report: report(bundle, digest, &dataset, 3),
         base_report: None,
         left_out: Vec::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fleetloop_models::bundle::{
-    Description, Fit, InputSpec, Lineage, Manifest, PreprocessSpec, Role,
+    Description, Fit, InputSpec, Lineage, Manifest, OutputKind, PreprocessSpec, Role,
 };
 use fleetloop_protocol::api::datasets::{Dataset, Item, Split};
 use fleetloop_protocol::api::labels::LabelSet;
@@ -217,7 +217,20 @@ pub fn graph(name: &str) -> Vec<u8> {
         let len = u8::try_from(bytes.len()).ok().filter(|len| *len < 0x80).unwrap();
         [&[number << 3 | 2, len][..], bytes].concat()
     };
-    field(7, &field(2, name.as_bytes()))
+    let value = |name: &[u8]| {
+        // A tensor of floats, of any shape.
+        let kind = field(2, &field(1, &[0x08, 1]));
+        [field(1, name), kind].concat()
+    };
+    let node = [field(1, b"x"), field(2, b"y"), field(4, b"Identity")].concat();
+    let parts = [
+        field(1, &node),
+        field(2, name.as_bytes()),
+        field(11, &value(b"x")),
+        field(12, &value(b"y")),
+    ];
+    // Operator set 17.
+    [field(7, &parts.concat()), field(8, &[0x10, 17])].concat()
 }
 
 pub fn without_gate(bundle: BundleDigest) -> ReleaseRequest {
@@ -239,6 +252,7 @@ pub fn about(name: &str, version: u32, lineage: Option<Lineage>) -> Description 
         name: name.into(),
         version,
         labels: labels(),
+        output: OutputKind::Logits,
         input: InputSpec { name: "x".into(), channels: 1, height: 28, width: 28 },
         preprocess: PreprocessSpec { fit: Fit::Stretch, mean: vec![0.5], std: vec![0.5] },
         lineage,

@@ -23,6 +23,8 @@ pub struct Labelled {
     pub group: String,
     /// What it was imported for; none for one that a device sent.
     pub split: Option<Split>,
+    /// The place of its label among all that were given: of two the greater one is newer.
+    pub given: i64,
 }
 
 /// How many labelled samples no dataset holds, because an operator has not decided about them yet or
@@ -46,7 +48,7 @@ pub fn held(connection: &Connection) -> Result<u64, StoreError> {
 /// The database failed.
 pub fn labelled(connection: &Connection) -> Result<Vec<Labelled>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT s.sample, s.payload, s.media_type, s.source, s.split, l.label
+        "SELECT s.sample, s.payload, s.media_type, s.source, s.split, l.label, l.id
          FROM sample s JOIN current_label l ON l.sample = s.id
          WHERE s.held IS NULL ORDER BY s.sample",
     )?;
@@ -66,6 +68,7 @@ pub fn labelled(connection: &Connection) -> Result<Vec<Labelled>, StoreError> {
                 Some(_) => Some(Split::Gate),
             },
             label: row.get(5)?,
+            given: row.get(6)?,
         });
     }
     Ok(out)

@@ -1,7 +1,7 @@
 //! Jobs: the pure state of [`mod@crate::jobs::lease`], row by row.
 
 use fleetloop_protocol::UnixMillis;
-use fleetloop_protocol::api::jobs::{Job, JobId, Progress, TrainJob, TrainRequest};
+use fleetloop_protocol::api::jobs::{Job, JobId, JobKind, JobSpec, Progress, TrainRequest};
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{StoreError, as_sql, from_sql};
@@ -12,8 +12,8 @@ use crate::jobs::lease::{Phase, Record};
 pub struct Stored {
     /// Its number.
     pub id: JobId,
-    /// What is to be trained.
-    pub spec: TrainJob,
+    /// What is to be done.
+    pub spec: JobSpec,
     /// Where it stands.
     pub record: Record,
     /// What the worker last said.
@@ -57,7 +57,8 @@ pub fn queue(
     let version = highest.checked_add(1).ok_or_else(|| StoreError::Invalid {
         what: format!("cannot train {}: no version is left", request.model),
     })?;
-    let spec = TrainJob {
+    let spec = JobSpec {
+        kind: JobKind::Train,
         model: request.model,
         version,
         base: request.base,
@@ -65,12 +66,26 @@ pub fn queue(
         recipe: request.recipe,
         seed: request.seed,
     };
+    add(tx, spec, who, now)
+}
+
+/// Queues a job.
+///
+/// # Errors
+/// The database failed, or a job has trained that version.
+pub fn add(
+    tx: &Transaction<'_>,
+    spec: JobSpec,
+    who: &str,
+    now: UnixMillis,
+) -> Result<Stored, StoreError> {
     let record = Record::new();
     tx.prepare_cached(
-        "INSERT INTO job (model, version, spec, state, phase, requested_by, requested_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO job (kind, model, version, spec, state, phase, requested_by, requested_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
+        kind(spec.kind),
         spec.model,
         spec.version,
         json(&spec)?,
@@ -169,6 +184,13 @@ fn stored(row: &Row<'_>) -> Result<Stored, StoreError> {
         progress: progress.map(|p| serde_json::from_str(&p)).transpose().map_err(damaged)?,
         requested_by: row.get(5)?,
     })
+}
+
+const fn kind(kind: JobKind) -> &'static str {
+    match kind {
+        JobKind::Train => "train",
+        JobKind::Evaluate => "evaluate",
+    }
 }
 
 fn name(phase: &Phase) -> &'static str {

@@ -127,7 +127,7 @@ pub fn give(
     if before.as_ref().is_some_and(|(label, by, _)| *label == idx && by == who) {
         return Ok(());
     }
-    add(tx, id, Some(idx), who, now)?;
+    add(tx, id, Some(idx), who, None, now)?;
     let detail = match before {
         None => label.to_owned(),
         Some((_, by, was)) => format!("{label} (was {was}, by {by})"),
@@ -148,7 +148,7 @@ pub fn clear(
 ) -> Result<(), StoreError> {
     let id = living(tx, sample)?;
     let Some((_, by, was)) = current(tx, id)? else { return Ok(()) };
-    add(tx, id, None, who, now)?;
+    add(tx, id, None, who, None, now)?;
     audit(tx, who, "label.clear", &sample.to_string(), &format!("was {was}, by {by}"))
 }
 
@@ -168,7 +168,7 @@ pub fn take_back(
     let Some(last) = lines.next().filter(|last| last.by == who) else { return Ok(()) };
     let before = lines.next().and_then(|before| before.label);
     let idx = before.as_deref().map(|label| index(tx, label)).transpose()?;
-    add(tx, id, idx, who, now)?;
+    add(tx, id, idx, who, None, now)?;
     let word = |label: Option<String>| label.unwrap_or_else(|| "no label".to_owned());
     let detail = format!("{} again (was {})", word(before), word(last.label));
     audit(tx, who, "label.undo", &sample.to_string(), &detail)
@@ -202,18 +202,20 @@ fn current(tx: &Transaction<'_>, id: i64) -> Result<Option<(u16, String, String)
     Ok(found)
 }
 
-/// Adds a label row, without a look at what was there and without an audit line of its own.
+/// Adds a label row, of a person or of an import, without a look at what was there and without an audit
+/// line of its own.
 pub(super) fn add(
     tx: &Transaction<'_>,
     sample_id: i64,
     idx: Option<u16>,
     who: &str,
+    import: Option<i64>,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "INSERT INTO label (sample, label, given_by, given_at_ms) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO label (sample, label, given_by, given_at_ms, import) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
-    .execute(params![sample_id, idx, who, as_sql(now.0)])?;
+    .execute(params![sample_id, idx, who, as_sql(now.0), import])?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub mod datasets;
 pub mod desired;
 pub mod devices;
 pub mod findings;
+pub mod imports;
 pub mod ingest;
 pub mod jobs;
 pub mod labels;

@@ -27,28 +27,42 @@ pub fn remove(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     for sample in samples {
-        let payload = tx
-            .prepare_cached("SELECT payload FROM sample WHERE sample = ?1")?
-            .query_row([sample.as_bytes()], |row| digest_at(row, 0))
-            .optional()?
-            .ok_or_else(|| no_such(*sample))?;
-        let removed = tx
-            .prepare_cached(
-                "UPDATE sample SET removed_at_ms = ?2, removed_by = ?3, removed_reason = ?4,
-                    predictions = '[]', salt = NULL
-                 WHERE sample = ?1 AND removed_at_ms IS NULL",
-            )?
-            .execute(params![sample.as_bytes(), as_sql(now.0), who, reason])?;
-        if removed == 0 {
-            continue;
+        if bury(tx, *sample, reason, who, now, None)? {
+            audit(tx, who, "sample.remove", &sample.to_string(), reason)?;
         }
-        if !is_named(tx, payload)? {
-            tx.prepare_cached("INSERT OR IGNORE INTO erasure (payload) VALUES (?1)")?
-                .execute([payload.as_bytes()])?;
-        }
-        audit(tx, who, "sample.remove", &sample.to_string(), reason)?;
     }
     Ok(())
+}
+
+/// Makes a sample a tombstone, by itself or with its `import`; whether it was none before.
+///
+/// # Errors
+/// [`StoreError::NotFound`] when there is none.
+pub(super) fn bury(
+    tx: &Transaction<'_>,
+    sample: Digest,
+    reason: &str,
+    who: &str,
+    now: UnixMillis,
+    import: Option<i64>,
+) -> Result<bool, StoreError> {
+    let payload = tx
+        .prepare_cached("SELECT payload FROM sample WHERE sample = ?1")?
+        .query_row([sample.as_bytes()], |row| digest_at(row, 0))
+        .optional()?
+        .ok_or_else(|| no_such(sample))?;
+    let removed = tx
+        .prepare_cached(
+            "UPDATE sample SET removed_at_ms = ?2, removed_by = ?3, removed_reason = ?4,
+                removed_import = ?5, predictions = '[]', salt = NULL
+             WHERE sample = ?1 AND removed_at_ms IS NULL",
+        )?
+        .execute(params![sample.as_bytes(), as_sql(now.0), who, reason, import])?;
+    if removed > 0 && !is_named(tx, payload)? {
+        tx.prepare_cached("INSERT OR IGNORE INTO erasure (payload) VALUES (?1)")?
+            .execute([payload.as_bytes()])?;
+    }
+    Ok(removed > 0)
 }
 
 /// Whether a sample that was not removed has that payload.
@@ -86,20 +100,29 @@ pub fn is_erased(connection: &Connection, payload: Digest) -> Result<bool, Store
     Ok(had && !is_named(connection, payload)?)
 }
 
-/// Erases every payload that waits for it and that still no sample has.
+/// How long a payload that was sent for an import waits for it, in milliseconds.
+const WAITS_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Erases every payload that waits for it and that still no sample has, and those of imports that did
+/// not come.
 ///
 /// # Errors
 /// The disk or the database failed: what is left is erased the next time.
-pub async fn erase_due(store: &Store, payloads: &Blobs) -> Result<(), StoreError> {
+pub async fn erase_due(store: &Store, payloads: &Blobs, now: UnixMillis) -> Result<(), StoreError> {
     // Nobody is between writing a payload and its row now, so the look below holds.
     let _erasing = payloads.erasing().await;
-    for payload in store.read(due).await? {
-        if !store.read(move |connection| is_named(connection, payload)).await? {
+    for payload in store.read(move |connection| due(connection, now)).await? {
+        let erased = !store.read(move |connection| is_named(connection, payload)).await?;
+        if erased {
             payloads.erase(payload).await?;
             tracing::info!(%payload, "payload erased");
         }
         store
             .write(move |tx| {
+                if erased {
+                    tx.prepare_cached("DELETE FROM decoded WHERE payload = ?1")?
+                        .execute([payload.as_bytes()])?;
+                }
                 tx.prepare_cached("DELETE FROM erasure WHERE payload = ?1")?
                     .execute([payload.as_bytes()])?;
                 Ok(())
@@ -109,8 +132,14 @@ pub async fn erase_due(store: &Store, payloads: &Blobs) -> Result<(), StoreError
     Ok(())
 }
 
-fn due(connection: &Connection) -> Result<Vec<Digest>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT payload FROM erasure")?;
-    let found = statement.query_map([], |row| digest_at(row, 0))?.collect::<Result<_, _>>()?;
+fn due(connection: &Connection, now: UnixMillis) -> Result<Vec<Digest>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT payload FROM erasure UNION
+         SELECT payload FROM decoded d WHERE at_ms < ?1 AND NOT EXISTS
+            (SELECT 1 FROM sample s WHERE s.payload = d.payload AND s.removed_at_ms IS NULL)",
+    )?;
+    let before = as_sql(now.0.saturating_sub(WAITS_MS));
+    let found =
+        statement.query_map([before], |row| digest_at(row, 0))?.collect::<Result<_, _>>()?;
     Ok(found)
 }

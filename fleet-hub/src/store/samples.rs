@@ -1,14 +1,12 @@
-//! Samples as people and programs read them, and imported ones as they are written. Those of
-//! devices are written by `ingest` only.
+//! Samples as people and programs read them. Those of devices are written by `ingest` only, imported
+//! ones by `imports`.
 
-use fleetloop_protocol::api::datasets::Split;
-use fleetloop_protocol::api::samples::{ImportResponse, Removed, Sample, SampleCounts};
+use fleetloop_protocol::api::samples::{Removed, Sample, SampleCounts};
 use fleetloop_protocol::sample::MediaType;
-use fleetloop_protocol::{BundleDigest, Digest, Epoch, SampleId, Sequence, UnixMillis};
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
-use serde::Serialize;
+use fleetloop_protocol::{BundleDigest, Digest, Epoch, SampleId, Sequence};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{StoreError, as_sql, audit, digest_at, from_sql, labels};
+use super::{StoreError, digest_at, from_sql};
 
 /// Which samples to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +17,8 @@ pub struct Filter {
     pub labelled: Option<bool>,
     /// How many.
     pub limit: u32,
+    /// Only those whose digest begins so, in hexadecimal digits.
+    pub starts: Option<String>,
     /// Only those stored before this one. Unlike a number to pass over, it stays true while samples
     /// come in.
     pub before: Option<Digest>,
@@ -27,7 +27,8 @@ pub struct Filter {
 const COLUMNS: &str = "s.sample, s.payload, s.media_type, s.payload_len, s.grp,
     s.device, s.epoch, s.sequence, s.model, s.selection, s.predictions, s.stored_at_ms,
     (SELECT n.name FROM current_label l JOIN label_name n ON n.idx = l.label
-     WHERE l.sample = s.id), s.removed_at_ms, s.removed_by, s.removed_reason";
+     WHERE l.sample = s.id), s.removed_at_ms, s.removed_by, s.removed_reason,
+    s.source";
 
 /// Samples, the newest first.
 ///
@@ -40,15 +41,29 @@ pub fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Sample>, Sto
          WHERE (?1 IS NULL OR s.grp = ?1)
            AND (?2 IS NULL OR ?2 = EXISTS (SELECT 1 FROM current_label l WHERE l.sample = s.id))
            AND (?3 IS NULL OR s.id < ?3)
-         ORDER BY s.id DESC LIMIT ?4"
+           AND (?4 IS NULL OR (s.sample >= ?4 AND s.sample <= ?5))
+         ORDER BY s.id DESC LIMIT ?6"
     );
+    let (least, most) = filter.starts.as_deref().map(bounds).transpose()?.unzip();
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![filter.group, filter.labelled, before, filter.limit])?;
+    let wanted = params![filter.group, filter.labelled, before, least, most, filter.limit];
+    let mut rows = statement.query(wanted)?;
     let mut samples = Vec::new();
     while let Some(row) = rows.next()? {
         samples.push(sample(row)?);
     }
     Ok(samples)
+}
+
+/// The least and the greatest digest that begin with these hexadecimal digits.
+fn bounds(starts: &str) -> Result<([u8; 32], [u8; 32]), StoreError> {
+    let ends = |fill: &str| -> Option<[u8; 32]> {
+        let digits = format!("{starts}{}", fill.repeat(64usize.checked_sub(starts.len())?));
+        digits.parse::<Digest>().ok().map(|digest| *digest.as_bytes())
+    };
+    ends("0").zip(ends("f")).ok_or_else(|| StoreError::Invalid {
+        what: format!("cannot list samples: {starts:?} is not the beginning of a digest"),
+    })
 }
 
 /// One sample.
@@ -132,93 +147,6 @@ pub fn counts(connection: &Connection) -> Result<SampleCounts, StoreError> {
     })
 }
 
-/// One labelled picture whose payload is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewImport {
-    /// SHA-256 of its payload.
-    pub payload: Digest,
-    /// The payload's length in bytes.
-    pub payload_len: u64,
-    /// How it is encoded.
-    pub media_type: MediaType,
-    /// What it shows.
-    pub label: String,
-}
-
-/// The name of an imported record: SHA-256 of the JSON, without white space, of its source, label,
-/// payload digest and split, in that order.
-pub fn record_digest(source: &str, split: Split, label: &str, payload: Digest) -> Digest {
-    #[derive(Serialize)]
-    struct Record<'a> {
-        source: &'a str,
-        label: &'a str,
-        payload: Digest,
-        split: Split,
-    }
-    let record = Record { source, label, payload, split };
-    // Strings, a digest and a name: their JSON cannot fail.
-    Digest::of(&serde_json::to_vec(&record).unwrap_or_default())
-}
-
-impl NewImport {
-    /// The name of its record.
-    pub fn record(&self, source: &str, split: Split) -> Digest {
-        record_digest(source, split, &self.label, self.payload)
-    }
-}
-
-/// Writes imported records and their labels; those that are known are passed over.
-///
-/// # Errors
-/// [`StoreError::Invalid`] when the hub has no such label: then nothing is written.
-pub fn import(
-    tx: &Transaction<'_>,
-    source: &str,
-    split: Split,
-    items: &[NewImport],
-    who: &str,
-    now: UnixMillis,
-) -> Result<ImportResponse, StoreError> {
-    let mut done = ImportResponse::default();
-    let split_name = split_name(split);
-    for item in items {
-        let label = labels::index(tx, &item.label)?;
-        let record = item.record(source, split);
-        let added = tx
-            .prepare_cached(
-                "INSERT INTO sample (sample, grp, payload, payload_len, media_type, split, source, stored_at_ms)
-                 VALUES (?1, 'import', ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (sample) DO NOTHING",
-            )?
-            .execute(params![
-                record.as_bytes(),
-                item.payload.as_bytes(),
-                as_sql(item.payload_len),
-                item.media_type.as_str(),
-                split_name,
-                source,
-                as_sql(now.0)
-            ])?;
-        if added == 0 {
-            done.known += 1;
-            continue;
-        }
-        labels::add(tx, tx.last_insert_rowid(), Some(label), who, now)?;
-        done.stored += 1;
-    }
-    if done.stored > 0 {
-        audit(tx, who, "sample.import", source, &format!("{} for {split_name}", done.stored))?;
-    }
-    Ok(done)
-}
-
-/// A split as stored.
-pub fn split_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Gate => "gate",
-    }
-}
-
 fn sample(row: &Row<'_>) -> Result<Sample, StoreError> {
     let digest = digest_at(row, 0)?;
     let damaged = || StoreError::damaged(format_args!("sample {digest}"));
@@ -238,6 +166,7 @@ fn sample(row: &Row<'_>) -> Result<Sample, StoreError> {
         predictions: serde_json::from_str(&predictions).map_err(|_| damaged())?,
         stored_at_ms: from_sql(row.get(11)?),
         label: row.get(12)?,
+        source: row.get(16)?,
         removed: removed(row)?,
     })
 }

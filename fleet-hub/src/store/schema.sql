@@ -51,7 +51,7 @@ CREATE TABLE enrolment_token (
 CREATE TABLE sample (
     -- order of arrival
     id              INTEGER PRIMARY KEY,
-    -- its name: the header's body digest, or the digest of an imported record
+    -- its name: the header's body digest, or what follows from an imported payload
     sample          BLOB NOT NULL UNIQUE CHECK (length(sample) = 32),
     grp             TEXT NOT NULL CHECK (grp IN ('import', 'fleet')),
     -- identity of a fleet sample
@@ -74,7 +74,7 @@ CREATE TABLE sample (
     -- evidence: the signed header as received, the signed receipt as sent
     envelope        BLOB,
     receipt         BLOB,
-    -- of an imported one
+    -- of an imported one: what the newest of its imports says, see store/imports.rs
     split           TEXT CHECK (split IN ('train', 'gate')),
     source          TEXT,
     -- why it is in no dataset: see store/clones.rs
@@ -84,12 +84,46 @@ CREATE TABLE sample (
     removed_at_ms   INTEGER,
     removed_by      TEXT,
     removed_reason  TEXT,
+    -- the import that took it along when it was removed; importing the picture again revives it
+    removed_import  INTEGER REFERENCES import (id),
     UNIQUE (device, epoch, sequence),
     CHECK (grp = 'import' OR (device IS NOT NULL AND epoch IS NOT NULL AND sequence IS NOT NULL
         AND envelope IS NOT NULL AND receipt IS NOT NULL))
 ) STRICT;
 CREATE INDEX sample_by_payload ON sample (payload);
 CREATE INDEX sample_by_group ON sample (grp, id);
+
+-- Labelled pictures that were imported together.
+CREATE TABLE import (
+    id              INTEGER PRIMARY KEY,
+    -- of what it says: the same again is the same import
+    digest          BLOB NOT NULL CHECK (length(digest) = 32),
+    source          TEXT NOT NULL,
+    split           TEXT NOT NULL CHECK (split IN ('train', 'gate')),
+    imported_by     TEXT NOT NULL,
+    imported_at_ms  INTEGER NOT NULL,
+    removed_at_ms   INTEGER,
+    removed_by      TEXT,
+    removed_reason  TEXT
+) STRICT;
+
+-- Each picture is one sample, however many imports have it.
+CREATE TABLE import_sample (
+    sample          INTEGER NOT NULL REFERENCES sample (id),
+    import          INTEGER NOT NULL REFERENCES import (id),
+    PRIMARY KEY (sample, import)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX import_sample_by_import ON import_sample (import);
+
+-- Payloads that were decoded in full, for an import or a freeze; `fault` says why one cannot be. A row
+-- goes with its file. One that no sample names is of an import that did not come: it is erased.
+CREATE TABLE decoded (
+    payload         BLOB PRIMARY KEY CHECK (length(payload) = 32),
+    payload_len     INTEGER NOT NULL,
+    media_type      TEXT NOT NULL,
+    fault           TEXT,
+    at_ms           INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE gap (
     digest          BLOB PRIMARY KEY CHECK (length(digest) = 32),
@@ -184,15 +218,20 @@ CREATE TABLE label (
     -- NULL: what was said before is withdrawn
     label           INTEGER REFERENCES label_name (idx),
     given_by        TEXT NOT NULL,
-    given_at_ms     INTEGER NOT NULL
+    given_at_ms     INTEGER NOT NULL,
+    -- the import that gave it; it counts no more when that is removed
+    import          INTEGER REFERENCES import (id)
 ) STRICT;
 CREATE INDEX label_by_sample ON label (sample, id);
 
--- What samples show now: not what was withdrawn, and nothing of samples that were removed.
+-- What samples show now: not what was withdrawn, nothing of samples that were removed, nothing that a
+-- removed import gave. `id` is the label's: of two the greater one is newer.
 CREATE VIEW current_label AS
-    SELECT l.sample, l.label, l.given_by, l.given_at_ms FROM label l
+    SELECT l.id, l.sample, l.label, l.given_by, l.given_at_ms FROM label l
     WHERE l.label IS NOT NULL
-      AND l.id = (SELECT max(newest.id) FROM label newest WHERE newest.sample = l.sample)
+      AND l.id = (SELECT max(newest.id) FROM label newest WHERE newest.sample = l.sample
+        AND NOT EXISTS (SELECT 1 FROM import i
+            WHERE i.id = newest.import AND i.removed_at_ms IS NOT NULL))
       AND EXISTS (SELECT 1 FROM sample s WHERE s.id = l.sample AND s.removed_at_ms IS NULL);
 
 -- Frozen datasets; the canonical bytes are an artefact of that digest.
@@ -210,9 +249,10 @@ CREATE INDEX dataset_by_time ON dataset (frozen_at_ms);
 
 CREATE TABLE job (
     id              INTEGER PRIMARY KEY,
+    kind            TEXT NOT NULL CHECK (kind IN ('train', 'evaluate')),
     model           TEXT NOT NULL,
     version         INTEGER NOT NULL,
-    -- protocol's TrainJob, as JSON
+    -- protocol's JobSpec, as JSON
     spec            TEXT NOT NULL,
     -- the pure state of jobs::lease, as JSON; `state` is its name, for lists and for the index
     state           TEXT NOT NULL CHECK (state IN ('queued', 'leased', 'held', 'done', 'failed')),
@@ -220,10 +260,10 @@ CREATE TABLE job (
     attempts        INTEGER NOT NULL DEFAULT 0,
     progress        TEXT,
     requested_by    TEXT NOT NULL,
-    requested_at_ms INTEGER NOT NULL,
-    -- a version is given once, even to a job that fails
-    UNIQUE (model, version)
+    requested_at_ms INTEGER NOT NULL
 ) STRICT;
+-- A version is given once, even to a job that fails.
+CREATE UNIQUE INDEX job_version ON job (model, version) WHERE kind = 'train';
 CREATE INDEX job_by_state ON job (state, id);
 
 -- Bundles whose manifest and files are all in the artefact store.

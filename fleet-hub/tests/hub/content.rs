@@ -90,7 +90,9 @@ async fn a_sample_that_was_removed_gets_its_receipt_again_and_is_not_stored_agai
         })
         .await
         .unwrap();
-    fleet_hub::store::removal::erase_due(&state.store, &state.payloads).await.unwrap();
+    fleet_hub::store::removal::erase_due(&state.store, &state.payloads, state.clock.now())
+        .await
+        .unwrap();
     mqtt.send(&topic, message).await;
     let (_, second) = mqtt.receipt(&device.id, &rig.receipt_keys()).await;
     assert_eq!(first, second, "byte for byte");

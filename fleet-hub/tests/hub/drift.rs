@@ -5,7 +5,7 @@ use fleet_hub::HubEvent;
 use fleet_hub::cli::client::Client;
 use fleet_hub::registry;
 use fleetloop_models::bundle::{
-    Description, Files, Fit, InputSpec, Manifest, PreprocessSpec, Role,
+    Description, Files, Fit, InputSpec, Manifest, OutputKind, PreprocessSpec, Role,
 };
 use fleetloop_models::picture::{Channels, Frame};
 use fleetloop_models::reference::Reference;
@@ -35,8 +35,7 @@ fn sketch(count: usize, light: f32) -> Sketch {
 async fn model(rig: &Rig) -> BundleDigest {
     let reference = Reference::new(sketch(1000, 1.0)).unwrap().to_json().unwrap();
     let files: Files = [
-        // A model with a graph and nothing in it.
-        (Role::Model, vec![0x3a, 0]),
+        (Role::Model, include_bytes!("../../../models/tests/data/linear-1/model.onnx").to_vec()),
         (Role::Golden, b"golden".to_vec()),
         (Role::Reference, reference),
     ]
@@ -45,6 +44,7 @@ async fn model(rig: &Rig) -> BundleDigest {
         name: "place".into(),
         version: 1,
         labels: vec!["good".into(), "bad".into()],
+        output: OutputKind::Logits,
         input: InputSpec { name: "x".into(), channels: 1, height: 28, width: 28 },
         preprocess: PreprocessSpec { fit: Fit::Stretch, mean: vec![0.5], std: vec![0.5] },
         lineage: None,

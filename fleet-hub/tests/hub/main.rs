@@ -10,6 +10,7 @@ mod drift;
 mod enrolment;
 mod fetching;
 mod flood;
+mod folders;
 mod full_disk;
 mod intake;
 mod month;

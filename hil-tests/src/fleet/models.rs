@@ -64,7 +64,7 @@ fn version(
     let bundle = folder.join(format!("mobile-{version}"));
     let labels = LABELS.join(",");
     let mut pack = words(&["bundle", "--name", "mobile", "--version", &number]);
-    pack.extend(words(&["--labels", &labels, "--model"]));
+    pack.extend(words(&["--labels", &labels, "--mean", "0", "--std", "1", "--model"]));
     pack.extend([model.into(), "--out".into(), bundle.clone().into(), "--golden".into()]);
     pack.extend(golden.iter().map(OsString::from));
     run("model-bundle", pack)?;

@@ -7,6 +7,7 @@ use fleetloop_protocol::{BundleDigest, Digest};
 
 use crate::golden::GoldenError;
 use crate::graph::GraphError;
+use crate::graph::output::OutputError;
 use crate::reference::ReferenceError;
 
 /// Why a bundle cannot be used.
@@ -67,6 +68,9 @@ pub enum BundleError {
     /// The graph is refused.
     #[error("cannot use the bundle's model")]
     Graph(#[source] GraphError),
+    /// The manifest says something else of the output than graph or golden cases.
+    #[error("cannot use the bundle's model")]
+    Output(#[source] OutputError),
     /// The golden cases cannot be read.
     #[error("cannot read the bundle's golden cases")]
     Golden(#[source] GoldenError),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BundleError, Files};
 use crate::golden::GOLDEN_BYTES;
+use crate::graph::output::OutputKind;
 use crate::reference::REFERENCE_BYTES;
 
 /// The manifest's file name.
@@ -26,7 +27,7 @@ const SIDE: u32 = 16_384;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// One of the labels for each frame; the graph's output are logits, one a label.
+    /// One of the labels for each frame; the graph's output has one value a label.
     Classify,
 }
 
@@ -111,6 +112,41 @@ pub struct PreprocessSpec {
     pub std: Vec<f32>,
 }
 
+impl PreprocessSpec {
+    /// What is wrong with it for a picture of so many channels. Pixels are values from 0 to 1 when mean
+    /// and deviation are applied, so their mean is in there and their deviation at most 1: anything else
+    /// was written for values from 0 to 255, and would make nearly the same of every picture.
+    pub fn problems(&self, channels: usize) -> Vec<String> {
+        let (mean, std) = (&self.mean, &self.std);
+        let mut problems = Vec::new();
+        for (name, values) in [("mean", mean), ("std", std)] {
+            if values.len() != channels {
+                problems.push(format!("preprocess {name} {values:?} for {channels} channels"));
+            }
+        }
+        let mean_fits = mean.iter().all(|m| (0.0..=1.0).contains(m));
+        let std_fits = std.iter().all(|s| *s > 0.0 && *s <= 1.0);
+        let large = mean.iter().chain(std).any(|value| *value > 1.0);
+        if large {
+            let by_255 = |values: &[f32]| {
+                let words: Vec<_> = values.iter().map(|v| format!("{:.4}", v / 255.0)).collect();
+                words.join(",")
+            };
+            problems.push(format!(
+                "preprocess mean {mean:?} and std {std:?} are for values from 0 to 255; of values from 0 \
+                 to 1 they are mean {} and std {}",
+                by_255(mean),
+                by_255(std)
+            ));
+        } else if !mean_fits || !std_fits {
+            problems.push(format!(
+                "preprocess mean {mean:?} has to be from 0 to 1, std {std:?} above 0 and at most 1"
+            ));
+        }
+        problems
+    }
+}
+
 /// Where a model came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -158,6 +194,8 @@ pub struct Manifest {
     pub device_class: String,
     /// What each output means.
     pub labels: Vec<String>,
+    /// Whether the graph's output is scores or probabilities.
+    pub output: OutputKind,
     /// The graph's input.
     pub input: InputSpec,
     /// What happens to a frame before it.
@@ -179,6 +217,8 @@ pub struct Description {
     pub version: u32,
     /// See [`Manifest::labels`].
     pub labels: Vec<String>,
+    /// See [`Manifest::output`].
+    pub output: OutputKind,
     /// See [`Manifest::input`].
     pub input: InputSpec,
     /// See [`Manifest::preprocess`].
@@ -206,6 +246,7 @@ impl Manifest {
             task: Task::Classify,
             device_class: "any".to_owned(),
             labels: about.labels,
+            output: about.output,
             input: about.input,
             preprocess: about.preprocess,
             lineage: about.lineage,
@@ -281,15 +322,12 @@ impl Manifest {
         for (name, side) in [("height", input.height), ("width", input.width)] {
             require((1..=SIDE).contains(&side), format!("input {name} {side}"));
         }
-        let (channels, pre) = (input.channels as usize, &self.preprocess);
-        require(
-            pre.mean.len() == channels && pre.mean.iter().all(|m| m.is_finite()),
-            format!("preprocess mean {:?} for {channels} channels", pre.mean),
-        );
-        require(
-            pre.std.len() == channels && pre.std.iter().all(|s| s.is_finite() && *s > 0.0),
-            format!("preprocess std {:?} for {channels} channels", pre.std),
-        );
+        problems.extend(self.preprocess.problems(input.channels as usize));
+        let mut require = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
         require((2..=LABELS).contains(&self.labels.len()), format!("{} labels", self.labels.len()));
         let mut sorted: Vec<&String> = self.labels.iter().collect();
         sorted.sort_unstable();

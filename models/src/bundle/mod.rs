@@ -22,6 +22,7 @@ use crate::golden::GoldenCases;
 use crate::graph::Graph;
 use crate::reference::{Reference, ReferenceError};
 
+pub use crate::graph::output::OutputKind;
 pub use error::BundleError;
 pub use manifest::{
     Description, FILE_BYTES, FileEntry, Fit, InputSpec, Lineage, MANIFEST_FILE, Manifest,
@@ -95,6 +96,8 @@ impl Bundle {
             .map_err(BundleError::Graph)?;
         let golden =
             GoldenCases::parse(bytes(&files, Role::Golden)).map_err(BundleError::Golden)?;
+        let said = graph.reading().admits(manifest.output, &golden.outputs());
+        said.map_err(BundleError::Output)?;
         let reference = files.get(&Role::Reference).map(|bytes| reference(bytes, &manifest));
         let reference = reference.transpose().map_err(BundleError::Reference)?;
         let digest = digest(&manifest_bytes);

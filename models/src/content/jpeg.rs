@@ -9,6 +9,7 @@ const EXPECTED: &str = "image/jpeg";
 
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
+const APP1: u8 = 0xe1;
 
 /// Walks over a file that begins with [`START`].
 pub(super) fn walk(bytes: &[u8]) -> Result<Header, ContentError> {
@@ -54,12 +55,28 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Header, ContentError> {
 
 /// The next marker from `at` on and the place behind it. Between markers lies a scan: there 0xff is
 /// followed by 0, or by more of 0xff before a marker.
-fn marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
+pub(super) fn marker(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         at += bytes.get(at..)?.iter().position(|byte| *byte == 0xff)? + 1;
         match *bytes.get(at)? {
             0 | 0xff => {}
             marker => return Some((marker, at + 1)),
+        }
+    }
+}
+
+/// The EXIF data, if the file has some.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    const BEGINS: &[u8] = b"Exif\0\0";
+    let mut at = 2;
+    loop {
+        let (marker, next) = marker(bytes, at)?;
+        let len = usize::from(u16::from_be_bytes(array(bytes, next)?));
+        let part = bytes.get(next + 2..next.checked_add(len)?)?;
+        match marker {
+            APP1 if part.starts_with(BEGINS) => return Some(&part[BEGINS.len()..]),
+            SOS => return None,
+            _ => at = next + len,
         }
     }
 }

@@ -43,6 +43,21 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Header, ContentError> {
     Ok(Header { width, height, bytes_per_pixel })
 }
 
+/// The EXIF data, if the file has some; it may stand before or behind the pixels.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut at = SIGNATURE.len();
+    loop {
+        let len = u32::from_be_bytes(array(bytes, at)?) as usize;
+        let kind: [u8; 4] = array(bytes, at + 4)?;
+        let data = bytes.get(at + 8..(at + 8).checked_add(len)?)?;
+        match &kind {
+            b"eXIf" => return Some(data),
+            b"IEND" => return None,
+            _ => at = at + AROUND + len,
+        }
+    }
+}
+
 /// What IHDR says.
 struct Ihdr {
     width: u32,

@@ -311,7 +311,7 @@ impl Dims {
 }
 
 /// A name as errors show it: quoted, without control characters, cut short.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(&name[..name.len().min(4 * SHOWN)]);
     let mut short: String = text.chars().take(SHOWN).collect();
     if short.len() < name.len() {

@@ -1,5 +1,6 @@
 //! Why a graph is refused.
 
+use super::admit::OLDEST_SET;
 use super::{ELEMENTS, GRAPH_BYTES, MESSAGES_DEEP, NODES, RANK, SIZE, SUBGRAPHS_DEEP};
 
 /// Why a graph is refused. Names from the file are quoted and cut short.
@@ -76,4 +77,76 @@ pub enum GraphError {
     /// Too many nodes.
     #[error("the model has more than {NODES} nodes")]
     Nodes,
+    /// It says nothing of ONNX's own operators.
+    #[error("the model names no version of ONNX's operator set; export it again")]
+    NoOperatorSet,
+    /// Its operators are too old.
+    #[error(
+        "the model uses operator set {set}, ONNX Runtime runs {OLDEST_SET} and later; convert it with \
+         onnx.version_converter"
+    )]
+    OldOperatorSet {
+        /// The version.
+        set: i64,
+    },
+    /// It has a sparse initializer.
+    #[error("the model's initializer {tensor} is sparse; save it as a dense tensor")]
+    Sparse {
+        /// Its name.
+        tensor: String,
+    },
+    /// Two nodes have one name.
+    #[error(
+        "two nodes of the model are called {node}; give each a name of its own, or have 'trainer \
+         bundle' do so"
+    )]
+    NodeTwice {
+        /// The name.
+        node: String,
+    },
+    /// A node would answer otherwise than it is judged or trained.
+    #[error("{operator} {node} of the model cannot be relied on: {why}")]
+    Unreliable {
+        /// Its operator.
+        operator: String,
+        /// Its name.
+        node: String,
+        /// What it says, and what to do.
+        why: &'static str,
+    },
+    /// Not one input.
+    #[error(
+        "the model has to take one input, it takes: {inputs}; make constants of the others, or export \
+         it without"
+    )]
+    Inputs {
+        /// Those it has.
+        inputs: String,
+    },
+    /// The input holds no floats.
+    #[error(
+        "the model's input {input} holds {element}; it has to hold float, float16 or double: export it \
+         with such an input, without the Cast behind it"
+    )]
+    InputType {
+        /// The input.
+        input: String,
+        /// The type of its elements.
+        element: &'static str,
+    },
+    /// The input holds nothing.
+    #[error("the model's input {input} has a size of 0; export it with the size of a sample")]
+    InputSize {
+        /// The input.
+        input: String,
+    },
+    /// No output holds floats.
+    #[error(
+        "none of the model's outputs holds scores as float, float16 or double: {outputs}; export it \
+         with such an output (skl2onnx: zipmap=False)"
+    )]
+    Outputs {
+        /// Those it has.
+        outputs: String,
+    },
 }

@@ -12,17 +12,27 @@
 //! | sizes over [`SIZE`], values over [`ELEMENTS`], more than [`RANK`] dimensions, more than [`NODES`] nodes, tensors that declare more than they hold | a sum that overflows, memory |
 //! | what is not plainly encoded: an unknown field, a field of another wire type, a field twice that may stand once, a padded number, a group | ONNX Runtime's parser must not read another file than this check did |
 //!
+//! What is sound may still answer otherwise than it was judged: [`admit`] refuses that, and
+//! [`output`] decides what the answer means. Both ask the file's [`Outline`].
+//!
 //! What it cannot see is what a graph does when it runs: a loop without an end, a value as large as the
 //! memory. On a device a child process with limits finds that out (the agent's `proof` module).
 //!
 //! Format: <https://protobuf.dev/programming-guides/encoding/>, `onnx-ml.proto` of ONNX 1.23.
 
+mod admit;
 mod check;
 mod error;
+pub mod outline;
+pub mod output;
 mod schema;
+mod trace;
 mod wire;
 
 pub use error::GraphError;
+use outline::Outline;
+use output::Reading;
+pub use trace::read;
 
 /// How deeply subgraphs may be nested.
 pub const SUBGRAPHS_DEEP: usize = 16;
@@ -43,6 +53,7 @@ pub const GRAPH_BYTES: usize = (1 << 31) - 1;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Graph {
     bytes: Vec<u8>,
+    reading: Reading,
 }
 
 impl std::fmt::Debug for Graph {
@@ -58,7 +69,15 @@ impl Graph {
     /// [`GraphError`] names the first thing that is refused, and where.
     pub fn check(bytes: Vec<u8>) -> Result<Self, GraphError> {
         check::check(&bytes)?;
-        Ok(Self { bytes })
+        let outline = Outline::of(&bytes);
+        admit::admit(&outline)?;
+        let reading = trace::read(&outline).ok_or(GraphError::NoGraph)?;
+        Ok(Self { bytes, reading })
+    }
+
+    /// What its output is, as far as the graph says.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
     }
 
     /// The file's bytes.

@@ -22,6 +22,7 @@ use runtime::NO_REPORTS;
 use fleetloop_protocol::Digest;
 
 use crate::bundle::{Bundle, Manifest};
+use crate::graph::output::OutputKind;
 use crate::graph::{Graph, GraphError};
 use crate::picture::Frame;
 use crate::postprocess::Classification;
@@ -50,13 +51,27 @@ pub enum SessionError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// The runtime refused the graph.
-    #[error("cannot load model {model}")]
+    #[error(
+        "ONNX Runtime does not load model {model}; have onnx.checker.check_model look at the file, and \
+         export it again"
+    )]
     Load {
         /// Name and version.
         model: String,
         /// Why.
         #[source]
         source: ort::Error,
+    },
+    /// The runtime has no such operator, or not for these types.
+    #[error(
+        "ONNX Runtime has no operator {operator} for the types that model {model} gives it; export it \
+         with float inputs and weights, and a newer operator set"
+    )]
+    Operator {
+        /// Name and version.
+        model: String,
+        /// The operator, with its version.
+        operator: String,
     },
     /// The graph is not the one the manifest describes.
     #[error("model {model} does not match its manifest: {reason}; rebuild the bundle")]
@@ -70,7 +85,7 @@ pub enum SessionError {
     #[error(transparent)]
     Preprocess(#[from] PreprocessError),
     /// The runtime failed on an input.
-    #[error("cannot run model {model}")]
+    #[error("ONNX Runtime cannot run model {model} on one sample; export it with an open batch")]
     Run {
         /// Name and version.
         model: String,
@@ -89,11 +104,9 @@ pub enum SessionError {
         /// How long it ran.
         after: Duration,
     },
-    /// The number of input values is not a whole batch.
-    #[error("cannot run a batch of {batch}: {len} values, want {want}")]
-    Batch {
-        /// Inputs asked for.
-        batch: usize,
+    /// The number of input values is not that of a sample.
+    #[error("cannot run the model on {len} values, want {want}")]
+    Length {
         /// Values given.
         len: usize,
         /// Values needed.
@@ -139,12 +152,25 @@ pub struct Session {
     preprocess: Preprocess,
     input_dims: [usize; 3],
     classes: usize,
+    output: OutputKind,
     input: Vec<f32>,
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").field("model", &self.network.name()).finish_non_exhaustive()
+    }
+}
+
+impl SessionError {
+    /// Of what the runtime said when it was to load a model.
+    fn load(model: String, source: ort::Error) -> Self {
+        const MISSING: &str = "Could not find an implementation for ";
+        let said = source.to_string();
+        match said.split_once(MISSING).and_then(|(_, rest)| rest.split_whitespace().next()) {
+            Some(operator) => Self::Operator { model, operator: operator.to_owned() },
+            None => Self::Load { model, source },
+        }
     }
 }
 
@@ -208,6 +234,7 @@ impl Session {
             preprocess: Preprocess::new(manifest),
             input_dims: dims.map(|dim| dim as usize),
             classes: manifest.labels.len(),
+            output: manifest.output,
             input: Vec::with_capacity(manifest.input_len()),
         };
         session.matches(manifest)?;
@@ -219,75 +246,87 @@ impl Session {
         self.network.set_limit(limit);
     }
 
-    /// The logits of one frame, one a label.
+    /// What the graph gives for one frame, as it is: one value a label.
     ///
     /// # Errors
     /// [`SessionError`] when the frame cannot be resized or the runtime fails.
-    pub fn logits(&mut self, frame: &Frame) -> Result<Vec<f32>, SessionError> {
+    pub fn outputs(&mut self, frame: &Frame) -> Result<Vec<f32>, SessionError> {
         let mut input = std::mem::take(&mut self.input);
         input.clear();
-        let logits = self
+        let outputs = self
             .preprocess
             .apply(frame, &mut input)
             .map_err(SessionError::from)
-            .and_then(|()| self.run(1, &input));
+            .and_then(|()| self.run(&input));
         self.input = input;
-        logits
+        outputs
     }
 
     /// The answer for one frame.
     ///
     /// # Errors
-    /// As [`Session::logits`].
+    /// As [`Session::outputs`].
     pub fn classify(&mut self, frame: &Frame) -> Result<Classification, SessionError> {
-        Ok(Classification::from_logits(&self.logits(frame)?))
+        Ok(Classification::of(self.output, &self.outputs(frame)?))
     }
 
-    /// The logits of a batch of preprocessed inputs: `batch × channels × height × width` values
-    /// in, `batch × labels` out.
+    /// The answer for one preprocessed input.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn answer(&mut self, input: &[f32]) -> Result<Classification, SessionError> {
+        Ok(Classification::of(self.output, &self.run(input)?))
+    }
+
+    /// What the graph gives for one preprocessed input, as it is: `channels × height × width` values
+    /// in, one a label out.
     ///
     /// # Errors
     /// [`SessionError`] when the number of values is wrong or the runtime fails.
-    pub fn run(&mut self, batch: usize, input: &[f32]) -> Result<Vec<f32>, SessionError> {
-        let [channels, height, width] = self.input_dims;
-        let want = batch * channels * height * width;
-        if batch == 0 || input.len() != want {
-            return Err(SessionError::Batch { batch, len: input.len(), want });
+    pub fn run(&mut self, input: &[f32]) -> Result<Vec<f32>, SessionError> {
+        let want = self.input_dims.iter().product();
+        if input.len() != want {
+            return Err(SessionError::Length { len: input.len(), want });
         }
-        let (shape, values) = self.network.run(&[batch, channels, height, width], input)?;
-        if values.len() != batch * self.classes {
-            let reason = format!("its output is {shape:?}, want {batch}×{}", self.classes);
+        let (shape, values) = self.network.run(&self.input_dims, input)?;
+        if values.len() != self.classes {
+            let reason = format!("its output is {shape:?} a sample, want {} labels", self.classes);
             return Err(self.network.other_shape(reason));
         }
         Ok(values)
     }
 
-    /// Checks name, rank and sizes of input and output; a size of −1 or a name stands for any.
+    /// Checks name, rank and sizes of input and output; a size of −1 or a name stands for any. Behind
+    /// the labels the output may have sizes of 1.
     fn matches(&self, manifest: &Manifest) -> Result<(), SessionError> {
         let shape = |reason: String| Err(self.network.other_shape(reason));
-        let (inputs, outputs) = (self.network.inputs(), self.network.outputs());
-        let ([input], [output, ..]) = (inputs, outputs) else {
-            return shape(format!("{} inputs and {} outputs", inputs.len(), outputs.len()));
-        };
+        let (input, output) = (self.network.input_outlet(), self.network.output_outlet());
         if input.name() != manifest.input.name {
             let (found, said) = (input.name(), &manifest.input.name);
             return shape(format!("its input is called {found:?}, the manifest says {said:?}"));
         }
         let want = self.input_dims.map(|dim| dim as i64);
         let fits = |found: &[i64], want: &[i64]| {
-            found.len() == want.len() + 1
-                && found[1..].iter().zip(want).all(|(a, b)| *a < 0 || a == b)
-                && (found[0] < 0 || found[0] == 1)
+            let (sizes, rest) = found.split_at((want.len() + 1).min(found.len()));
+            sizes.len() == want.len() + 1
+                && sizes[1..].iter().zip(want).all(|(a, b)| *a < 0 || a == b)
+                && rest.iter().all(|size| *size == 1 || *size < 0)
         };
+        // A graph that does not say is asked when it runs.
         let found = input.dtype().tensor_shape().map(|shape| &**shape);
-        if !found.is_some_and(|found| fits(found, &want)) {
+        if found.is_some_and(|found| !found.is_empty() && (found.len() != 4 || !fits(found, &want)))
+        {
             let (found, want) = (sizes(found), sizes(Some(&want)));
             return shape(format!("its input is {found}, the manifest says batch×{want}"));
         }
         let found = output.dtype().tensor_shape().map(|shape| &**shape);
-        if !found.is_some_and(|found| fits(found, &[self.classes as i64])) {
+        if found.is_some_and(|found| !found.is_empty() && !fits(found, &[self.classes as i64])) {
             let found = sizes(found);
-            return shape(format!("its output is {found}, want batch×{} labels", self.classes));
+            return shape(format!(
+                "its output {:?} is {found}, want batch×{} labels",
+                output.name(),
+                self.classes
+            ));
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ def golden(rng, weight, bias):
         x = (pixels.reshape(-1).astype(np.float64) / 255 - MEAN) / STD
         logits = weight.astype(np.float64) @ x + bias
         cases.append({"media_type": "image/png", "payload": base64.b64encode(png.getvalue()).decode(),
-                      "logits": [float(np.float32(v)) for v in logits]})
+                      "output": [float(np.float32(v)) for v in logits]})
     return json.dumps({"tolerance": 0.001, "cases": cases}).encode()
 
 
@@ -45,7 +45,8 @@ def manifest(name, version, files):
         f'\n[[file]]\nrole = "{role}"\npath = "{path}"\nlen_bytes = {len(data)}\n'
         f'sha256 = "{hashlib.sha256(data).hexdigest()}"\n' for role, path, data in files)
     return (f'format = 1\nname = "{name}"\nversion = {version}\ntask = "classify"\n'
-            f'device_class = "any"\nlabels = ["good", "scratched", "dented"]\n\n'
+            f'device_class = "any"\nlabels = ["good", "scratched", "dented"]\n'
+            f'output = "logits"\n\n'
             f'[input]\nname = "input"\nchannels = 1\nheight = 28\nwidth = 28\n\n'
             f'[preprocess]\nfit = "stretch"\nmean = [{MEAN}]\nstd = [{STD}]\n{entries}').encode()
 

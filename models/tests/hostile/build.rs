@@ -68,6 +68,11 @@ pub fn ints(name: &str, dims: &[u64], values: &[i64]) -> Message {
     tensor(name, INT64, dims, &raw)
 }
 
+/// One truth value.
+pub fn truth(name: &str, value: bool) -> Message {
+    tensor(name, BOOL, &[], &[u8::from(value)])
+}
+
 pub fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> Message {
     let node = inputs.iter().fold(Message::new(), |node, name| node.text(1, name));
     outputs.iter().fold(node, |node, name| node.text(2, name)).text(4, operator)
@@ -130,9 +135,14 @@ pub fn harmless() -> Message {
 }
 
 pub fn model(graph: &Message) -> Message {
+    model_of(17, graph)
+}
+
+/// A model of that version of ONNX's operator set.
+pub fn model_of(set: u64, graph: &Message) -> Message {
     Message::new()
         .number(1, 8)
-        .message(8, &Message::new().text(1, "").number(2, 17))
+        .message(8, &Message::new().text(1, "").number(2, set))
         .message(7, graph)
 }
 

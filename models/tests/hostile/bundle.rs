@@ -22,7 +22,7 @@ impl Parts {
         let golden = serde_json::json!({ "tolerance": 0.001, "cases": [{
             "media_type": "image/png",
             "payload": base64(&black().encode_png().unwrap()),
-            "logits": [-0.5, -1.0, -1.5],
+            "output": [-0.5, -1.0, -1.5],
         }]});
         let golden = serde_json::to_vec(&golden).unwrap();
         let files = Files::from([(Role::Model, model.to_vec()), (Role::Golden, golden)]);
@@ -30,6 +30,7 @@ impl Parts {
             name: like.name.clone(),
             version,
             labels: like.labels.clone(),
+            output: like.output,
             input: like.input.clone(),
             preprocess: like.preprocess.clone(),
             lineage: None,

@@ -1,8 +1,8 @@
 //! What no door lets in, and a word of the reason.
 
 use super::build::{
-    Message, attribute, float_value, floats, harmless, ints, model, node, plain, subgraph, sum,
-    with_extra,
+    Message, attribute, float_value, floats, harmless, int_value, ints, model, model_of, node,
+    plain, subgraph, sum, truth, with_extra,
 };
 
 /// A file that has to be refused before ONNX Runtime sees it.
@@ -19,6 +19,7 @@ pub fn all() -> Vec<Refused> {
     all.extend(encodings());
     all.extend(operators());
     all.extend(shapes());
+    all.extend(otherwise());
     all.push(case("a thousand nested subgraphs", &model(&nested(1000)), "nested too deeply"));
     all
 }
@@ -213,4 +214,55 @@ fn nested(times: usize) -> Message {
         inner = Message::new().message(1, &outer);
     }
     inner.with(|inner| harmless().raw(&inner.0))
+}
+
+/// Sound files that would answer otherwise than they were judged, or not at all.
+fn otherwise() -> Vec<Refused> {
+    let flag = |name: &str, value| attribute(name, 2).number(3, value);
+    let norm = node("BatchNormalization", &["input", "s", "o", "m", "v"], &["n"]);
+    let training = norm.clone().message(5, &flag("training_mode", 1));
+    let places = norm.clone().message(5, &flag("spatial", 0));
+    let inside = subgraph("body", &Message::new().message(1, &training));
+    let drop = harmless().message(5, &floats("ratio", &[], &[0.5])).message(5, &truth("on", true));
+    let drop = drop.message(1, &node("Dropout", &["input", "ratio", "on"], &["d"]));
+    let statistics = node("BatchNormalization", &["input", "s", "o", "m", "v"], &["n", "a", "b"]);
+    let called = |name: &str| node("Identity", &["input"], &[name]).text(3, "same");
+    let values = (floats("thin", &[1], &[1.0]), ints("i", &[1], &[0]));
+    let sparse = sparse(&values.0, &values.1);
+    let labels = Message::new()
+        .message(1, &node("Identity", &["input"], &["label"]))
+        .message(11, &float_value("input", &[0, 1, 28, 28]))
+        .message(12, &int_value("label"));
+    let integers = Message::new()
+        .message(1, &node("Cast", &["input"], &["logits"]))
+        .message(11, &int_value("input"))
+        .message(12, &float_value("logits", &[0, 3]));
+    let second = harmless().message(11, &float_value("second", &[1]));
+    let without = Message::new().number(1, 8).message(7, &harmless());
+    vec![
+        case(
+            "a normalisation in training",
+            &model(&harmless().message(1, &training)),
+            "training_mode = 1",
+        ),
+        case("the same in a subgraph", &model(&with_attribute(&inside)), "training_mode = 1"),
+        case("statistics for every place", &model(&harmless().message(1, &places)), "spatial = 0"),
+        case(
+            "statistics of the batch",
+            &model_of(9, &harmless().message(1, &statistics)),
+            "of the batch",
+        ),
+        case("a dropout in training", &model(&drop), "training_mode is true"),
+        case("two inputs", &model(&second), "\"second\""),
+        case("an input of integers", &model(&integers), "holds int64"),
+        case("labels alone", &model(&labels), "\"label\" (int64)"),
+        case("a sparse weight", &model(&harmless().message(15, &sparse)), "\"thin\" is sparse"),
+        case("no operator set", &without, "no version"),
+        case("an old operator set", &model_of(6, &harmless()), "operator set 6"),
+        case(
+            "nodes of one name",
+            &model(&harmless().message(1, &called("a")).message(1, &called("b"))),
+            "called \"same\"",
+        ),
+    ]
 }

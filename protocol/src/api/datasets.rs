@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::jobs::LeftOut;
 use crate::digest::Digest;
 use crate::sample::MediaType;
 
@@ -22,7 +23,7 @@ pub enum Split {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
-    /// The sample: its header's body digest or, for an imported one, the digest of its record.
+    /// The sample: its header's body digest or, for an imported one, what follows from its payload.
     pub sample: Digest,
     /// SHA-256 of the payload's bytes, by which it is fetched.
     pub payload: Digest,
@@ -61,7 +62,7 @@ pub struct Dataset {
     pub name: String,
     /// What the label indices mean.
     pub labels: Vec<String>,
-    /// The items, ordered by `sample`, each sample once.
+    /// The items, ordered by `sample`, each sample and each payload once.
     pub items: Vec<Item>,
 }
 
@@ -90,6 +91,9 @@ pub struct Frozen {
     /// Labelled samples that were left out because an operator has not decided about them yet, or has
     /// decided against them.
     pub held: u64,
+    /// Labelled samples that were left out because their payloads cannot be decoded, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<LeftOut>,
 }
 
 /// A dataset as lists show it.

@@ -33,22 +33,42 @@ pub enum Base {
     },
 }
 
-/// A model to be trained.
+/// What a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKind {
+    /// A new model is trained, and judged by the dataset's gate items.
+    Train,
+    /// A model that there is is judged by them.
+    Evaluate,
+}
+
+/// What a job is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TrainJob {
-    /// The model's name; with `version` it names the new bundle.
+pub struct JobSpec {
+    /// What it is for.
+    pub kind: JobKind,
+    /// The name of the model that is trained or evaluated.
     pub model: String,
-    /// The new bundle's version.
+    /// Its version.
     pub version: u32,
-    /// What it starts from.
+    /// What training starts from; the bundle that is evaluated.
     pub base: Base,
     /// The frozen dataset.
     pub dataset: Digest,
-    /// The recipe, TOML; empty for the trainer's defaults.
+    /// The recipe, TOML; empty for the trainer's defaults and for an evaluation.
     pub recipe: String,
     /// The seed of everything random.
     pub seed: u64,
+}
+
+/// A request to judge a model that there is, `POST /api/v1/models/{digest}/evaluate`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateRequest {
+    /// The frozen dataset whose gate items it is judged by.
+    pub dataset: Digest,
 }
 
 /// A request to train, `POST /api/v1/jobs`; the hub picks the version.
@@ -102,8 +122,8 @@ pub enum JobState {
 pub struct Job {
     /// Its number.
     pub id: JobId,
-    /// What is to be trained.
-    pub spec: TrainJob,
+    /// What is to be done.
+    pub spec: JobSpec,
     /// Where it stands.
     pub state: JobState,
     /// How often it was leased.
@@ -130,7 +150,7 @@ pub struct Lease {
     /// Names this lease; what comes under an older one is refused with 409.
     pub lease: String,
     /// What to do.
-    pub spec: TrainJob,
+    pub spec: JobSpec,
 }
 
 /// A sign of life, `POST /api/v1/worker/jobs/{id}/renew`: the lease runs anew from here.
@@ -189,13 +209,14 @@ pub struct Progress {
 pub struct Done {
     /// The lease.
     pub lease: String,
-    /// The new bundle: the digest of its manifest.
+    /// The new bundle, or the one that was evaluated: the digest of its manifest.
     pub bundle: BundleDigest,
-    /// The digest of the run record.
-    pub run_record: Digest,
-    /// The new model's outputs on the gate's items.
+    /// The digest of the run record; none of an evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_record: Option<Digest>,
+    /// Its outputs on the gate's items.
     pub report: Report,
-    /// The base's outputs on the same items; none for a starter.
+    /// The base's outputs on the same items; none for a starter and of an evaluation.
     pub base_report: Option<Report>,
     /// Items that were neither learned from nor judged by. The hub looks at each of them itself.
     #[serde(default)]

@@ -6,6 +6,7 @@ pub mod devices;
 pub mod drift;
 pub mod findings;
 pub mod hosts;
+pub mod imports;
 pub mod jobs;
 pub mod keys;
 pub mod labels;

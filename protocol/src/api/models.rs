@@ -16,11 +16,11 @@ pub struct Model {
     pub name: String,
     /// Its version.
     pub version: u32,
-    /// What it was trained from; none for a starter or an import.
+    /// What it was trained from; none for a starter, and where its manifest says nothing.
     pub base: Option<BundleDigest>,
-    /// What it learned from; none for an import.
+    /// What it learned from; none where its manifest says nothing.
     pub dataset: Option<Digest>,
-    /// How it was made, as an artefact; none for an import.
+    /// How it was made, as an artefact; none where nothing lay beside an imported one.
     pub run_record: Option<Digest>,
     /// The job that made it.
     pub job: Option<JobId>,
@@ -40,6 +40,16 @@ pub struct Model {
 pub struct ImportModel {
     /// The digest of the manifest.
     pub bundle: BundleDigest,
+    /// The run record that lay beside it, where it was trained on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_record: Option<Digest>,
+}
+
+impl From<BundleDigest> for ImportModel {
+    /// Without a run record.
+    fn from(bundle: BundleDigest) -> Self {
+        Self { bundle, run_record: None }
+    }
 }
 
 /// A release, `POST /api/v1/releases`.

@@ -6,12 +6,10 @@ use crate::digest::Digest;
 use crate::ids::{BundleDigest, SampleId};
 use crate::sample::{MediaType, Prediction, Selection};
 
-use super::datasets::Split;
-
 /// A stored sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Its name here: the header's body digest, or the record's digest of an imported one.
+    /// Its name here: the header's body digest; of an imported one a digest that follows from its payload.
     pub sample: Digest,
     /// SHA-256 of its payload; the payload is at `/api/v1/payloads/{payload}`.
     pub payload: Digest,
@@ -21,6 +19,9 @@ pub struct Sample {
     pub payload_len: u64,
     /// `"import"` or `"fleet"`.
     pub group: String,
+    /// Where an imported one comes from, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The identity of a sample that a device sent.
     pub id: Option<SampleId>,
     /// The model that saw it.
@@ -58,52 +59,6 @@ pub struct RemoveRequest {
     /// Which, at most 450.
     pub samples: Vec<Digest>,
     /// Why, in words; kept with each.
-    pub reason: String,
-}
-
-/// Labelled pictures that no device of this fleet took: the body of `POST /api/v1/samples/import`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImportRequest {
-    /// Where they come from, in words; kept with each.
-    pub source: String,
-    /// What they are for.
-    pub split: Split,
-    /// The pictures, at most 512 a request.
-    pub items: Vec<ImportItem>,
-}
-
-/// One labelled picture.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImportItem {
-    /// The payload, in base64.
-    pub payload: String,
-    /// How it is encoded.
-    pub media_type: MediaType,
-    /// Its label; it must be one of the project's.
-    pub label: String,
-}
-
-/// How an import went.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ImportResponse {
-    /// Stored now.
-    pub stored: u64,
-    /// Stored before with the same source, label and payload; one that was removed stays so.
-    pub known: u64,
-    /// Not stored: they are not the pictures that their media types say.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refused: Vec<ImportRefused>,
-}
-
-/// A picture that an import left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImportRefused {
-    /// Its place in the request, from 0.
-    pub item: usize,
-    /// Why, in words.
     pub reason: String,
 }
 

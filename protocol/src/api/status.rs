@@ -48,7 +48,7 @@ pub struct HubStatus {
     pub devices_enrolled: u64,
     /// Devices that may not any more.
     pub devices_revoked: u64,
-    /// Enrolled devices that were heard within three minutes; each reports every minute.
+    /// Enrolled devices that are online: heard within 150 s, each reports every minute, and not stopped.
     pub devices_connected: u64,
     /// Wrong credentials since the start, by where they were shown.
     pub credentials_wrong: BTreeMap<String, u64>,

@@ -2,21 +2,23 @@
 //!
 //! Which figures there are follows from the loss: the share that is right for classes and for yes or
 //! no; mean absolute and root mean square error for numbers; and for reconstruction the anomaly
-//! score, the mean of (output − input)² over the values of a sample, with its percentiles.
+//! score, the mean of (output − input)² over the values of a sample, with its percentiles. Beside them
+//! stands what no model at all would score ([`Trivial`], and for classes the largest class).
 
 use std::collections::BTreeMap;
 
-use fleetloop_models::session::Network;
+use fleetloop_models::bundle::OutputKind;
+use fleetloop_models::figures::{Figures as Classes, auc};
+use fleetloop_models::session::{Network, SessionError};
 use serde::Serialize;
 
 use super::Arrays;
-use crate::evaluate::{Accuracy, EvaluateError};
-use crate::onnx::Model;
+use crate::evaluate::{Accuracy, EvaluateError, WATCHED_EVERY};
 use crate::train::loss::argmax;
 use crate::train::{Loss, Targets};
 
-/// Samples evaluated at a time, where the file lets the batch open.
-const BATCH: usize = 64;
+/// How many samples are run to see what an output is.
+const LOOKED_AT: usize = 16;
 
 /// The figures over some samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -53,6 +55,35 @@ pub struct Judgement {
     pub overall: Figures,
     /// By group.
     pub groups: BTreeMap<String, Figures>,
+    /// AUC, figures by class, the confusion matrix, and what always answering the largest class would
+    /// score: of classes, and of yes or no from one output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Classes>,
+    /// What no model at all would score, of numbers and of anomaly scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trivial: Option<Trivial>,
+}
+
+/// What no model at all would score.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Trivial {
+    /// Always the mean of the numbers to reach, each output's own.
+    Mean {
+        /// Mean absolute error.
+        mae: f64,
+        /// Root mean square error.
+        rmse: f64,
+    },
+    /// The mean of a sample's values: the brightness of a picture.
+    Brightness {
+        /// The model's own AUC, where the file says which samples are anomalous.
+        auc: Option<f64>,
+        /// The AUC of the mean alone, whichever way it goes.
+        brightness_auc: Option<f64>,
+        /// The mean anomaly score of giving each sample's mean back everywhere.
+        flat: f64,
+    },
 }
 
 /// A judgement, and what it rests on.
@@ -74,41 +105,110 @@ struct Outcome {
     square: f64,
 }
 
-/// Judges a model by all samples.
+/// Judges a model by all samples, one by one. `kind` says on which side of what its answer is a yes.
 ///
 /// # Errors
 /// [`EvaluateError`]; `watch` returns false to cancel.
 pub fn judge(
-    model: &Model,
+    kind: OutputKind,
     network: &mut Network,
     arrays: &Arrays,
     (loss, targets): (Loss, &Targets),
     mut watch: impl FnMut(usize, usize) -> bool,
 ) -> Result<Judged, EvaluateError> {
-    let batch = if model.has_open_batch() { BATCH } else { 1 };
     let per_input: usize = arrays.shape().iter().product();
-    let threshold = if ends_in_sigmoid(model) { 0.5 } else { 0.0 };
+    let threshold = if kind == OutputKind::Logits { 0.0 } else { 0.5 };
+    let wanted = wanted(targets, arrays, per_input);
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(arrays.len());
-    for inputs in arrays.inputs().chunks(batch * per_input) {
-        if !watch(outcomes.len(), arrays.len()) {
+    let mut told: Vec<f32> = Vec::new();
+    for input in arrays.inputs().chunks_exact(per_input) {
+        let sample = outcomes.len();
+        if sample.is_multiple_of(WATCHED_EVERY) && !watch(sample, arrays.len()) {
             return Err(EvaluateError::Cancelled);
         }
-        let samples = inputs.len() / per_input;
-        let (shape, values) = network.run(&[&[samples], arrays.shape()].concat(), inputs)?;
-        let wanted = wanted(targets, arrays, per_input);
-        if values.len() != samples * wanted {
-            return Err(EvaluateError::Output { found: shape, samples, wanted, loss });
+        let (shape, row) = network.run(arrays.shape(), input)?;
+        if row.len() != wanted {
+            return Err(EvaluateError::Output { found: shape, wanted, loss });
         }
-        for (row, input) in values.chunks_exact(wanted).zip(inputs.chunks_exact(per_input)) {
-            let sample = outcomes.len();
-            if !row.iter().all(|v| v.is_finite()) {
-                return Err(EvaluateError::NotFiniteAt(arrays.places()[sample]));
-            }
-            outcomes.push(outcome(row, input, sample, (loss, targets), threshold));
+        if !row.iter().all(|v| v.is_finite()) {
+            return Err(EvaluateError::NotFiniteAt(arrays.places()[sample]));
+        }
+        outcomes.push(outcome(&row, input, sample, (loss, targets), threshold));
+        match (loss, &row[..]) {
+            (Loss::CrossEntropy, row) => told.extend(row),
+            // As scores of no and of yes.
+            (Loss::Binary, [yes]) => told.extend([2.0 * threshold - yes, *yes]),
+            _ => {}
         }
     }
-    let scores = outcomes.iter().map(|outcome| outcome.square).collect();
-    Ok(Judged { judgement: judgement(loss, arrays, &outcomes), scores })
+    let scores: Vec<f64> = outcomes.iter().map(|outcome| outcome.square).collect();
+    let mut judgement = judgement(loss, arrays, &outcomes);
+    judgement.classes = classes(targets, &told);
+    judgement.trivial = match (loss, targets) {
+        (Loss::Mse | Loss::Mae | Loss::Huber, Targets::Values { values, .. }) => {
+            Some(always_the_mean(values, arrays.len()))
+        }
+        (Loss::Reconstruction, _) => Some(brightness(arrays, &scores)),
+        _ => None,
+    };
+    Ok(Judged { judgement, scores })
+}
+
+/// The figures by class; `told` holds a score for each class and sample, or nothing.
+fn classes(targets: &Targets, told: &[f32]) -> Option<Classes> {
+    let labels: Vec<usize> = match targets {
+        Targets::Classes { labels, .. } => labels.clone(),
+        Targets::Values { values, .. } => values.iter().map(|v| usize::from(*v > 0.5)).collect(),
+        Targets::Input => return None,
+    };
+    let count = told.len().checked_div(labels.len()).filter(|count| *count > 0)?;
+    Some(Classes::of(count, labels.into_iter().zip(told.chunks_exact(count))))
+}
+
+/// How far off the mean of each output's numbers is.
+fn always_the_mean(values: &[f32], samples: usize) -> Trivial {
+    let per_sample = (values.len() / samples.max(1)).max(1);
+    let (mut absolute, mut square) = (0.0, 0.0);
+    for output in 0..per_sample {
+        let all = || values.iter().skip(output).step_by(per_sample).map(|v| f64::from(*v));
+        let mean = all().sum::<f64>() / samples.max(1) as f64;
+        absolute += all().map(|v| (v - mean).abs()).sum::<f64>();
+        square += all().map(|v| (v - mean).powi(2)).sum::<f64>();
+    }
+    let count = values.len().max(1) as f64;
+    Trivial::Mean { mae: absolute / count, rmse: (square / count).sqrt() }
+}
+
+/// What the mean of each sample's values says alone.
+fn brightness(arrays: &Arrays, scores: &[f64]) -> Trivial {
+    let per_input: usize = arrays.shape().iter().product();
+    let means: Vec<f64> = arrays
+        .inputs()
+        .chunks_exact(per_input)
+        .map(|input| input.iter().map(|v| f64::from(*v)).sum::<f64>() / per_input as f64)
+        .collect();
+    let off = arrays.inputs().chunks_exact(per_input).zip(&means);
+    let flat: f64 = off
+        .flat_map(|(input, mean)| input.iter().map(move |v| (f64::from(*v) - mean).powi(2)))
+        .sum();
+    let flat = flat / arrays.inputs().len() as f64;
+    let told = |values: &[f64]| {
+        let anomalous = arrays.anomalous()?;
+        let mut pairs: Vec<(f32, bool)> = values.iter().map(|v| *v as f32).zip(anomalous).collect();
+        auc(&mut pairs)
+    };
+    let brightness_auc = told(&means).map(|found| found.max(1.0 - found));
+    Trivial::Brightness { auc: told(scores), brightness_auc, flat }
+}
+
+/// What the model gives for the first samples: enough to see what its output is.
+///
+/// # Errors
+/// [`SessionError`] when it does not run.
+pub fn rows(network: &mut Network, arrays: &Arrays) -> Result<Vec<Vec<f32>>, SessionError> {
+    let per_input: usize = arrays.shape().iter().product();
+    let first = arrays.inputs().chunks_exact(per_input.max(1)).take(LOOKED_AT);
+    first.map(|input| Ok(network.run(arrays.shape(), input)?.1)).collect()
 }
 
 /// Values that a sample's output has to have.
@@ -149,7 +249,8 @@ fn judgement(loss: Loss, arrays: &Arrays, outcomes: &[Outcome]) -> Judgement {
         groups.entry(group).or_default().push(*outcome);
     }
     let of = |(group, outcomes): (&str, Vec<Outcome>)| (group.to_owned(), figures(loss, &outcomes));
-    Judgement { overall: figures(loss, outcomes), groups: groups.into_iter().map(of).collect() }
+    let (overall, groups) = (figures(loss, outcomes), groups.into_iter().map(of).collect());
+    Judgement { overall, groups, classes: None, trivial: None }
 }
 
 fn figures(loss: Loss, outcomes: &[Outcome]) -> Figures {
@@ -180,13 +281,6 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
-/// Whether the first output is a probability already.
-fn ends_in_sigmoid(model: &Model) -> bool {
-    let Some(output) = model.outputs.first() else { return false };
-    let nodes = &model.proto.graph.node;
-    nodes.iter().any(|node| node.op_type == "Sigmoid" && node.output.contains(&output.name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +296,19 @@ mod tests {
         assert_eq!(figures(Loss::Huber, &outcomes), off);
         let right = Accuracy { correct: 1, total: 2, share: 0.5 };
         assert_eq!(figures(Loss::Binary, &outcomes), Figures::Right(right));
+    }
+
+    #[test]
+    fn what_no_model_would_score_by_hand() {
+        // Two outputs: 1, 3 around 2, and 10, 10 around 10.
+        let Trivial::Mean { mae, rmse } = always_the_mean(&[1.0, 10.0, 3.0, 10.0], 2) else {
+            panic!()
+        };
+        assert_eq!((mae, rmse), (0.5, 0.5f64.sqrt()));
+        let targets = Targets::Values { shape: vec![], values: vec![0.0, 1.0, 1.0] };
+        let found = classes(&targets, &[0.9, 0.1, 0.2, 0.8, 0.6, 0.4]).unwrap();
+        assert_eq!((found.correct, found.confusion), (2, vec![vec![1, 0], vec![1, 1]]));
+        assert_eq!(classes(&Targets::Input, &[]), None);
     }
 
     #[test]

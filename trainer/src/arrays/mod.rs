@@ -5,7 +5,7 @@
 //! | `x` | samples × input | numbers of any type; the model gets them as they are, in 32 bits |
 //! | `y` | samples, or samples × 1 | integers: each sample's class, or a number to reach |
 //! | `y` | samples × output | numbers to reach |
-//! | `group` | samples | texts or integers: where each sample came from; all `arrays` if left out |
+//! | `group` | samples | texts or integers: where each sample came from (a recording, a part); all `arrays` if left out |
 //!
 //! Without `y` there is only the input to give back. `numpy.savez` and `numpy.savez_compressed` write
 //! such files. Fortran order and either order of bytes are read.
@@ -27,6 +27,7 @@ use fleetloop_protocol::Digest;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use crate::train::held_out::{Holdings, whole_groups};
 use crate::train::{Groups, Loss, Targets};
 pub use error::ArraysError;
 use header::{Header, Type};
@@ -50,6 +51,24 @@ enum Answers {
     Integers(Vec<i64>),
     /// Numbers of that shape a sample.
     Numbers { shape: Vec<usize>, values: Vec<f32> },
+}
+
+impl Answers {
+    /// Whether they are zeros and ones, of both.
+    fn are_yes_or_no(&self) -> bool {
+        let both =
+            |zeros: usize, ones: usize, all: usize| zeros > 0 && ones > 0 && zeros + ones == all;
+        match self {
+            Self::Integers(all) => {
+                let count = |wanted| all.iter().filter(|value| **value == wanted).count();
+                both(count(0), count(1), all.len())
+            }
+            Self::Numbers { values: all, .. } => {
+                let count = |wanted| all.iter().filter(|value| **value == wanted).count();
+                both(count(0.0), count(1.0), all.len())
+            }
+        }
+    }
 }
 
 /// Samples in memory.
@@ -148,14 +167,42 @@ impl Arrays {
         groups.into_iter().map(|(name, samples)| (name.to_owned(), samples)).collect()
     }
 
-    /// The loss that suits what is there: integers are classes, other numbers are to be reached,
-    /// and without either there is the input to give back.
-    pub fn loss(&self) -> Loss {
+    /// The loss that suits what is there and a model of so many `outputs`, where that is known: integers
+    /// are classes, other numbers are to be reached, and without either there is the input to give back.
+    /// Zeros and ones for one output are yes or no.
+    pub fn loss(&self, outputs: Option<usize>) -> Loss {
+        let one_output = match &self.answers {
+            // A model that is made for them gets an output for each number, but two for two classes.
+            Some(Answers::Numbers { .. }) => {
+                self.outputs() == Some(1) && outputs.is_none_or(|n| n == 1)
+            }
+            _ => outputs == Some(1),
+        };
         match &self.answers {
+            Some(answers) if one_output && answers.are_yes_or_no() => Loss::Binary,
             Some(Answers::Integers(_)) => Loss::CrossEntropy,
             Some(Answers::Numbers { .. }) => Loss::Mse,
             None => Loss::Reconstruction,
         }
+    }
+
+    /// Which samples are anomalous, where the answers say so: integers, 0 for what is normal.
+    pub fn anomalous(&self) -> Option<Vec<bool>> {
+        let Some(Answers::Integers(labels)) = &self.answers else { return None };
+        Some(labels.iter().map(|label| *label != 0).collect())
+    }
+
+    /// The smallest value of each channel, where samples are pictures: channels × height × width with 1
+    /// or 3 channels. It counts as black.
+    pub fn black(&self) -> Option<Vec<f32>> {
+        let [channels @ (1 | 3), height, width] = self.shape[..] else { return None };
+        let plane = height * width;
+        let mut black = vec![f32::INFINITY; channels];
+        for (at, values) in self.inputs.chunks_exact(plane).enumerate() {
+            let least = &mut black[at % channels];
+            *least = values.iter().copied().fold(*least, f32::min);
+        }
+        Some(black)
     }
 
     /// Classes there are, if the answers can be classes: one more than the largest.
@@ -230,6 +277,23 @@ impl Arrays {
         Ok((self.part(&kept), self.part(&out)))
     }
 
+    /// Holds out whole groups, about that `share` of the samples, where there are groups: windows of one
+    /// recording do not stand on both sides. None where samples cannot be divided by their groups.
+    pub fn held_out_groups(&self, share: f64) -> Option<(Self, Self, Vec<String>)> {
+        let mut groups: BTreeMap<String, Holdings> = BTreeMap::new();
+        for (sample, group) in self.groups.iter().enumerate() {
+            let class = match &self.answers {
+                Some(Answers::Integers(labels)) => usize::try_from(labels[sample]).unwrap_or(0),
+                _ => 0,
+            };
+            *groups.entry(group.to_owned()).or_default().entry(class).or_default() += 1;
+        }
+        let held = whole_groups(&groups, share)?;
+        let (out, kept): (Vec<usize>, Vec<usize>) =
+            (0..self.len()).partition(|sample| held.contains(self.groups.name(*sample)));
+        Some((self.part(&kept), self.part(&out), held.into_iter().collect()))
+    }
+
     /// Shape of an input, the inputs, and where each sample came from.
     pub fn into_parts(self) -> (Vec<usize>, Vec<f32>, Groups) {
         (self.shape, self.inputs, self.groups)
@@ -264,9 +328,7 @@ impl Arrays {
 /// Where in 0 to 1 a sample falls, by its content.
 fn fraction(input: &[f32]) -> f64 {
     let bytes: Vec<u8> = input.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let digest = Digest::of(&bytes);
-    let start = digest.as_bytes().iter().take(8).fold(0u64, |bits, b| bits << 8 | u64::from(*b));
-    start as f64 / 2f64.powi(64)
+    Digest::of(&bytes).fraction()
 }
 
 fn rows(values: &[f32], samples: usize, places: &[usize]) -> Vec<f32> {

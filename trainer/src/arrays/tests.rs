@@ -23,14 +23,14 @@ fn what_numpy_writes_is_read() {
     assert_eq!((classes.len(), classes.shape(), classes.inputs()), (4, &[3, 2][..], &counted[..]));
     assert!(classes.groups().iter().eq(["a", "bb", "a", "ü"]));
     assert_eq!(classes.by_group()["a"], 2);
-    assert_eq!((classes.loss(), classes.classes()), (Loss::CrossEntropy, Some(3)));
+    assert_eq!((classes.loss(None), classes.classes()), (Loss::CrossEntropy, Some(3)));
     let targets = classes.targets(Loss::CrossEntropy, 5).unwrap();
     assert_eq!(targets, Targets::Classes { labels: vec![2, 0, 1, 2], count: 5 });
 
     let values = parse("values").unwrap();
     assert_eq!(values.inputs(), [1.0, 2.0, 3.0, 4.0, 250.0, 255.0]);
     assert!(values.groups().iter().eq(["7", "7", "8"]));
-    assert_eq!((values.loss(), values.outputs()), (Loss::Mse, Some(2)));
+    assert_eq!((values.loss(None), values.outputs()), (Loss::Mse, Some(2)));
     let want = vec![0.5, -1.0, 1.5, 2.0, 3.0, 4.0];
     assert_eq!(
         values.targets(Loss::Mae, 0).unwrap(),
@@ -39,7 +39,7 @@ fn what_numpy_writes_is_read() {
 
     let inputs = parse("inputs").unwrap();
     assert_eq!((inputs.inputs(), inputs.groups()), (&[0.5, -0.25][..], &Groups::one(GROUP, 1)));
-    assert_eq!(inputs.loss(), Loss::Reconstruction);
+    assert_eq!(inputs.loss(None), Loss::Reconstruction);
     assert_eq!(inputs.targets(Loss::Reconstruction, 0).unwrap(), Targets::Input);
 }
 
@@ -144,9 +144,9 @@ fn integers_in_a_single_column_are_classes_too() {
         Arrays::parse(&archive_of(&[("x", &x, &[0; 3]), ("y", &header("|u1", shape), labels)]))
     };
     let column = read("(3, 1)", &[2, 0, 1]).unwrap();
-    assert_eq!((column.loss(), column.classes()), (Loss::CrossEntropy, Some(3)));
+    assert_eq!((column.loss(None), column.classes()), (Loss::CrossEntropy, Some(3)));
     assert_eq!(column.answers, read("(3,)", &[2, 0, 1]).unwrap().answers);
-    assert_eq!(read("(3, 2)", &[0; 6]).unwrap().loss(), Loss::Mse);
+    assert_eq!(read("(3, 2)", &[0; 6]).unwrap().loss(None), Loss::Mse);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use fleetloop_models::bundle::{Description, Fit, PreprocessSpec};
+use fleetloop_models::bundle::{Description, Fit, OutputKind, PreprocessSpec};
 use fleetloop_models::picture::Frame;
 use fleetloop_models::reference::Reference;
 use fleetloop_models::session::Runtime;
@@ -14,14 +14,15 @@ use fleetloop_observe::output::Output;
 use fleetloop_protocol::sample::MediaType;
 use fleetloop_protocol::sketch::Sketch;
 
-use super::Compute;
+use super::{Compute, NORMALISATIONS, Normalisation, prepared};
 
 use crate::pack::Draft;
 use crate::{durable, pack};
 
 #[derive(Debug, Args)]
+#[command(after_long_help = NORMALISATIONS)]
 pub struct Bundle {
-    /// The ONNX file: one picture input, logits as its first output.
+    /// The ONNX file: one picture input; scores or probabilities as its first output of floats.
     #[arg(long)]
     model: PathBuf,
     /// The bundle's name: a-z, 0-9, '_' and '-'.
@@ -34,12 +35,12 @@ pub struct Bundle {
     /// double quotes.
     #[arg(long)]
     labels: Names,
-    /// Mean of each channel, of values from 0 to 1, as it was trained with; 0 if not given.
-    #[arg(long, value_delimiter = ',')]
-    mean: Vec<f32>,
-    /// Deviation of each channel; 1 if not given.
-    #[arg(long, value_delimiter = ',')]
-    std: Vec<f32>,
+    /// What the output is: logits (scores), softmax or sigmoid (probabilities). Found out if not given,
+    /// where graph and golden pictures show it.
+    #[arg(long)]
+    output: Option<OutputKind>,
+    #[command(flatten)]
+    normalisation: Normalisation,
     /// How a picture of another size is brought to the input.
     #[arg(long, value_enum, default_value_t = FitArgument::Stretch)]
     fit: FitArgument,
@@ -71,22 +72,26 @@ impl Bundle {
         let model = super::model(&self.model)?.bytes;
         let input = pack::declared_input(&model)
             .with_context(|| format!("cannot bundle {}", self.model.display()))?;
-        let channels = input.channels as usize;
-        let or = |given: &[f32], default: f32| {
-            if given.is_empty() { vec![default; channels] } else { given.to_vec() }
-        };
-        let about = Description {
+        let cannot = || format!("cannot bundle {}", self.model.display());
+        let given = self.normalisation.of(input.channels as usize).with_context(cannot)?;
+        let (mean, std) = given
+            .with_context(|| {
+                format!("give --mean and --std as the model was trained with\n{NORMALISATIONS}")
+            })
+            .with_context(cannot)?;
+        let mut about = Description {
             name: self.name.clone(),
             version: self.version,
             labels: self.labels.0.clone(),
+            output: OutputKind::Logits,
             input,
             preprocess: PreprocessSpec {
                 fit: match self.fit {
                     FitArgument::Stretch => Fit::Stretch,
                     FitArgument::Crop => Fit::Crop,
                 },
-                mean: or(&self.mean, 0.0),
-                std: or(&self.std, 1.0),
+                mean,
+                std,
             },
             lineage: None,
         };
@@ -96,13 +101,31 @@ impl Bundle {
             .map(|path| Ok((media_type(path)?, read(path)?)))
             .collect::<anyhow::Result<_>>()?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
-        let cannot = || format!("cannot bundle {}", self.model.display());
+        let frames = self.frames(&payloads)?;
+        let frames: Vec<&Frame> = frames.iter().collect();
+        pack::settle(&mut about, &model, self.output, &frames, (&runtime, threads))
+            .with_context(cannot)?;
+        let (output_kind, spec) = (about.output, about.preprocess.clone());
         let mut draft = Draft::open(about, model, &runtime, threads).with_context(cannot)?;
         let reference = self.reference(&mut draft)?;
         let bundle = draft.finish(&payloads, reference.as_ref()).with_context(cannot)?;
         durable::write_folder(&self.out, &bundle.files())?;
-        let made = serde_json::json!({ "out": self.out, "bundle": bundle.digest() });
-        output.print(&made, |_| format!("{}: bundle {}", self.out.display(), bundle.digest()))
+        let made = serde_json::json!({
+            "out": self.out, "bundle": bundle.digest(), "output": output_kind, "preprocess": spec,
+        });
+        output.print(&made, |_| {
+            let bundle = format!("{}: bundle {}", self.out.display(), bundle.digest());
+            format!("{bundle}\noutput: {output_kind}\n{}", prepared(&spec))
+        })
+    }
+
+    /// The golden pictures.
+    fn frames(&self, payloads: &[(MediaType, Vec<u8>)]) -> anyhow::Result<Vec<Frame>> {
+        let decode = |(path, (media_type, payload)): (&PathBuf, &(MediaType, Vec<u8>))| {
+            let cannot = || format!("cannot use {}", path.display());
+            Frame::decode(*media_type, payload).with_context(cannot)
+        };
+        self.golden.iter().zip(payloads).map(decode).collect()
     }
 
     /// What the model makes of the pictures that were given for it.
@@ -110,7 +133,7 @@ impl Bundle {
         if self.reference.is_empty() {
             return Ok(None);
         }
-        let (_, _, session) = draft.parts();
+        let (_, session) = draft.parts();
         let mut sketch = Sketch::default();
         for path in &self.reference {
             let cannot = || format!("cannot use {}", path.display());

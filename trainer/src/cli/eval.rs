@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use fleetloop_models::bundle::Bundle;
+use fleetloop_models::bundle::{Bundle, OutputKind};
 use fleetloop_models::session::Runtime;
 use fleetloop_observe::output::Output;
 use fleetloop_protocol::Digest;
@@ -13,7 +13,8 @@ use fleetloop_protocol::api::datasets::Split;
 
 use super::show::{self, Show};
 use super::{Compute, arrays};
-use crate::dataset::{self, Pictures};
+use crate::dataset::{self, Opened, Pictures};
+use crate::folder::{self, Judged};
 use crate::job::{Event, Tools};
 use crate::onnx::Model;
 use crate::train::Loss;
@@ -22,11 +23,14 @@ use crate::{evaluate, job};
 #[derive(Debug, Args)]
 pub struct Eval {
     /// The bundle's folder.
-    #[arg(long, required_unless_present = "model", requires = "dataset")]
+    #[arg(long, required_unless_present = "model")]
     bundle: Option<PathBuf>,
-    /// The dataset's folder: dataset.json and payloads/.
-    #[arg(long)]
+    /// The folder of a frozen dataset: dataset.json and payloads/.
+    #[arg(long, requires = "bundle")]
     dataset: Option<PathBuf>,
+    /// A folder with a folder of PNG and JPEG pictures for each of the bundle's labels.
+    #[arg(long, value_name = "DIR", requires = "bundle", conflicts_with = "dataset")]
+    folder: Option<PathBuf>,
     /// Which of its items.
     #[arg(long, value_enum, default_value_t = Which::Gate)]
     split: Which,
@@ -40,6 +44,10 @@ pub struct Eval {
     /// reconstruction (anomaly scores). Follows from the arrays if not given.
     #[arg(long, value_parser = arrays::loss, requires = "arrays")]
     loss: Option<Loss>,
+    /// What the model's output is: logits (scores), softmax or sigmoid (probabilities). Found out if not
+    /// given, where graph and samples show it.
+    #[arg(long, requires = "arrays")]
+    output: Option<OutputKind>,
     #[command(flatten)]
     compute: Compute,
 }
@@ -54,10 +62,12 @@ enum Which {
 
 impl Eval {
     pub fn run(&self, output: Output) -> anyhow::Result<()> {
-        match (&self.bundle, &self.dataset, &self.model, &self.arrays) {
-            (Some(bundle), Some(dataset), ..) => self.on_pictures(bundle, dataset, output),
-            (_, _, Some(model), Some(arrays)) => self.on_arrays(model, arrays, output),
-            _ => anyhow::bail!("give --bundle and --dataset, or --model and --arrays"),
+        match (&self.bundle, &self.model, &self.arrays) {
+            (Some(bundle), ..) => self.on_pictures(bundle, output),
+            (None, Some(model), Some(arrays)) => self.on_arrays(model, arrays, output),
+            _ => {
+                anyhow::bail!("give --bundle with --dataset or --folder, or --model with --arrays")
+            }
         }
     }
 
@@ -66,17 +76,22 @@ impl Eval {
         let cancel = super::cancel_on_signal()?;
         let file = super::model(model)?.bytes;
         let arrays = arrays::open(arrays)?;
-        let loss = self.loss.unwrap_or(arrays.loss());
-        let classes = job::classes(&Model::parse(file.clone())?, &arrays);
+        let graph = Model::parse(file.clone())?;
+        let loss = self.loss.unwrap_or(arrays.loss(job::outputs(&graph)));
+        let classes = job::classes(&graph, &arrays);
         let targets = arrays.targets(loss, classes)?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let device = Device::default();
         let tools =
             Tools { runtime: &runtime, device, threads, cancel: &cancel, checkpoints: None };
         let mut show = Show::new();
-        let judged = job::judge_file(&file, &arrays, (loss, &targets), &tools, &mut |event| {
-            show.event(&event);
-        });
+        // The largest is the class, of scores as of probabilities.
+        let kind = match loss {
+            Loss::Binary => job::judged_kind(&file, &arrays, loss, self.output, &tools)?,
+            _ => OutputKind::Logits,
+        };
+        let how = (loss, &targets, kind);
+        let judged = job::judge_file(&file, &arrays, how, &tools, &mut |event| show.event(&event));
         show.end();
         let judged = judged?;
         let scores = (loss == Loss::Reconstruction).then_some(judged.scores);
@@ -87,20 +102,34 @@ impl Eval {
         output.print(&found, |_| arrays::table(&loss.to_string(), &judged.judgement))
     }
 
-    fn on_pictures(&self, bundle: &Path, dataset: &Path, output: Output) -> anyhow::Result<()> {
+    fn on_pictures(&self, bundle: &Path, output: Output) -> anyhow::Result<()> {
         let threads = self.compute.prepare(0)?;
         let cancel = super::cancel_on_signal()?;
         let bundle = Bundle::open(bundle, None)?;
-        let (dataset, _, payloads) = dataset::open(dataset)?;
+        let labels = &bundle.manifest().labels;
+        let mut refused = Vec::new();
+        let (set, split) = match (&self.dataset, &self.folder) {
+            (Some(dataset), _) => {
+                let split = match self.split {
+                    Which::Gate => Split::Gate,
+                    Which::Train => Split::Train,
+                };
+                (dataset::open(dataset)?, split)
+            }
+            (None, Some(folder)) => {
+                let read = folder::read(folder, Some(labels), Judged::All)?;
+                refused = read.refused;
+                show::refused(&refused);
+                let folder::Read { dataset, digest, payloads, .. } = read;
+                (Opened { dataset, digest, payloads, removed: BTreeSet::new() }, Split::Gate)
+            }
+            (None, None) => anyhow::bail!("give --dataset or --folder"),
+        };
         anyhow::ensure!(
-            bundle.manifest().labels == dataset.labels,
+            *labels == set.dataset.labels,
             "cannot evaluate: the bundle and the dataset have different labels"
         );
-        let split = match self.split {
-            Which::Gate => Split::Gate,
-            Which::Train => Split::Train,
-        };
-        let pictures = Pictures::read(&dataset, split, &payloads, &BTreeSet::new())?;
+        let pictures = Pictures::read(&set.dataset, split, &set.payloads, &set.removed)?;
         let runtime = Runtime::load(self.compute.library.as_deref())?;
         let mut show = Show::new();
         for item in &pictures.left_out {
@@ -115,8 +144,8 @@ impl Eval {
         let summary = evaluate::summary(&outputs);
         let found = serde_json::json!({
             "bundle": bundle.digest(), "summary": summary, "outputs": outputs,
-            "left_out": pictures.left_out,
+            "left_out": pictures.left_out, "refused": refused,
         });
-        output.print(&found, |_| show::accuracy("accuracy", &summary))
+        output.print(&found, |_| show::figures("accuracy", &summary, labels))
     }
 }

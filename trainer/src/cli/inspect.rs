@@ -5,16 +5,19 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::Args;
-use fleetloop_models::bundle::Bundle;
+use fleetloop_models::bundle::{Bundle, OutputKind, PreprocessSpec};
+use fleetloop_models::graph as checked;
+use fleetloop_models::session::{Network, Runtime, Threads};
 use fleetloop_observe::output::Output;
 use serde::Serialize;
 
+use crate::chain::chain;
 use crate::graph::{Graph, GraphError, Role, Sizes};
 use crate::onnx::Model;
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// An ONNX file or a bundle's folder.
+    /// An ONNX file or a bundle's folder. The command ends with 0 if it can be trained.
     model: PathBuf,
     /// A size that the file leaves open, such as height=320; one for each.
     #[arg(long = "size", value_name = "NAME=SIZE", value_parser = super::size)]
@@ -22,6 +25,9 @@ pub struct Inspect {
     /// Samples at a time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
+    /// ONNX Runtime's library; searched for if not given. Without it is not tried whether the model runs.
+    #[arg(long, env = "FLEETLOOP_ORT_LIB")]
+    library: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -29,6 +35,13 @@ struct Findings {
     operator_set: i64,
     inputs: Vec<String>,
     outputs: Vec<String>,
+    /// What the output is: logits, softmax or sigmoid; none when the graph does not show it.
+    output: Option<OutputKind>,
+    /// The output that holds it.
+    answer: String,
+    /// Mean and deviation of a bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preprocess: Option<PreprocessSpec>,
     nodes: usize,
     trainable: bool,
     parameters: Vec<Found>,
@@ -38,6 +51,8 @@ struct Findings {
     parameter_bytes: u64,
     value_bytes: u64,
     unsupported: Vec<String>,
+    /// Whether ONNX Runtime loads it; none where that is not there to try.
+    runs: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,19 +65,44 @@ struct Found {
 
 impl Inspect {
     pub fn run(&self, output: Output) -> anyhow::Result<()> {
-        let bytes = if self.model.is_dir() {
-            Bundle::open(&self.model, None)?.graph().bytes().to_vec()
+        let (bytes, bundle) = if self.model.is_dir() {
+            let bundle = Bundle::open(&self.model, None)?;
+            (bundle.graph().bytes().to_vec(), Some(bundle))
         } else {
-            super::model(&self.model)?.bytes
+            (super::model(&self.model)?.bytes, None)
         };
         let sizes =
             Sizes { batch: usize::from(self.batch), named: self.sizes.iter().cloned().collect() };
-        let findings = findings(Model::parse(bytes)?, &sizes)?;
-        output.print(&findings, Findings::to_string)
+        let mut findings = findings(&bytes, &sizes)?;
+        if let Some(bundle) = bundle {
+            findings.output = Some(bundle.manifest().output);
+            findings.preprocess = Some(bundle.manifest().preprocess.clone());
+        }
+        if let Ok(runtime) = Runtime::load(self.library.as_deref()) {
+            let graph = checked::Graph::check(bytes)?;
+            let opened =
+                Network::open(&runtime, &graph, self.model.display().to_string(), Threads(1));
+            findings.runs = Some(opened.is_ok());
+            findings.unsupported.extend(opened.err().map(|error| chain(&error)));
+            findings.trainable &= findings.runs == Some(true);
+        }
+        output.print(&findings, Findings::to_string)?;
+        anyhow::ensure!(
+            findings.trainable,
+            "{} cannot be trained: {}",
+            self.model.display(),
+            match findings.unsupported.as_slice() {
+                [] => "none of its weights trains".to_owned(),
+                reasons => reasons.join("; "),
+            }
+        );
+        Ok(())
     }
 }
 
-fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
+/// What a file is. Whether it trains is asked as training does: for a batch of several samples too.
+fn findings(bytes: &[u8], sizes: &Sizes) -> anyhow::Result<Findings> {
+    let model = Model::parse(bytes.to_vec())?;
     let names = |values: &[crate::onnx::read::DeclaredValue]| {
         values.iter().map(|v| format!("{v}")).collect()
     };
@@ -70,6 +110,9 @@ fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
         operator_set: model.opset,
         inputs: names(&model.inputs),
         outputs: names(&model.outputs),
+        output: model.reading.as_ref().and_then(|reading| reading.meaning.kind()),
+        answer: model.answer().map(|output| output.name.clone()).unwrap_or_default(),
+        preprocess: None,
         nodes: model.proto.graph.node.len(),
         trainable: false,
         parameters: Vec::new(),
@@ -78,9 +121,10 @@ fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
         parameter_bytes: 0,
         value_bytes: 0,
         unsupported: Vec::new(),
+        runs: None,
     };
-    let inputs = sizes.inputs(&model);
-    match inputs.and_then(|inputs| Graph::load(model, &inputs, &Device::flex())) {
+    let several = Sizes { batch: sizes.batch + 1, ..sizes.clone() };
+    match loaded(model, sizes).and_then(|graph| trains_with(graph, &several)) {
         Ok(graph) => {
             findings.multiply_adds = graph.cost.multiply_adds;
             findings.parameter_bytes = graph.cost.parameter_bytes;
@@ -107,11 +151,41 @@ fn findings(model: Model, sizes: &Sizes) -> anyhow::Result<Findings> {
     Ok(findings)
 }
 
+fn loaded(model: Model, sizes: &Sizes) -> Result<Graph, GraphError> {
+    let inputs = sizes.inputs(&model)?;
+    Graph::load_answer(model, &inputs, &Device::flex())
+}
+
+/// The graph, if it can be planned for another batch as well, and answers with a row a sample.
+fn trains_with(graph: Graph, sizes: &Sizes) -> Result<Graph, GraphError> {
+    let inputs = sizes.inputs(&graph.model)?;
+    let plan = graph.plan(&inputs, &[graph.answer()])?;
+    if plan.outputs[0].fact.dims.first() != Some(&sizes.batch) {
+        return Err(GraphError::Shape(format!(
+            "for a batch of {} its output is {}: a batch of 1 is written into the graph; export it with \
+             an open batch",
+            sizes.batch, plan.outputs[0].fact
+        )));
+    }
+    Ok(graph)
+}
+
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "operator set {}, {} nodes", self.operator_set, self.nodes)?;
         writeln!(f, "inputs   {}", self.inputs.join(", "))?;
         writeln!(f, "outputs  {}", self.outputs.join(", "))?;
+        match self.output {
+            Some(kind) => writeln!(f, "answer   {}: {kind}", self.answer)?,
+            None => writeln!(
+                f,
+                "answer   {}: scores or probabilities, the graph does not show which; say it with --output",
+                self.answer
+            )?,
+        }
+        if let Some(spec) = &self.preprocess {
+            writeln!(f, "{}", super::prepared(spec))?;
+        }
         for p in &self.parameters {
             let (role, trains) =
                 (format!("{:?}", p.role), if p.trains { "" } else { "  (no gradient)" });
@@ -123,6 +197,11 @@ impl fmt::Display for Findings {
             writeln!(f, "{:.1} million multiply-adds", self.multiply_adds as f64 / 1e6)?;
             writeln!(f, "{:.1} MB of parameters", mb(self.parameter_bytes))?;
             writeln!(f, "{:.1} MB of values at most in a training step", mb(self.value_bytes))?;
+        }
+        match self.runs {
+            Some(true) => writeln!(f, "ONNX Runtime loads it")?,
+            Some(false) => {}
+            None => writeln!(f, "ONNX Runtime is not here: whether it loads it was not tried")?,
         }
         if !self.unsupported.is_empty() {
             writeln!(f, "cannot be trained:")?;

@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! Results go to stdout (one JSON object with `--json`), progress and log lines to stderr: a bar on
-//! a terminal, one JSON object a line otherwise. Exit codes: 0 done, 1 error, 2 wrong usage, 130
-//! cancelled. A cancelled or failed command leaves no half file behind; `train` leaves OUT.partial,
+//! a terminal, one JSON object a line otherwise. Exit codes: 0 done, 1 error (`inspect` of what cannot
+//! be trained is one), 2 wrong usage, 130 cancelled. A cancelled or failed command leaves no half file behind; `train` leaves OUT.partial,
 //! from which the same command goes on.
 
 mod arrays;
@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use fleetloop_models::bundle::{Fit, PreprocessSpec};
+use fleetloop_models::graph::Graph;
 use fleetloop_models::session::keep_to_itself;
 use fleetloop_observe::output::{self, Output};
 use fleetloop_observe::{log, private};
@@ -101,9 +103,58 @@ impl Compute {
     }
 }
 
-/// Reads an ONNX file and says which one could not be.
+/// Reads an ONNX file, checks it as every door does, and says which one could not be used.
 fn model(path: &Path) -> anyhow::Result<ModelFile> {
-    ModelFile::read(path).with_context(|| format!("cannot use {}", path.display()))
+    let cannot = || format!("cannot use {}", path.display());
+    let file = ModelFile::read(path).with_context(cannot)?;
+    Graph::check(file.bytes.clone()).with_context(cannot)?;
+    Ok(file)
+}
+
+/// Mean and deviation as a person gives them.
+#[derive(Debug, Args)]
+struct Normalisation {
+    /// Mean of each channel as the model was trained with, or one for all; of values from 0 to 1.
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, requires = "std")]
+    mean: Vec<f32>,
+    /// Deviation of each channel, or one for all; of values from 0 to 1.
+    #[arg(long, value_delimiter = ',', allow_negative_numbers = true, requires = "mean")]
+    std: Vec<f32>,
+}
+
+/// What to give for models of common kinds.
+const NORMALISATIONS: &str = "\
+Mean and deviation are those of the model's training, of pixels from 0 to 1:
+  --mean 0 --std 1                             pixels from 0 to 1 as they are (torchvision's ToTensor)
+  --mean 0 --std 0.0039216                     pixels from 0 to 255 as they are
+  --mean 0.5 --std 0.5                         pixels from -1 to 1
+  --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225     ImageNet's (torchvision's models)";
+
+impl Normalisation {
+    /// Mean and deviation for so many channels; none if they were not given.
+    ///
+    /// # Errors
+    /// They cannot be meant.
+    fn of(&self, channels: usize) -> anyhow::Result<Option<(Vec<f32>, Vec<f32>)>> {
+        if self.mean.is_empty() {
+            return Ok(None);
+        }
+        let each = |given: &[f32]| match given {
+            [one] => vec![*one; channels],
+            all => all.to_vec(),
+        };
+        let (mean, std) = (each(&self.mean), each(&self.std));
+        let spec = PreprocessSpec { fit: Fit::Stretch, mean, std };
+        let problems = spec.problems(channels);
+        anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
+        Ok(Some((spec.mean, spec.std)))
+    }
+}
+
+/// Mean and deviation in a line.
+fn prepared(spec: &PreprocessSpec) -> String {
+    let words = |values: &[f32]| values.iter().map(f32::to_string).collect::<Vec<_>>().join(",");
+    format!("pictures: mean {}, deviation {}", words(&spec.mean), words(&spec.std))
 }
 
 /// Runs the command line.

@@ -1,8 +1,10 @@
 //! How far a run is: a bar on a terminal, JSON lines otherwise.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
+use fleetloop_observe::text::visible;
 use fleetloop_protocol::api::jobs::LeftOut;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -79,6 +81,35 @@ impl Show {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Everything that is known of a classifier.
+pub fn figures(title: &str, summary: &Summary, labels: &[String]) -> String {
+    let detail = summary.figures.render(labels);
+    format!("{}\n{}", accuracy(title, summary), detail.trim_end())
+}
+
+/// Files of a person's folder that are left out.
+pub fn refused(files: &[(String, String)]) {
+    for (name, why) in files {
+        if std::io::stderr().is_terminal() {
+            eprintln!("{}", visible(&format!("left out: {name}: {why}")));
+        } else {
+            let line = serde_json::json!({ "phase": "prepare", "refused": name, "reason": why });
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// Whole groups that are judged by.
+pub fn held_out(groups: Option<&BTreeSet<String>>) {
+    let Some(groups) = groups else { return };
+    let names: Vec<&str> = groups.iter().map(String::as_str).collect();
+    if std::io::stderr().is_terminal() {
+        eprintln!("{}", visible(&format!("held out, whole groups: {}", names.join(", "))));
+    } else {
+        eprintln!("{}", serde_json::json!({ "phase": "prepare", "held_out": names }));
     }
 }
 

@@ -86,7 +86,7 @@ struct Search<'a> {
     steps: Vec<Checked<'a>>,
     /// The step that computes a value, by the value's name.
     makers: HashMap<&'a str, &'a NodeProto>,
-    /// How many read a value, those who asked for it among them.
+    /// How many read a value, those who asked for it among them; no entry where nobody does.
     readers: HashMap<String, usize>,
     /// How many elements may still be computed now.
     foldable: usize,
@@ -237,7 +237,7 @@ impl<'a> Search<'a> {
             self.model.opset,
             inputs,
             node.input.iter().map(place).collect(),
-            node.output.iter().map(|o| !o.is_empty()).collect(),
+            node.output.iter().map(|o| self.readers.contains_key(o)).collect(),
         )))
     }
 

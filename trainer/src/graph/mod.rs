@@ -33,6 +33,8 @@ mod run;
 mod sizes;
 
 use burn::tensor::Device;
+use fleetloop_models::bundle::OutputKind;
+use fleetloop_models::graph::output::Meaning;
 
 pub use cost::Cost;
 pub use error::{GraphError, Refusal};
@@ -58,6 +60,9 @@ pub struct Graph {
     pub parameters: Parameters,
     /// What a pass over the inputs that it was loaded for costs, all outputs computed.
     pub cost: Cost,
+    /// What the answer is: scores or probabilities. Where the graph does not say, scores until somebody
+    /// does.
+    pub kind: OutputKind,
     device: Device,
 }
 
@@ -69,15 +74,36 @@ impl Graph {
     /// # Errors
     /// [`GraphError`]: every node that cannot be done, or inputs and outputs that do not fit.
     pub fn load(model: Model, inputs: &[Fact], device: &Device) -> Result<Self, GraphError> {
-        if model.outputs.is_empty() {
+        let wanted = outputs(&model);
+        Self::load_for(model, inputs, &wanted, device)
+    }
+
+    /// The same for the first output of floats alone, which is what training needs.
+    ///
+    /// # Errors
+    /// As [`Graph::load`].
+    pub fn load_answer(model: Model, inputs: &[Fact], device: &Device) -> Result<Self, GraphError> {
+        let wanted: Vec<String> = model.answer().map(|o| o.name.clone()).into_iter().collect();
+        Self::load_for(model, inputs, &wanted, device)
+    }
+
+    fn load_for(
+        model: Model,
+        inputs: &[Fact],
+        wanted: &[String],
+        device: &Device,
+    ) -> Result<Self, GraphError> {
+        if wanted.is_empty() {
             return Err(GraphError::Shape("the graph has no output; export it again".into()));
         }
         let parameters = Parameters::of(&model, device);
         // What trains has to be writable: better said now than when it is trained.
         patch::writable(&model.bytes, &parameters.counts())?;
-        let checked = check::check(&model, inputs, &outputs(&model), &parameters)?;
+        let checked = check::check(&model, inputs, wanted, &parameters)?;
         let cost = Cost::of(&checked, &parameters);
-        Ok(Self { model, parameters, cost, device: device.clone() })
+        let kind = model.reading.as_ref().and_then(|reading| reading.meaning.kind());
+        let kind = kind.unwrap_or(OutputKind::Logits);
+        Ok(Self { model, parameters, cost, kind, device: device.clone() })
     }
 
     /// The names of the graph's outputs; there is at least one.
@@ -85,20 +111,17 @@ impl Graph {
         outputs(&self.model)
     }
 
-    /// The value to take a classifier's loss from: what goes into a softmax at the very end of the
-    /// first output, or that output itself.
-    pub fn logits(&self) -> String {
-        self.before_last(&["Softmax", "LogSoftmax"])
+    /// The output that answers: the first that holds floats.
+    pub fn answer(&self) -> String {
+        self.model.answer().map(|output| output.name.clone()).unwrap_or_default()
     }
 
-    /// What goes into the node that computes the first output, when that is one of `operators`;
-    /// that output itself otherwise.
-    pub fn before_last(&self, operators: &[&str]) -> String {
-        let output = &self.model.outputs[0].name;
-        let last = self.model.proto.graph.node.iter().find(|n| n.output.contains(output));
-        match last {
-            Some(node) if operators.contains(&node.op_type.as_str()) => node.input[0].clone(),
-            _ => output.clone(),
+    /// The scores to take a classifier's loss from: what the softmax or sigmoid at its end is taken of,
+    /// if nothing but shapes changes behind that; the answer itself otherwise.
+    pub fn logits(&self) -> String {
+        match self.model.reading.as_ref().map(|reading| &reading.meaning) {
+            Some(Meaning::Probabilities { scores, direct: true, .. }) => scores.clone(),
+            _ => self.answer(),
         }
     }
 

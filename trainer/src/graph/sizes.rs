@@ -2,7 +2,7 @@
 //!
 //! A graph is planned for concrete shapes: everything that follows from a shape is then known, and
 //! another batch is simply planned again. The first dimension of an input is the batch when it is
-//! open, or 1 (exporters bake in the batch they traced with).
+//! declared, whatever its size: exporters bake in the batch they traced with.
 
 use std::collections::BTreeMap;
 
@@ -49,17 +49,26 @@ impl Sizes {
 
     fn shape(&self, input: &DeclaredValue) -> Result<Vec<usize>, GraphError> {
         let name = &input.name;
-        let dims = input
-            .dims
-            .as_ref()
-            .ok_or_else(|| GraphError::Shape(format!("input '{name}' declares no shape")))?;
+        let Some(dims) = input.dims.as_ref() else { return self.undeclared(name) };
         dims.iter().enumerate().map(|(axis, dim)| self.size(name, axis, dim)).collect()
+    }
+
+    /// The shape of an input that declares none: the batch, and what was given for each dimension.
+    fn undeclared(&self, input: &str) -> Result<Vec<usize>, GraphError> {
+        let given = (1..).map_while(|axis| self.named.get(&format!("{input}.{axis}")).copied());
+        let shape: Vec<usize> = std::iter::once(self.batch).chain(given).collect();
+        if shape.len() > 1 {
+            return Ok(shape);
+        }
+        Err(GraphError::Shape(format!(
+            "input '{input}' declares no shape; give the sizes of a sample, as in --size {input}.1=320"
+        )))
     }
 
     fn size(&self, input: &str, axis: usize, dim: &DeclaredDim) -> Result<usize, GraphError> {
         let place = format!("{input}.{axis}");
         match dim {
-            DeclaredDim::Fixed(1) | DeclaredDim::Open(_) if axis == 0 => Ok(self.batch),
+            _ if axis == 0 => Ok(self.batch),
             DeclaredDim::Fixed(n) => Ok(*n),
             DeclaredDim::Open(open) => {
                 let known = if open.is_empty() { &place } else { open };

@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use fleetloop_models::bundle::OutputKind;
 use fleetloop_models::graph::Graph;
 use fleetloop_models::session::{Network, SessionError, Threads};
 use fleetloop_protocol::Digest;
@@ -13,7 +14,8 @@ use fleetloop_protocol::Digest;
 use super::lesson::{Lesson, Made, Trained};
 use super::{Base, Event, JobError, Tools};
 use crate::arrays::Arrays;
-use crate::arrays::judge::{Judged, Judgement, judge};
+use crate::arrays::judge::{self, Judged, Judgement, judge};
+use crate::evaluate::EvaluateError;
 use crate::onnx::Model;
 use crate::onnx::read::DeclaredDim;
 use crate::record::{JudgedBy, RunRecord};
@@ -33,6 +35,8 @@ pub struct ArraysOrder {
     pub judged_by: JudgedBy,
     /// How to train; its loss says what the arrays mean.
     pub recipe: Recipe,
+    /// What somebody says the base's output is.
+    pub output: Option<OutputKind>,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -65,18 +69,25 @@ pub fn run_arrays(
     let (file, base) = order.base.file(order.head(), order.seed)?;
     let model = Model::parse(file.clone())?;
     let classes = classes(&model, &order.learning);
-    let ArraysOrder { learning, judging, judged_by, recipe, seed, .. } = order;
+    let ArraysOrder { learning, judging, judged_by, recipe, output: said, seed, .. } = order;
     let (learned, wanted) =
         (learning.targets(recipe.loss, classes)?, judging.targets(recipe.loss, classes)?);
     alike(&learned, &wanted)?;
+    let output = judged_kind(&file, &judging, recipe.loss, said, tools)?;
     let judged = |file: &[u8], watch: &mut dyn FnMut(Event)| {
-        judge_file(file, &judging, (recipe.loss, &wanted), tools, watch).map(|j| j.judgement)
+        let how = (recipe.loss, &wanted, output);
+        judge_file(file, &judging, how, tools, watch).map(|j| j.judgement)
     };
     let before = if base.starter.is_some() { None } else { Some(judged(&file, watch)?) };
     let (dataset, learned_from) = (learning.digest, learning.by_group());
     let places = learning.places().to_vec();
+    let black = learning.black();
     let (shape, inputs, groups) = learning.into_parts();
-    let set = TrainingSet::new(shape, inputs, learned, groups)?;
+    let set = TrainingSet::new(shape, inputs, learned, groups)?.in_whole_groups();
+    let set = match black {
+        Some(black) => set.of_pictures(black),
+        None => set,
+    };
     let prepared = Instant::now();
 
     let lesson = Lesson {
@@ -86,6 +97,7 @@ pub fn run_arrays(
         judged_by: Some(&judged_by),
         set: &set,
         recipe: &recipe,
+        output,
         seed,
     };
     let Trained { model, outcome, patches } =
@@ -107,8 +119,8 @@ pub fn run_arrays(
 impl ArraysOrder {
     /// What can be said before there is a model.
     fn check(&self) -> Result<(), JobError> {
-        if self.recipe.augment != Augment::default() {
-            return Err(JobError::Augment);
+        if self.recipe.augment != Augment::default() && self.learning.black().is_none() {
+            return Err(JobError::Augment(self.learning.shape().to_vec()));
         }
         if self.learning.shape() != self.judging.shape() {
             return Err(JobError::Mismatch(format!(
@@ -134,11 +146,25 @@ impl ArraysOrder {
 
 /// Classes that a model tells apart: as many as its output declares, or else as the arrays have.
 pub fn classes(model: &Model, arrays: &Arrays) -> usize {
-    let dims = model.outputs.first().and_then(|output| output.dims.as_deref());
+    let dims = model.answer().and_then(|output| output.dims.as_deref());
     match dims {
-        Some([_, DeclaredDim::Fixed(classes)]) => *classes,
+        Some([_, DeclaredDim::Fixed(classes), rest @ ..])
+            if rest.iter().all(|dim| *dim == DeclaredDim::Fixed(1)) =>
+        {
+            *classes
+        }
         _ => arrays.classes().unwrap_or_default(),
     }
+}
+
+/// Values that a model's first output has for a sample, where it declares that.
+pub fn outputs(model: &Model) -> Option<usize> {
+    let [_, rest @ ..] = model.outputs.first()?.dims.as_deref()? else { return None };
+    let size = |dim: &DeclaredDim| match dim {
+        DeclaredDim::Fixed(size) => Some(*size),
+        DeclaredDim::Open(_) => None,
+    };
+    rest.iter().map(size).product()
 }
 
 /// Checks that a sample has the shape that a model declares for its input, where it declares one.
@@ -171,23 +197,48 @@ fn alike(learned: &Targets, wanted: &Targets) -> Result<(), JobError> {
     }
 }
 
-/// What a file makes of arrays.
+/// What a file's output is, as far as the loss asks: scores where it does not.
+///
+/// # Errors
+/// [`JobError`] when the file does not run, or when nobody knows.
+pub fn judged_kind(
+    file: &[u8],
+    arrays: &Arrays,
+    loss: Loss,
+    said: Option<OutputKind>,
+    tools: &Tools<'_>,
+) -> Result<OutputKind, JobError> {
+    if !matches!(loss, Loss::CrossEntropy | Loss::Binary) {
+        return Ok(OutputKind::Logits);
+    }
+    let (graph, mut network) = open(file, arrays, tools)?;
+    let rows = judge::rows(&mut network, arrays)?;
+    Ok(graph.reading().settle(said, &rows).map_err(EvaluateError::Meaning)?)
+}
+
+/// A file that takes the samples of arrays, ready to run.
+fn open(file: &[u8], arrays: &Arrays, tools: &Tools<'_>) -> Result<(Graph, Network), JobError> {
+    takes(&Model::parse(file.to_vec())?, arrays)?;
+    let graph = Graph::check(file.to_vec()).map_err(SessionError::Graph)?;
+    let network =
+        Network::open(tools.runtime, &graph, "to be judged".into(), Threads(tools.threads))?;
+    Ok((graph, network))
+}
+
+/// What a file makes of arrays; the loss, its targets and what the file's output is say how it is
+/// judged.
 ///
 /// # Errors
 /// [`JobError`] when it does not run, its output does not suit the loss, or on cancelling.
 pub fn judge_file(
     file: &[u8],
     arrays: &Arrays,
-    (loss, targets): (Loss, &Targets),
+    (loss, targets, output): (Loss, &Targets, OutputKind),
     tools: &Tools<'_>,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Judged, JobError> {
-    let model = Model::parse(file.to_vec())?;
-    takes(&model, arrays)?;
-    let graph = Graph::check(file.to_vec()).map_err(SessionError::Graph)?;
-    let mut network =
-        Network::open(tools.runtime, &graph, "to be judged".into(), Threads(tools.threads))?;
-    Ok(judge(&model, &mut network, arrays, (loss, targets), |done, total| {
+    let (_, mut network) = open(file, arrays, tools)?;
+    Ok(judge(output, &mut network, arrays, (loss, targets), |done, total| {
         watch(Event::Evaluate(done, total));
         !tools.cancel.load(std::sync::atomic::Ordering::Relaxed)
     })?)

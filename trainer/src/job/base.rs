@@ -1,15 +1,21 @@
 //! What a new model begins with.
 
-use fleetloop_models::bundle::{Bundle, Description, Fit, InputSpec, Manifest, PreprocessSpec};
+use fleetloop_models::bundle::{
+    Bundle, Description, Fit, InputSpec, Manifest, OutputKind, PreprocessSpec,
+};
+use fleetloop_models::picture::Frame;
 use fleetloop_models::preprocess::Preprocess;
 use fleetloop_protocol::Digest;
 
-use super::JobError;
+use super::{JobError, Tools};
 use crate::dataset::Pictures;
 use crate::onnx::{Model, ModelFile};
-use crate::pack::declared_input;
+use crate::pack::{self, declared_input};
 use crate::record::BaseRecord;
 use crate::starter::{Head, Kind, starter};
+
+/// How many pictures are run to see what an output is.
+const LOOKED_AT: usize = 16;
 
 /// What a new model begins with.
 #[derive(Debug)]
@@ -23,8 +29,24 @@ pub enum Base {
     },
     /// A bundle: its preprocessing and labels are kept.
     Bundle(Box<Bundle>),
-    /// An ONNX file; preprocessing is worked out from the dataset as for a starter.
-    Model(ModelFile),
+    /// An ONNX file.
+    Model {
+        /// The file.
+        file: ModelFile,
+        /// How a picture is prepared for it; none for arrays, which are not.
+        prepared: Option<Prepared>,
+        /// What somebody says its output is.
+        output: Option<OutputKind>,
+    },
+}
+
+/// How a picture is prepared for an ONNX file, which does not say so itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prepared {
+    /// By mean and deviation that it was trained with: of values from 0 to 1, one a channel.
+    Known(Vec<f32>, Vec<f32>),
+    /// By those of the dataset: it has learned nothing yet.
+    Measured,
 }
 
 /// A base ready to train.
@@ -36,6 +58,8 @@ pub struct Start {
     pub input: InputSpec,
     /// What happens to a picture before it.
     pub preprocess: PreprocessSpec,
+    /// What its output is.
+    pub output: OutputKind,
     /// How it is recorded.
     pub record: BaseRecord,
 }
@@ -47,14 +71,35 @@ impl Base {
         labels: &[String],
         pictures: &Pictures<'_>,
         seed: u64,
+        tools: &Tools<'_>,
     ) -> Result<Start, JobError> {
         let (bytes, record) = self.file(Head::Classes(labels.len()), seed)?;
         if let Self::Bundle(bundle) = self {
             return from_bundle(bundle, record, labels);
         }
         let input = declared_input(&bytes)?;
-        let preprocess = statistics(&input, labels, pictures)?;
-        Ok(Start { model: Model::parse(bytes)?, input, preprocess, record })
+        let (preprocess, said) = match self {
+            Self::Model { prepared: None, .. } => return Err(JobError::Unprepared),
+            Self::Model { prepared: Some(Prepared::Known(mean, std)), output, .. } => {
+                let (mean, std) = (mean.clone(), std.clone());
+                (PreprocessSpec { fit: Fit::Stretch, mean, std }, *output)
+            }
+            Self::Model { output, .. } => (statistics(&input, labels, pictures)?, *output),
+            _ => (statistics(&input, labels, pictures)?, None),
+        };
+        let mut about = Description {
+            name: "base".into(),
+            version: 1,
+            labels: labels.to_vec(),
+            output: OutputKind::Logits,
+            input,
+            preprocess,
+            lineage: None,
+        };
+        let frames: Vec<&Frame> = pictures.frames.iter().take(LOOKED_AT).collect();
+        pack::settle(&mut about, &bytes, said, &frames, (tools.runtime, tools.threads))?;
+        let Description { input, preprocess, output, .. } = about;
+        Ok(Start { model: Model::parse(bytes)?, input, preprocess, output, record })
     }
 
     /// The file as it is, or a starter that ends in `head`; and how it is recorded.
@@ -68,7 +113,7 @@ impl Base {
                 bundle.graph().bytes().to_vec(),
                 record(bundle.graph().bytes(), Some(bundle.digest()), None),
             )),
-            Self::Model(file) => {
+            Self::Model { file, .. } => {
                 let sources = file.sources.clone();
                 let record = BaseRecord { sources, ..record(&file.bytes, None, None) };
                 Ok((file.bytes.clone(), record))
@@ -95,6 +140,7 @@ fn from_bundle(bundle: &Bundle, record: BaseRecord, labels: &[String]) -> Result
         model: Model::parse(bundle.graph().bytes().to_vec())?,
         input: manifest.input.clone(),
         preprocess: manifest.preprocess.clone(),
+        output: manifest.output,
         record,
     })
 }
@@ -112,6 +158,7 @@ fn statistics(
         name: "statistics".into(),
         version: 1,
         labels: labels.to_vec(),
+        output: OutputKind::Logits,
         input: input.clone(),
         preprocess: plain,
         lineage: None,

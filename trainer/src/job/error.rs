@@ -2,6 +2,7 @@
 
 use fleetloop_models::bundle::BundleError;
 use fleetloop_models::golden::GoldenError;
+use fleetloop_models::graph::output::OutputError;
 use fleetloop_models::reference::ReferenceError;
 use fleetloop_models::session::SessionError;
 use thiserror::Error;
@@ -50,14 +51,23 @@ pub enum JobError {
     },
     /// The graph takes something else than one picture.
     #[error(
-        "its input is {0}; want one of batch x channels x height x width floats, 1 or 3 channels, only the batch open"
+        "its input is {0}; want one of batch x channels x height x width floats, 1 or 3 channels, only the batch open; export it so"
     )]
     Input(String),
+    /// It cannot be said what the output means.
+    #[error("cannot use the model")]
+    Output(#[from] OutputError),
+    /// Nobody said how pictures are prepared for an ONNX file.
+    #[error(
+        "cannot train an ONNX file on pictures without knowing how they are prepared for it; give \
+         --mean and --std as it was trained with, or --measure if it has learned nothing yet"
+    )]
+    Unprepared,
     /// A recipe for arrays changes pictures.
     #[error(
-        "cannot train on arrays with [augment] in the recipe: it changes pictures alone; leave it out"
+        "cannot train on arrays of shape {0:?} with [augment] in the recipe: it changes pictures alone, which are channels x height x width with 1 or 3 channels; leave it out, or reshape x"
     )]
-    Augment,
+    Augment(Vec<usize>),
     /// The recipe cannot be written down.
     #[error("cannot record the recipe: {0}")]
     Recipe(String),

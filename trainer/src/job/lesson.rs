@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use fleetloop_models::bundle::OutputKind;
 use fleetloop_protocol::api::jobs::LeftOut;
 use fleetloop_protocol::{BundleDigest, Digest};
 
@@ -27,6 +28,8 @@ pub struct Lesson<'a> {
     pub set: &'a TrainingSet,
     /// How.
     pub recipe: &'a Recipe,
+    /// What the base's output is.
+    pub output: OutputKind,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -67,7 +70,8 @@ impl Lesson<'_> {
     ) -> Result<Trained, JobError> {
         let batch = self.recipe.batch_size;
         let inputs = Sizes::samples(&model, batch, self.set.shape()).inputs(&model)?;
-        let mut graph = Graph::load(model, &inputs, &tools.device)?;
+        let mut graph = Graph::load_answer(model, &inputs, &tools.device)?;
+        graph.kind = self.output;
         let key = self.key(tools.threads)?;
         let task = Task {
             set: self.set,
@@ -132,6 +136,7 @@ impl Lesson<'_> {
             part("samples held out", format!("{:?}", self.judged_by)),
             part("items left out", format!("{:?}", self.left_out)),
             part("recipe", text(self.recipe)?),
+            part("output", self.output.to_string()),
             part("seed", self.seed.to_string()),
             part("trainer", format!("{} {}", trained_by.trainer, trained_by.burn)),
             part("machine", trained_by.target),

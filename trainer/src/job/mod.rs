@@ -30,15 +30,16 @@ use fleetloop_protocol::api::reports::{Output, Report};
 use fleetloop_protocol::sketch::Sketch;
 use fleetloop_protocol::{BundleDigest, Digest};
 
-pub use arrays::{ArraysOrder, ArraysProduct, classes, judge_file, run_arrays};
-pub use base::{Base, Start};
+pub use arrays::{
+    ArraysOrder, ArraysProduct, classes, judge_file, judged_kind, outputs, run_arrays,
+};
+pub use base::{Base, Prepared, Start};
 pub use error::JobError;
 use lesson::{Lesson, Made, Trained};
 
 use crate::blobs::Blobs;
 use crate::dataset::Pictures;
 use crate::evaluate;
-use crate::onnx::Model;
 use crate::pack::Draft;
 use crate::record::RunRecord;
 use crate::train::checkpoint::Place;
@@ -48,8 +49,6 @@ use crate::train::{Progress, Recipe, Targets, TrainingSet};
 const GOLDEN_CASES: usize = 16;
 /// Gate pictures that a reference is made from, at most.
 const REFERENCE_PICTURES: usize = 4096;
-/// Samples evaluated at a time.
-const EVALUATE_BATCH: usize = 64;
 
 /// What is to be trained.
 #[derive(Debug)]
@@ -131,7 +130,7 @@ pub fn run(
     for item in &left_out {
         watch(Event::LeftOut(item.clone()));
     }
-    let start = order.base.start(&order.dataset.labels, &learning, order.seed)?;
+    let start = order.base.start(&order.dataset.labels, &learning, order.seed, tools)?;
     let about = order.describe(&start)?;
     let set = training_set(&about, &learning, order.dataset.labels.len())?;
     let prepared = Instant::now();
@@ -143,6 +142,7 @@ pub fn run(
         left_out: &left_out,
         set: &set,
         recipe: &order.recipe,
+        output: start.output,
         seed: order.seed,
     };
     let Trained { model, outcome, patches } = lesson.learn(start.model, tools, watch)?;
@@ -197,6 +197,7 @@ impl Order {
             name: self.name.clone(),
             version: self.version,
             labels: self.dataset.labels.clone(),
+            output: start.output,
             input: start.input.clone(),
             preprocess: start.preprocess.clone(),
             lineage: Some(Lineage {
@@ -215,6 +216,37 @@ impl Order {
     }
 }
 
+/// Judges a bundle by a dataset's gate items: its report, and the items that are not in it.
+///
+/// # Errors
+/// [`JobError`]: the labels differ, the dataset cannot be used, the bundle does not run, or on cancelling.
+pub fn evaluate(
+    bundle: &Bundle,
+    (dataset, digest): (&Dataset, Digest),
+    payloads: &Blobs,
+    removed: &BTreeSet<Digest>,
+    tools: &Tools<'_>,
+    watch: &mut dyn FnMut(Event),
+) -> Result<(Report, Vec<LeftOut>), JobError> {
+    watch(Event::Prepare);
+    if bundle.manifest().labels != dataset.labels {
+        return Err(JobError::Mismatch(format!(
+            "the model knows the labels {:?}, the dataset has {:?}",
+            bundle.manifest().labels,
+            dataset.labels
+        )));
+    }
+    let pictures = Pictures::read(dataset, Split::Gate, payloads, removed)?;
+    for item in &pictures.left_out {
+        watch(Event::LeftOut(item.clone()));
+    }
+    let (runtime, threads) = (tools.runtime, tools.threads);
+    let outputs = evaluate_bundle(bundle, &pictures, runtime, threads, tools.cancel, watch)?;
+    let report =
+        Report { bundle: bundle.digest(), dataset: digest, runtime: runtime.version(), outputs };
+    Ok((report, pictures.left_out))
+}
+
 /// The outputs of a bundle for pictures, in their order.
 ///
 /// # Errors
@@ -229,8 +261,7 @@ pub fn evaluate_bundle(
 ) -> Result<Vec<Output>, JobError> {
     let mut session = Session::open(runtime, bundle, Threads(threads))?;
     let _limited = limit::limit_runs(&mut session);
-    let parts = (bundle.graph().bytes(), bundle.manifest(), &mut session);
-    evaluate_parts(parts, pictures, cancel, watch)
+    evaluate_parts((bundle.manifest(), &mut session), pictures, cancel, watch)
 }
 
 /// The same of what is about to be a bundle.
@@ -247,14 +278,13 @@ pub fn evaluate_draft(
 }
 
 fn evaluate_parts(
-    (model, manifest, session): (&[u8], &Manifest, &mut Session),
+    (manifest, session): (&Manifest, &mut Session),
     pictures: &Pictures<'_>,
     cancel: &AtomicBool,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Vec<Output>, JobError> {
     let inputs = pictures.inputs(&mut Preprocess::new(manifest))?;
-    let batch = if Model::parse(model.to_vec())?.has_open_batch() { EVALUATE_BATCH } else { 1 };
-    Ok(evaluate::outputs(session, &pictures.items, &inputs, batch, |done, total| {
+    Ok(evaluate::outputs(session, &pictures.items, &inputs, |done, total| {
         watch(Event::Evaluate(done, total));
         !cancel.load(Ordering::Relaxed)
     })?)

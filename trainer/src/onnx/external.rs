@@ -1,6 +1,6 @@
 //! Weights that lie in files beside the model (`TensorProto.data_location` = EXTERNAL).
 //!
-//! [`ModelFile::read`] makes such a model one file: every tensor whose data lies elsewhere gets it as
+//! [`ModelFile::read`] makes such a model one file, and a plain one (`plain`): every tensor whose data lies elsewhere gets it as
 //! `raw_data`, all other bytes stay as they were but for the lengths of the messages around it. From
 //! then on there is one file to train, patch and ship. `location` is a path inside the model's
 //! folder, links out of it included in the refusal; `offset` and `length` default to the whole file;
@@ -21,6 +21,7 @@ use super::numbers::{
     ENTRY_KEY, ENTRY_VALUE, EXTERNAL, TENSOR_DATA_LOCATION, TENSOR_EXTERNAL_DATA, TENSOR_NAME,
     TENSOR_RAW_DATA,
 };
+use super::plain::plain;
 use super::{MAX_MODEL_BYTES, OnnxError, wire};
 
 /// How deep messages may be nested; the parser has the same limit.
@@ -55,13 +56,15 @@ impl ModelFile {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut beside = Beside { model: &bytes, folder, files: Vec::new(), total: bytes.len() };
         let pieces = beside.message(Kind::Model, 0..bytes.len(), 0)?;
-        if beside.files.is_empty() {
-            return Ok(Self { bytes, sources: Vec::new() });
-        }
         let mut whole = Vec::with_capacity(length(&pieces));
         beside.write(&pieces, &mut whole);
         if whole.len() > MAX_MODEL_BYTES {
             return Err(too_large(whole.len()));
+        }
+        match plain(&whole)? {
+            Some(made) => whole = made,
+            None if beside.files.is_empty() => return Ok(Self { bytes, sources: Vec::new() }),
+            None => {}
         }
         let source = |file: String, bytes: &[u8]| Source { file, digest: Digest::of(bytes) };
         let own = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -236,7 +239,7 @@ impl Beside<'_> {
             return Ok(known);
         }
         let path = inside(self.folder, location)
-            .ok_or_else(|| said(format!("'{location}' is no file inside the model's folder")))?;
+            .ok_or_else(|| said(format!("'{location}' is no file inside the model's folder; put it there, or save the model as one file")))?;
         let bytes = read(&path)?;
         self.files.push(DataFile { location: location.to_owned(), bytes, sum: OnceCell::new() });
         let together: usize = self.files.iter().map(|file| file.bytes.len()).sum();

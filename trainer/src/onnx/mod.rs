@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`read`] | bytes → [`Model`], within a size limit and with what this crate refuses outright |
 //! | `external` | makes a model whole whose weights lie in files beside it |
+//! | `plain` | makes of a file what every reader behind the door takes |
+//! | `inline` | puts functions and constant choices in their place |
 //! | [`tensor`] | one `TensorProto` → [`HostTensor`] |
 //! | [`attributes`] | a node's attributes, typed; what an operator did not ask for is refused |
 //! | [`wire`] | the few rules of the protobuf wire format that changing a file needs |
@@ -13,8 +15,10 @@
 pub mod attributes;
 mod error;
 mod external;
+mod inline;
 mod numbers;
 pub mod patch;
+mod plain;
 pub mod read;
 pub mod tensor;
 pub mod wire;

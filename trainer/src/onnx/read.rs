@@ -9,6 +9,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use fleetloop_models::graph;
+use fleetloop_models::graph::outline::Outline;
+use fleetloop_models::graph::output::Reading;
 use onnx_ir::{Message, ModelProto, ValueInfoProto};
 
 use super::{Element, HostTensor, OnnxError};
@@ -91,6 +94,8 @@ pub struct Model {
     pub inputs: Vec<DeclaredValue>,
     /// Graph outputs.
     pub outputs: Vec<DeclaredValue>,
+    /// What its first output of floats is; none when there is no such output.
+    pub reading: Option<Reading>,
 }
 
 impl Model {
@@ -107,10 +112,14 @@ impl Model {
         if proto.graph.node.is_empty() {
             return Err(OnnxError::Incomplete("it has no graph".into()));
         }
-        if !proto.functions.is_empty() || !proto.graph.sparse_initializer.is_empty() {
-            return Err(OnnxError::Incomplete(
-                "model functions and sparse initializers are not read".into(),
-            ));
+        if let Some(function) = proto.functions.first() {
+            return Err(OnnxError::Incomplete(format!(
+                "its function '{}' is not read",
+                function.name
+            )));
+        }
+        if !proto.graph.sparse_initializer.is_empty() {
+            return Err(OnnxError::Incomplete("its sparse initializers are not read".into()));
         }
         let opset = proto
             .opset_import
@@ -136,7 +145,8 @@ impl Model {
             .map(declared)
             .collect();
         let outputs = proto.graph.output.iter().map(declared).collect();
-        Ok(Self { opset, initializers, inputs, outputs, bytes, proto })
+        let reading = graph::read(&Outline::of(&bytes));
+        Ok(Self { opset, initializers, inputs, outputs, reading, bytes, proto })
     }
 
     /// Every initializer and every value kept in a Constant node that can be read, in the order of
@@ -157,10 +167,10 @@ impl Model {
         initializers.chain(constants)
     }
 
-    /// Whether the first dimension of the input is open, so that batches of any size run.
-    pub fn has_open_batch(&self) -> bool {
-        let dims = self.inputs.first().and_then(|input| input.dims.as_ref());
-        matches!(dims.and_then(|dims| dims.first()), Some(DeclaredDim::Open(_)))
+    /// The first output that holds floats, or the first.
+    pub fn answer(&self) -> Option<&DeclaredValue> {
+        let named = |reading: &Reading| self.outputs.iter().find(|o| o.name == reading.output);
+        self.reading.as_ref().and_then(named).or(self.outputs.first())
     }
 }
 

@@ -88,6 +88,11 @@ impl Element {
         }
     }
 
+    /// Whether it is a float that a runtime takes: of 16, 32 or 64 bits.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::F32 | Self::F64)
+    }
+
     /// Width of one element in `raw_data`, in bytes.
     pub fn width(self) -> usize {
         match self {

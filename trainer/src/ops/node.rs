@@ -18,7 +18,7 @@ pub struct NodeView<'a> {
     pub inputs: Vec<Option<Fact>>,
     /// Places in the parameter list of inputs that training changes.
     pub parameters: Vec<Option<usize>>,
-    /// For each of its outputs whether it has a name.
+    /// For each of its outputs whether it is read.
     pub outputs: Vec<bool>,
     /// Inputs whose values were read by the builder: the kernel does not get them.
     pub known: RefCell<HashSet<usize>>,
@@ -99,7 +99,7 @@ impl<'a> NodeView<'a> {
 
     /// Refuses nodes whose further outputs are used.
     pub(super) fn only_output(&self) -> Result<(), String> {
-        if self.outputs.iter().skip(1).any(|named| *named) {
+        if self.outputs.iter().skip(1).any(|read| *read) {
             Err("outputs after the first are not computed".into())
         } else {
             Ok(())

@@ -46,6 +46,7 @@ pub struct TrainingSet {
     targets: Targets,
     groups: Groups,
     black: Vec<f32>,
+    whole_groups: bool,
 }
 
 /// Why data cannot be trained on.
@@ -132,7 +133,7 @@ impl TrainingSet {
         }
         finite(&values, per_sample)?;
         check(&targets, samples)?;
-        Ok(Self { shape, values, targets, groups, black: Vec::new() })
+        Ok(Self { shape, values, targets, groups, black: Vec::new(), whole_groups: false })
     }
 
     /// The same set as one of pictures, which training may change at random. `black` is what a
@@ -140,6 +141,17 @@ impl TrainingSet {
     #[must_use]
     pub fn of_pictures(self, black: Vec<f32>) -> Self {
         Self { black, ..self }
+    }
+
+    /// The same set as one whose groups must not be divided: recordings, parts.
+    #[must_use]
+    pub fn in_whole_groups(self) -> Self {
+        Self { whole_groups: true, ..self }
+    }
+
+    /// Whether the part for validation is one of whole groups.
+    pub fn has_whole_groups(&self) -> bool {
+        self.whole_groups && self.groups.names().len() > 1
     }
 
     /// Number of samples.

@@ -3,8 +3,8 @@
 //! A name is kept once, and a sample adds the place of its name; where all samples have the same
 //! name they add nothing. So what a small file can claim stays small.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
 /// The group of each sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,11 @@ impl Groups {
     /// The group of a sample.
     pub fn name(&self, sample: usize) -> &str {
         &self.names[self.places.get(sample).map_or(0, |place| *place as usize)]
+    }
+
+    /// The names of the groups that samples have, in order.
+    pub fn names(&self) -> BTreeSet<&str> {
+        self.iter().collect()
     }
 
     /// The groups of all samples, in their order.

@@ -33,6 +33,27 @@ pub fn binary(scores: Tensor, target: Tensor) -> Flat<1> {
     mean(Dispatch::float_sub(linear, Dispatch::log_sigmoid(scores)))
 }
 
+/// Cross-entropy of probabilities `[batch, classes]`: `−Σ t · ln p`.
+pub fn cross_entropy_of(shares: Tensor, target: Tensor) -> Flat<1> {
+    let batch = tensor::dims(&shares)[0];
+    let likelihood = Dispatch::float_sum(Dispatch::float_mul(log(shares), target));
+    one(Dispatch::float_mul_scalar(likelihood, Scalar::Float(-1.0 / batch as f64)))
+}
+
+/// Binary cross-entropy of probabilities: `−t · ln p − (1 − t) · ln(1 − p)`.
+pub fn binary_of(shares: Tensor, target: Tensor) -> Flat<1> {
+    let rest = |of: Tensor| Dispatch::float_add_scalar(Dispatch::float_neg(of), Scalar::Float(1.0));
+    let yes = Dispatch::float_mul(target.clone(), log(shares.clone()));
+    let no = Dispatch::float_mul(rest(target), log(rest(shares)));
+    mean(Dispatch::float_neg(Dispatch::float_add(yes, no)))
+}
+
+/// The logarithm of probabilities, one of which may be 0: no further down than e⁻¹⁶, and with a slope
+/// there.
+fn log(shares: Tensor) -> Tensor {
+    Dispatch::float_log(Dispatch::float_add_scalar(shares, Scalar::Float(1e-7)))
+}
+
 /// The mean of the squares.
 pub fn mse(output: Tensor, target: Tensor) -> Flat<1> {
     let off = Dispatch::float_sub(output, target);
@@ -97,6 +118,16 @@ mod tests {
         let (value, found) = both(formula, output, target, 1);
         near(&[value], &[loss]);
         near(&found, gradient);
+    }
+
+    #[test]
+    fn a_loss_of_probabilities_is_that_of_their_scores() {
+        // softmax of 0, ln 3 is 0.25, 0.75; sigmoid of ln 3 is 0.75
+        let scores = both(&cross_entropy, &[0.0, 3f32.ln()], &[1.0, 0.0], 1).0;
+        holds(&cross_entropy_of, &[0.25, 0.75], &[1.0, 0.0], scores, &[-4.0, 0.0]);
+        let scores = both(&binary, &[3f32.ln()], &[1.0], 1).0;
+        holds(&binary_of, &[0.75], &[1.0], scores, &[-4.0 / 3.0]);
+        assert!(both(&binary_of, &[0.0], &[1.0], 1).1[0] < -1e6, "it leads back from nothing");
     }
 
     #[test]

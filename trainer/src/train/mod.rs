@@ -6,6 +6,7 @@
 //! | [`choice`] | the choices that are no numbers |
 //! | [`data`] | inputs and targets in memory, checked once |
 //! | [`groups`] | where each sample came from |
+//! | [`held_out`] | which whole groups are judged by |
 //! | [`draw`] | the order of an epoch: seeded, with each group's share |
 //! | [`augment`] | random shifts, flips and brightness of pictures |
 //! | [`objective`] | a loss with its targets: where it is taken, what fits, what is right |
@@ -29,6 +30,7 @@ pub mod draw;
 pub mod error;
 pub mod freeze;
 pub mod groups;
+pub mod held_out;
 pub mod learn;
 pub mod loss;
 pub mod objective;

@@ -2,15 +2,30 @@
 //! batch, and how many samples were right.
 
 use burn::tensor::{Device, Tensor as Flat};
+use fleetloop_models::bundle::OutputKind;
 
 use super::loss::{self, argmax};
 use super::{DataError, Loss, Recipe, Targets, TrainError, TrainingSet};
 use crate::graph::{Fact, Graph, Tensor};
 use crate::ops::tensor;
 
+/// What the value is that a loss is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Scores or numbers.
+    Plain,
+    /// Scores of a yes or no each.
+    Apart,
+    /// Probabilities.
+    Shares,
+    /// Probabilities of a yes or no each.
+    SharesApart,
+}
+
 /// A loss with its targets.
 pub struct Objective<'a> {
     loss: Loss,
+    form: Form,
     smoothing: f32,
     delta: f32,
     set: &'a TrainingSet,
@@ -19,15 +34,24 @@ pub struct Objective<'a> {
 
 impl<'a> Objective<'a> {
     /// The recipe's loss against the set's targets, at the value of the graph that it is taken
-    /// from: the scores before a final softmax or sigmoid, or the first output.
+    /// from. A loss of classes is taken from the scores before a final softmax or sigmoid; where the
+    /// answer has another order or number of elements than these, from the probabilities themselves.
+    /// Any other loss is taken from the answer as it is.
     pub fn new(graph: &Graph, set: &'a TrainingSet, recipe: &Recipe) -> Self {
-        let value = match recipe.loss {
-            Loss::CrossEntropy => graph.logits(),
-            Loss::Binary => graph.before_last(&["Sigmoid"]),
-            _ => graph.before_last(&[]),
+        let of_classes = matches!(recipe.loss, Loss::CrossEntropy | Loss::Binary);
+        let (answer, scores) = (graph.answer(), graph.logits());
+        let (value, form) = match graph.kind {
+            _ if !of_classes => (answer, Form::Plain),
+            OutputKind::Logits => (answer, Form::Plain),
+            OutputKind::Softmax if scores != answer && recipe.loss == Loss::CrossEntropy => {
+                (scores, Form::Plain)
+            }
+            OutputKind::Softmax => (answer, Form::Shares),
+            OutputKind::Sigmoid if scores != answer => (scores, Form::Apart),
+            OutputKind::Sigmoid => (answer, Form::SharesApart),
         };
         let (smoothing, delta) = (recipe.label_smoothing, recipe.huber_delta);
-        Self { loss: recipe.loss, smoothing, delta, set, value }
+        Self { loss: recipe.loss, form, smoothing, delta, set, value }
     }
 
     /// The name of the value that the loss is taken from.
@@ -62,7 +86,7 @@ impl<'a> Objective<'a> {
         let want = |good: bool, why: &str| (!good).then(|| why.to_owned());
         match (self.loss, self.set.targets()) {
             (Loss::CrossEntropy, Targets::Classes { count, .. }) => want(
-                per_sample == [*count],
+                same(per_sample, &[*count]),
                 "one score a class is needed; choose a model with that many outputs",
             ),
             (Loss::Binary, Targets::Classes { count, .. }) => want(
@@ -108,16 +132,32 @@ impl<'a> Objective<'a> {
         device: &Device,
     ) -> Flat<1> {
         let shape = tensor::dims(&output);
+        let shape = match (self.loss, self.set.targets()) {
+            // Behind the classes there may be dimensions of one.
+            (Loss::CrossEntropy, Targets::Classes { count, .. }) => vec![samples.len(), *count],
+            _ => shape,
+        };
+        let output = tensor::reshape(output, &shape);
         let target = match self.set.targets() {
             Targets::Input => tensor::reshape(inputs, &shape),
             targets => tensor::from_host(self.target(targets, samples), &shape, device),
         };
-        match self.loss {
-            Loss::CrossEntropy => loss::cross_entropy(output, target),
-            Loss::Binary => loss::binary(output, target),
-            Loss::Mse | Loss::Reconstruction => loss::mse(output, target),
+        match (self.loss, self.form) {
+            (Loss::CrossEntropy, Form::Plain) => loss::cross_entropy(output, target),
+            (Loss::CrossEntropy, Form::Shares) => loss::cross_entropy_of(output, target),
+            (Loss::CrossEntropy, Form::Apart) => loss::binary(output, target),
+            (Loss::CrossEntropy, Form::SharesApart) => loss::binary_of(output, target),
+            (Loss::Binary, Form::Plain | Form::Apart) => loss::binary(output, target),
+            (Loss::Binary, Form::Shares | Form::SharesApart) => loss::binary_of(output, target),
+            (other, _) => self.distance(other, output, target),
+        }
+    }
+
+    fn distance(&self, loss: Loss, output: Tensor, target: Tensor) -> Flat<1> {
+        match loss {
             Loss::Mae => loss::mae(output, target),
             Loss::Huber => loss::huber(output, target, self.delta),
+            _ => loss::mse(output, target),
         }
     }
 
@@ -150,8 +190,10 @@ impl<'a> Objective<'a> {
             }
             (Loss::Binary, targets) => {
                 let target = self.target(targets, samples);
+                let shares = matches!(self.form, Form::Shares | Form::SharesApart);
+                let threshold = if shares { 0.5 } else { 0.0 };
                 let agree = |row: &[f32], target: &[f32]| {
-                    row.iter().zip(target).all(|(z, t)| (*z > 0.0) == (*t > 0.5))
+                    row.iter().zip(target).all(|(z, t)| (*z > threshold) == (*t > 0.5))
                 };
                 let per_sample = (target.len() / samples.len().max(1)).max(1);
                 let pairs = rows().zip(target.chunks_exact(per_sample));
@@ -211,8 +253,10 @@ mod tests {
             Objective::new(&graph(2, last), set, &recipe(loss)).value().to_owned()
         };
         assert_eq!(value("Softmax", Loss::CrossEntropy, &classes), "z");
-        assert_eq!(value("LogSoftmax", Loss::CrossEntropy, &classes), "z");
+        // The softmax of logarithms of probabilities is these probabilities.
+        assert_eq!(value("LogSoftmax", Loss::CrossEntropy, &classes), "y");
         assert_eq!(value("Sigmoid", Loss::Binary, &classes), "z");
+        assert_eq!(value("Sigmoid", Loss::CrossEntropy, &classes), "z");
         assert_eq!(value("Relu", Loss::Binary, &classes), "y");
         assert_eq!(value("Sigmoid", Loss::Mse, &input), "y");
     }

@@ -1,12 +1,14 @@
 //! A part of the samples that is not learned from, and when it says to end.
 //!
 //! The part is chosen by content: samples with the same input stand on one side, however often they
-//! are there. The same seed and inputs give the same part.
+//! are there. Where groups must not be divided it is whole groups. The same seed and inputs give the same
+//! part.
 
 use std::collections::BTreeMap;
 
 use fleetloop_protocol::Digest;
 
+use super::held_out::{Holdings, whole_groups};
 use super::{DataError, EarlyStopping, Targets, TrainingSet};
 use crate::graph::Parameters;
 
@@ -24,6 +26,9 @@ pub struct Parts {
 /// # Errors
 /// [`DataError`]: all inputs are the same, or only one class is left to learn from.
 pub fn part(set: &TrainingSet, share: f64, seed: u64) -> Result<Parts, DataError> {
+    if let Some(parts) = whole(set, share) {
+        return Ok(parts);
+    }
     let mut by_content: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
     for sample in 0..set.len() {
         let bytes: Vec<u8> = set.input(sample).iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -45,6 +50,25 @@ pub fn part(set: &TrainingSet, share: f64, seed: u64) -> Result<Parts, DataError
         return Err(DataError::OneClassLeft);
     }
     Ok(parts)
+}
+
+/// Whole groups for validation, where groups must not be divided and can be.
+fn whole(set: &TrainingSet, share: f64) -> Option<Parts> {
+    if !set.has_whole_groups() {
+        return None;
+    }
+    let mut groups: BTreeMap<String, Holdings> = BTreeMap::new();
+    for (sample, group) in set.groups().iter().enumerate() {
+        let class = match set.targets() {
+            Targets::Classes { labels, .. } => labels[sample],
+            Targets::Values { .. } | Targets::Input => 0,
+        };
+        *groups.entry(group.to_owned()).or_default().entry(class).or_default() += 1;
+    }
+    let held = whole_groups(&groups, share)?;
+    let (validate, learn) =
+        (0..set.len()).partition(|sample| held.contains(set.groups().name(*sample)));
+    Some(Parts { learn, validate })
 }
 
 /// The parameters with the smallest validation loss so far.
@@ -98,6 +122,23 @@ mod tests {
         }
         assert_eq!(parts, part(&set, 0.2, 3).unwrap(), "a seed repeats");
         assert_ne!(parts, part(&set, 0.2, 4).unwrap());
+    }
+
+    #[test]
+    fn a_group_that_must_not_be_divided_stands_on_one_side() {
+        let values: Vec<f32> = (0..60).map(|n| n as f32).collect();
+        let groups: Groups = (0..60).map(|n| format!("recording {}", n / 10)).collect();
+        let set = TrainingSet::new(vec![1], values, Targets::Input, groups).unwrap();
+        let divided = part(&set, 0.2, 3).unwrap();
+        let names = |set: &TrainingSet, samples: &[usize]| {
+            samples.iter().map(|s| set.groups().name(*s).to_owned()).collect::<Vec<_>>()
+        };
+        assert!(names(&set, &divided.learn).contains(&names(&set, &divided.validate)[0]));
+        let set = set.in_whole_groups();
+        let parts = part(&set, 0.2, 3).unwrap();
+        assert_eq!(parts.validate.len(), 10);
+        let (learn, validate) = (names(&set, &parts.learn), names(&set, &parts.validate));
+        assert!(validate.iter().all(|name| !learn.contains(name)), "{validate:?}");
     }
 
     #[test]

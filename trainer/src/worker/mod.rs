@@ -1,6 +1,7 @@
 //! The worker: takes jobs from a hub, does them, brings the results back.
 //!
-//! lease → download (by digest, into a cache) → [`crate::job::run`] → upload (by digest) → done.
+//! lease → download (by digest, into a cache) → [`crate::job::run`] or [`crate::job::evaluate`] → upload
+//! (by digest) → done.
 //! While a job is under way its lease is renewed three times as often as it ends. A worker may die
 //! at any moment: the lease ends, the job is leased again, and because a job gives the same bytes
 //! every time, nothing that was uploaded before is wrong. A worker that gets the job again goes on
@@ -26,8 +27,8 @@ use burn::tensor::Device;
 use fleetloop_models::bundle::{Bundle, Files, Manifest};
 use fleetloop_models::session::Runtime;
 use fleetloop_protocol::api::ApiAccess;
-use fleetloop_protocol::api::datasets::Item;
-use fleetloop_protocol::api::jobs::{Base as WireBase, Done, Lease};
+use fleetloop_protocol::api::datasets::{Dataset, Item, Split};
+use fleetloop_protocol::api::jobs::{Base as WireBase, Done, JobKind, Lease};
 use fleetloop_protocol::backoff::Backoff;
 use fleetloop_protocol::limits::PAYLOAD_BYTES;
 use fleetloop_protocol::{BundleDigest, Digest};
@@ -215,7 +216,8 @@ impl Worker {
     /// Does one job and tells the hub how it ended.
     async fn take(&self, lease: Lease) -> Ended {
         let job = lease.job.0;
-        tracing::info!(job, model = lease.spec.model, version = lease.spec.version, "job leased");
+        let (spec, kind) = (&lease.spec, lease.spec.kind);
+        tracing::info!(job, ?kind, model = spec.model, version = spec.version, "job leased");
         let renewing = Renewing::start(self.hub.clone(), &lease, Arc::clone(&self.stop));
         let result = self.attempt(&lease, &renewing).await;
         let over = match &result {
@@ -259,36 +261,81 @@ impl Worker {
     }
 
     async fn attempt(&self, lease: &Lease, renewing: &Renewing) -> Result<Done, WorkError> {
-        let order = self.download(lease, renewing).await?;
+        match lease.spec.kind {
+            JobKind::Train => self.train(lease, renewing).await,
+            JobKind::Evaluate => self.evaluate(lease, renewing).await,
+        }
+    }
+
+    async fn train(&self, lease: &Lease, renewing: &Renewing) -> Result<Done, WorkError> {
+        let order = self.order(lease, renewing).await?;
+        let place = self.settings.checkpoints();
+        let product = self
+            .compute(renewing, Some(place), move |cache, tools, watch| {
+                job::run(&order, cache, tools, watch)
+            })
+            .await?;
+        self.upload(lease, product, renewing).await
+    }
+
+    /// Judges a bundle that there is by the dataset's gate items.
+    async fn evaluate(&self, lease: &Lease, renewing: &Renewing) -> Result<Done, WorkError> {
+        let WireBase::Bundle { bundle } = lease.spec.base else {
+            return Err(WorkError::Base("an evaluation is of a bundle".into()));
+        };
+        let bundle = self.bundle(bundle, &renewing.patience()).await?;
+        let wanted = |item: &Item| item.split == Split::Gate;
+        let Downloaded { dataset, digest, removed } =
+            self.dataset(lease.spec.dataset, wanted, renewing).await?;
+        let (report, left_out) = self
+            .compute(renewing, None, move |cache, tools, watch| {
+                job::evaluate(&bundle, (&dataset, digest), cache, &removed, tools, watch)
+            })
+            .await?;
+        Ok(Done {
+            lease: lease.lease.clone(),
+            bundle: report.bundle,
+            run_record: None,
+            report,
+            base_report: None,
+            left_out,
+        })
+    }
+
+    /// Runs `job` on a thread of its own, and tells the hub how far it is.
+    async fn compute<T: Send + 'static>(
+        &self,
+        renewing: &Renewing,
+        checkpoints: Option<Place>,
+        job: impl FnOnce(&Blobs, &Tools<'_>, &mut dyn FnMut(Event)) -> Result<T, JobError>
+        + Send
+        + 'static,
+    ) -> Result<T, WorkError> {
         let (runtime, cache, threads) =
             (self.runtime.clone(), self.cache.clone(), self.settings.threads);
         let (progress, cancel) = (renewing.progress(), renewing.cancel());
-        let place = self.settings.checkpoints();
         let computing = tokio::task::spawn_blocking(move || {
             let tools = Tools {
                 runtime: &runtime,
                 device: Device::default(),
                 threads,
                 cancel: &cancel,
-                checkpoints: Some(&place),
+                checkpoints: checkpoints.as_ref(),
             };
-            job::run(&order, &cache, &tools, &mut |event| {
+            job(&cache, &tools, &mut |event| {
                 if let Event::LeftOut(item) = &event {
                     tracing::warn!(sample = %item.sample, reason = item.reason, "left out of the job");
                 }
                 progress.set(&event);
             })
         });
-        let product = computing.await.map_err(|_| WorkError::Panicked)??;
-        self.upload(lease, product, renewing).await
+        Ok(computing.await.map_err(|_| WorkError::Panicked)??)
     }
 
-    async fn download(&self, lease: &Lease, renewing: &Renewing) -> Result<Order, WorkError> {
+    async fn order(&self, lease: &Lease, renewing: &Renewing) -> Result<Order, WorkError> {
         let spec = &lease.spec;
         let recipe = Recipe::parse(&spec.recipe, &defaults(&spec.base))?;
         let patience = renewing.patience();
-        let bytes = self.fetch(Kind::Dataset, spec.dataset, &patience).await?;
-        let (dataset, dataset_digest) = dataset::parse(&bytes)?;
         let base = match &spec.base {
             WireBase::Starter { kind, input } => {
                 Base::Starter { kind: kind.parse()?, input: input.clone() }
@@ -297,15 +344,45 @@ impl Worker {
                 Base::Bundle(Box::new(self.bundle(*bundle, &patience).await?))
             }
         };
+        let Downloaded { dataset, digest: dataset_digest, removed } =
+            self.dataset(spec.dataset, |_| true, renewing).await?;
+        Ok(Order {
+            name: spec.model.clone(),
+            version: spec.version,
+            base,
+            dataset,
+            dataset_digest,
+            recipe,
+            seed: spec.seed,
+            removed,
+        })
+    }
+
+    /// A dataset, and into the cache the payloads of those items that are wanted.
+    async fn dataset(
+        &self,
+        digest: Digest,
+        wanted: impl Fn(&Item) -> bool,
+        renewing: &Renewing,
+    ) -> Result<Downloaded, WorkError> {
+        let patience = renewing.patience();
+        let bytes = self.fetch(Kind::Dataset, digest, &patience).await?;
+        let (dataset, digest) = dataset::parse(&bytes)?;
         let mut removed: BTreeSet<Digest> =
-            patience.ask(|| self.hub.removed(spec.dataset)).await?.into_iter().collect();
+            patience.ask(|| self.hub.removed(digest)).await?.into_iter().collect();
         let is_there = |item: &&Item| !removed.contains(&item.sample);
-        let payloads: BTreeSet<Digest> =
+        let there: BTreeSet<Digest> =
             dataset.items.iter().filter(is_there).map(|item| item.payload).collect();
         // What the hub erased is not kept here either.
-        for item in dataset.items.iter().filter(|item| !payloads.contains(&item.payload)) {
+        for item in dataset.items.iter().filter(|item| !there.contains(&item.payload)) {
             self.cache.remove(item.payload)?;
         }
+        let payloads: BTreeSet<Digest> = dataset
+            .items
+            .iter()
+            .filter(|item| is_there(item) && wanted(item))
+            .map(|item| item.payload)
+            .collect();
         let wanted: Vec<Digest> =
             payloads.into_iter().filter(|digest| !self.cache.has(*digest)).collect();
         let total = wanted.len();
@@ -336,16 +413,7 @@ impl Worker {
         }
         let items = dataset.items.iter().filter(|item| gone.contains(&item.payload));
         removed.extend(items.map(|item| item.sample));
-        Ok(Order {
-            name: spec.model.clone(),
-            version: spec.version,
-            base,
-            dataset,
-            dataset_digest,
-            recipe,
-            seed: spec.seed,
-            removed,
-        })
+        Ok(Downloaded { dataset, digest, removed })
     }
 
     /// A file from the cache, or from the hub through the cache.
@@ -398,12 +466,20 @@ impl Worker {
         Ok(Done {
             lease: lease.lease.clone(),
             bundle: product.bundle.digest(),
-            run_record: Digest::of(&record),
+            run_record: Some(Digest::of(&record)),
             report: product.report,
             base_report: product.base_report,
             left_out: product.record.reproducible.left_out,
         })
     }
+}
+
+/// A dataset whose payloads are in the cache.
+struct Downloaded {
+    dataset: Dataset,
+    digest: Digest,
+    /// Its samples that were removed at the hub.
+    removed: BTreeSet<Digest>,
 }
 
 /// A first model and a retrained one have other defaults.

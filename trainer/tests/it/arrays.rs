@@ -18,7 +18,7 @@ use super::cli::{json, trainer};
 const WINDOW: usize = 256;
 
 /// An array as NumPy writes it.
-fn npy(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
+pub fn npy(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
     let shape: String = shape.iter().map(|size| format!("{size}, ")).collect();
     let mut dictionary =
         format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
@@ -30,17 +30,17 @@ fn npy(descr: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &length[..], dictionary.as_bytes(), data].concat()
 }
 
-fn floats(shape: &[usize], values: &[f32]) -> Vec<u8> {
+pub fn floats(shape: &[usize], values: &[f32]) -> Vec<u8> {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     npy("<f4", shape, &bytes)
 }
 
-fn integers(values: &[i64]) -> Vec<u8> {
+pub fn integers(values: &[i64]) -> Vec<u8> {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     npy("<i8", &[values.len()], &bytes)
 }
 
-fn write(path: &Path, arrays: &[(&str, Vec<u8>)]) {
+pub fn write(path: &Path, arrays: &[(&str, Vec<u8>)]) {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in arrays {
         writer.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
@@ -67,21 +67,21 @@ fn windows(path: &Path, count: usize, seed: u64) {
     write(path, &[("x", floats(&[count, 1, WINDOW], &x)), ("y", integers(&y))]);
 }
 
-fn recipe(dir: &Path, text: &str) {
+pub fn recipe(dir: &Path, text: &str) {
     durable::write(&dir.join("recipe.toml"), text.as_bytes()).unwrap();
 }
 
 /// `trainer train --arrays` with the recipe of the folder.
-fn train(dir: &Path, data: &[&str], base: &[&str], out: &str) -> Value {
+pub fn train(dir: &Path, data: &[&str], base: &[&str], out: &str) -> Value {
     let how = ["--recipe", "recipe.toml", "--seed", "3", "--threads", "1", "--out", out, "--json"];
     json(&trainer(&[&["train", "--arrays"], data, base, &how].concat(), dir))
 }
 
-fn eval(dir: &Path, model: &str, arrays: &str) -> Value {
+pub fn eval(dir: &Path, model: &str, arrays: &str) -> Value {
     json(&trainer(&["eval", "--model", model, "--arrays", arrays, "--json"], dir))
 }
 
-fn number(value: &Value) -> f64 {
+pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 

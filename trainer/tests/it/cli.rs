@@ -50,15 +50,14 @@ fn from_a_starter_to_a_retrained_bundle() {
     assert_eq!(seen["parameters"].as_array().unwrap().len(), 14);
     assert_eq!(seen["unsupported"].as_array().unwrap().len(), 0);
 
-    let train = |base: &str, out: &str| {
-        json(&trainer(
-            &["train", "--base", base, "--dataset", ".", "--out", out, "--threads", "1", "--json"],
-            dir.path(),
-        ))
+    let train = |base: &str, how: &[&str], out: &str| {
+        let args = ["train", "--base", base, "--dataset", ".", "--out", out, "--threads", "1"];
+        json(&trainer(&[&args[..], how, &["--json"]].concat(), dir.path()))
     };
-    let one = train("a.onnx", "one");
+    let one = train("a.onnx", &["--measure"], "one");
     assert!(one["after"]["overall"]["share"].as_f64().unwrap() > 0.9, "{one}");
-    let two = train("one", "two");
+    let two = train("one", &[], "two");
+    assert_eq!(two["preprocess"], one["preprocess"], "the base's are kept");
     assert_eq!(two["before"], one["after"]);
     for file in ["bundle.toml", "model.onnx", "golden.json", "run-record.json"] {
         assert!(dir.path().join("two").join(file).is_file(), "{file}");
@@ -185,7 +184,7 @@ fn plainer_instructions_learn_the_same_and_the_record_names_them() {
     let losses = |instructions: &str| -> Option<Vec<f64>> {
         let train =
             ["train", "--base", "a.onnx", "--dataset", ".", "--out", instructions, "--json"];
-        let wanted = ["--threads", "1", "--instructions", instructions];
+        let wanted = ["--measure", "--threads", "1", "--instructions", instructions];
         let output = trainer(&[&train[..], &wanted].concat(), dir.path());
         if String::from_utf8_lossy(&output.stderr).contains("does not have the instructions") {
             return None;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fleetloop_models::bundle::{Description, Fit, InputSpec, Manifest, PreprocessSpec};
+use fleetloop_models::bundle::{Description, Fit, InputSpec, Manifest, OutputKind, PreprocessSpec};
 use fleetloop_models::graph::Graph;
 use fleetloop_models::picture::{Channels, Frame};
 use fleetloop_models::session::{Runtime, Session, Threads};
@@ -75,6 +75,7 @@ pub fn about(name: &str) -> Description {
         name: "test".into(),
         version: 1,
         labels: labels(),
+        output: OutputKind::Logits,
         input: InputSpec {
             name: name.into(),
             channels: 1,

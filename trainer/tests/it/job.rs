@@ -55,7 +55,7 @@ fn make(order: &Order, payloads: &Blobs) -> Product {
 fn a_job_gives_a_bundle_that_proves_itself_and_the_same_one_again() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = data::folder(dir.path(), 160);
-    let (read, _, payloads) = dataset::open(dir.path()).unwrap();
+    let dataset::Opened { dataset: read, payloads, .. } = dataset::open(dir.path()).unwrap();
     assert_eq!(read, dataset);
 
     let first = make(&order(dataset.clone(), starter()), &payloads);

@@ -4,8 +4,10 @@
 #![allow(missing_docs)]
 
 mod arrays;
+mod cases;
 mod cli;
 mod data;
+mod folder;
 mod forward;
 mod job;
 mod quantized;

@@ -55,7 +55,16 @@ impl Bench {
     /// `trainer train`, by one thread and with seed 5.
     fn train(&self, out: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
-        let fixed = ["train", "--base", "base.onnx", "--dataset", "set", "--recipe", "recipe.toml"];
+        let fixed = [
+            "train",
+            "--base",
+            "base.onnx",
+            "--measure",
+            "--dataset",
+            "set",
+            "--recipe",
+            "recipe.toml",
+        ];
         command
             .args(fixed)
             .args(["--threads", "1", "--out", out])

@@ -16,7 +16,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use fleetloop_protocol::Digest;
 use fleetloop_protocol::api::ApiAccess;
 use fleetloop_protocol::api::jobs::{
-    Base, Done, JobFailed, JobId, Lease, LeaseRequest, Renew, TrainJob,
+    Base, Done, JobFailed, JobId, JobKind, JobSpec, Lease, LeaseRequest, Renew,
 };
 use trainer::blobs::Blobs;
 use trainer::worker::{Hub, HubError, Settings, work};
@@ -28,7 +28,7 @@ const TOKEN: &str = "secret";
 /// What the played hub holds and has seen.
 #[derive(Default)]
 struct Seen {
-    job: Option<TrainJob>,
+    job: Option<JobSpec>,
     /// The lease in force; an old one is refused.
     lease: Option<String>,
     leases: usize,
@@ -113,7 +113,8 @@ impl Played {
         seen.files.insert(digest, bytes);
         let base =
             Base::Starter { kind: "picture-cnn".into(), input: vec![1, data::SIDE, data::SIDE] };
-        seen.job = Some(TrainJob {
+        seen.job = Some(JobSpec {
+            kind: JobKind::Train,
             model: "sides".into(),
             version: 2,
             base,
@@ -255,10 +256,36 @@ async fn a_worker_brings_back_a_bundle_whose_every_file_the_hub_then_holds() {
     let part = |digest: &Digest| seen.files.get(digest).expect("uploaded").clone();
     let manifest = fleetloop_models::bundle::Manifest::parse(&part(&done.bundle.0)).unwrap();
     assert!(manifest.files.iter().all(|f| seen.files.contains_key(&f.sha256)));
-    serde_json::from_slice::<trainer::record::RunRecord>(&part(&done.run_record)).unwrap();
+    serde_json::from_slice::<trainer::record::RunRecord>(&part(&done.run_record.unwrap())).unwrap();
     assert_eq!(done.report.bundle, done.bundle);
     assert!(done.base_report.is_none() && seen.failed.is_none());
     assert!(!seen.phases.is_empty(), "the lease was renewed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_judges_a_bundle_that_there_is_and_makes_none() {
+    let (dir, hub) = (tempfile::tempdir().unwrap(), Played::default());
+    hub.offer(dir.path(), SHORT);
+    let access = hub.serve().await;
+    one_job(access.clone(), dir.path()).await;
+    let trained = {
+        let mut seen = hub.seen();
+        let done = seen.done.take().expect("handed in");
+        seen.lease = None;
+        let job = seen.job.as_mut().unwrap();
+        job.kind = JobKind::Evaluate;
+        job.base = Base::Bundle { bundle: done.bundle };
+        job.recipe = String::new();
+        done
+    };
+    let files = hub.seen().files.len();
+    one_job(access, dir.path()).await;
+    let seen = hub.seen();
+    let done = seen.done.as_ref().expect("handed in");
+    assert_eq!((done.bundle, done.run_record), (trained.bundle, None));
+    assert_eq!(done.report, trained.report, "what the bundle made of the same pictures before");
+    assert!(done.base_report.is_none() && seen.failed.is_none());
+    assert_eq!(seen.files.len(), files, "nothing is uploaded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,7 +344,7 @@ async fn a_killed_worker_goes_on_with_its_job_when_it_gets_it_again() {
     let seen = hub.seen();
     let done = seen.done.as_ref().expect("handed in");
     assert_eq!(done.bundle, expected(dir.path(), recipe));
-    let record = seen.files.get(&done.run_record).expect("uploaded");
+    let record = seen.files.get(&done.run_record.unwrap()).expect("uploaded");
     let record: trainer::record::RunRecord = serde_json::from_slice(record).unwrap();
     assert!(record.measured.resumed_at_step.is_some_and(|step| step >= 10), "{record:?}");
     assert!(!kept.exists(), "a job that is done leaves no checkpoint");

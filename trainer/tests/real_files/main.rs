@@ -8,6 +8,7 @@ use std::path::Path;
 use burn::backend::Dispatch;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Device, Tensor as Flat};
+use fleetloop_models::bundle::OutputKind;
 use trainer::graph::{Context, Fact, Graph, Plan};
 use trainer::onnx::{Model, patch};
 use trainer::ops::tensor;
@@ -73,7 +74,12 @@ impl Trial {
 
     /// Steps on one batch towards a fixed target around the scores; the loss before each.
     fn learn(&mut self, rate: f64) -> Vec<f32> {
-        let plan = self.plan(&[self.graph.logits()]);
+        // A map of yes and no is learned as it is: before its sigmoid, noise of one deviation is nothing.
+        let wanted = match self.graph.kind {
+            OutputKind::Sigmoid => self.graph.answer(),
+            _ => self.graph.logits(),
+        };
+        let plan = self.plan(&[wanted]);
         let device = self.device.clone().autodiff();
         let mut optimizer = Optimizer::new(&Recipe { weight_decay: 0.0, ..Recipe::starter() });
         let mut target: Option<Vec<f32>> = None;

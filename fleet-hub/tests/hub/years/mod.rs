@@ -3,8 +3,9 @@
 //!
 //! The clocks of hub and devices are set by hand. The broker judges certificates by the system's clock,
 //! so devices speak HTTPS only here, and what they would report over MQTT is put into the hub's database;
-//! `moves` has the same changes with running agents, today.
+//! `moves` has the same changes with running agents, today, and `copies` images and copies of a device.
 
+mod copies;
 mod moves;
 
 use std::path::Path;
@@ -149,6 +150,7 @@ impl Years {
             running: None,
             update: Update::Idle,
             addresses: identity.contacts().known().generation,
+            stopping: false,
         };
         let (id, now) = (identity.device().clone(), self.clock.now());
         let store = &self.rig.state().store;
